@@ -1,0 +1,139 @@
+"""The contract between checkpoint, artefact and runtime: the network's configuration and an artefact's metadata.
+
+An exported graph carries one JSON document under the metadata key :data:`METADATA_KEY`; the runtime reads
+everything it must know from there. The tensors of an artefact:
+
+======  ========  =======  ============  ====================================================
+ way     name      dtype    shape         meaning
+======  ========  =======  ============  ====================================================
+ in      image     uint8    N, H, W, 3    RGB, 0-255
+ in      trimap    uint8    N, H, W       0 background, 255 foreground, anything else unknown
+ out     alpha     float32  N, H, W       0-1; exactly 0 / 1 where the trimap says so
+======  ========  =======  ============  ====================================================
+
+H and W are multiples of :data:`STRIDE`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from dim.errors import DimError
+
+METADATA_KEY = "dim"
+SCHEMA_VERSION = 1
+
+STRIDE = 32
+"""Five 2×2 pools: image sides, window corners and window sides are multiples of this."""
+
+INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA = "image", "trimap", "alpha"
+
+IMAGE_MEAN = (123.675, 116.28, 103.53)
+"""Mean of the ImageNet training set, RGB, on the scale 0-255."""
+IMAGE_STD = (58.395, 57.12, 57.375)
+"""Standard deviation of the ImageNet training set, RGB, on the scale 0-255."""
+
+Stage = Literal[1, 2, 3]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+
+
+class ContractError(DimError):
+    """A metadata document that is missing, unreadable or of another generation."""
+
+
+class NetworkConfig(BaseModel):
+    """One member of the DIM family.
+
+    Attributes:
+        stage: training stage that made the weights; from stage 2 on there is a refiner.
+        width: multiplier of every channel count; 1 is the published network, 26.2 M parameters.
+        batch_norm: normalisation after each encoder and decoder convolution; export folds it away.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stage: Stage = 1
+    width: float = Field(default=1.0, gt=0, le=2)
+    batch_norm: bool = False
+
+    @model_validator(mode="after")
+    def _whole_channels(self) -> Self:
+        if (64 * self.width) % 1:
+            raise ValueError(f"64 × width must be a whole number of channels, got width {self.width}")
+        return self
+
+    @property
+    def has_refiner(self) -> bool:
+        return self.stage > 1
+
+    def channels(self, published: int) -> int:
+        """Channel count of a layer that has ``published`` channels in the published network."""
+        return round(published * self.width)
+
+
+def receptive_radius(config: NetworkConfig) -> int:
+    """How far, in pixels, an input pixel can be from an output pixel that it influences.
+
+    Convolution radii are summed over the levels of the pyramid, in full-resolution pixels; the grid of the
+    deepest pool adds at most STRIDE - 1. 189 for the network with refiner, 185 without.
+    """
+    encoder = 2 * 1 + 2 * 2 + 3 * 4 + 3 * 8 + 3 * 16
+    decoder = 2 * (16 + 8 + 4 + 2 + 1 + 1)
+    refiner = 4 if config.has_refiner else 0
+    return encoder + decoder + refiner + STRIDE - 1
+
+
+def exact_context(config: NetworkConfig) -> int:
+    """Context that makes a tile bit-equal to the whole image, up to rounding: a multiple of STRIDE."""
+    return -(-receptive_radius(config) // STRIDE) * STRIDE
+
+
+class ArtefactMetadata(BaseModel):
+    """The JSON document inside every exported model."""
+
+    model_config = ConfigDict(frozen=True)
+
+    schema_version: int = SCHEMA_VERSION
+    network: NetworkConfig
+    precision: Precision
+    stride: int = STRIDE
+    context: int = Field(ge=0)
+    colour_order: Literal["RGB"] = "RGB"
+    trimap_encoding: str = "0 background, 255 foreground, anything else unknown"
+    static_shape: tuple[int, int, int] | None = None
+    """(N, H, W) of a graph with a frozen shape; None where all three are dynamic."""
+    multiply_adds_per_pixel: int
+    parameters: int
+    checkpoint_sha256: str
+    provenance: dict[str, str] = Field(default_factory=dict)
+    """What the checkpoint says of itself: data, seed, scores, licence."""
+    versions: dict[str, str]
+    oldest_readers: dict[str, str]
+    """Oldest releases of the engines that read this opset, e.g. {"onnxruntime": "1.14"}."""
+    command: str
+    """The command that made the file."""
+
+    def to_json(self) -> str:
+        return self.model_dump_json()
+
+    @classmethod
+    def from_json(cls, text: str, *, source: str) -> ArtefactMetadata:
+        """Read the document; ``source`` names the file in errors."""
+        try:
+            found = cls.model_validate_json(text)
+        except ValidationError as error:
+            raise ContractError(
+                f"cannot read the metadata of {source}",
+                why="; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()),
+                fix="export the checkpoint again: dim-export onnx CHECKPOINT -o MODEL.onnx",
+            ) from error
+        if found.schema_version > SCHEMA_VERSION:
+            raise ContractError(
+                f"cannot use {source}: it was made by a newer release",
+                got=f"metadata schema {found.schema_version}",
+                expected=f"at most {SCHEMA_VERSION}",
+                fix="pip install -U dim-matting",
+            )
+        return found

@@ -1,0 +1,225 @@
+"""The Deep Image Matting network (Xu et al., CVPR 2017) as OpenMMLab implements it.
+
+Input of every forward: float32 N, 4, H, W; channels R, G, B normalised with ImageNet's mean and standard
+deviation, then the trimap divided by 255. H and W are multiples of 32. Attribute names give exactly the
+checkpoint keys of MMEditing and MMagic.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dim.contract import IMAGE_MEAN, IMAGE_STD, STRIDE, NetworkConfig
+from dim.errors import InputError
+from dim.pooling import IndexPooling, Memory, Pooling
+
+ENCODER_STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
+"""Published channels and number of 3×3 convolutions before each pool."""
+
+DECODER_STEPS = (
+    ("deconv6_1", 512, 1),
+    ("deconv5_1", 512, 5),
+    ("deconv4_1", 256, 5),
+    ("deconv3_1", 128, 5),
+    ("deconv2_1", 64, 5),
+    ("deconv1_1", 64, 5),
+)
+"""Name, published output channels and kernel side; an unpooling follows each but the last."""
+
+
+class Matte(NamedTuple):
+    """Everything a forward pass computes, float32 N, 1, H, W.
+
+    Attributes:
+        logits: what the decoder says, before the sigmoid (``raw_alpha`` in OpenMMLab's code).
+        alpha: ``sigmoid(logits)``, 0-1.
+        refined: the refiner's alpha, 0-1; None without a refiner.
+    """
+
+    logits: Tensor
+    alpha: Tensor
+    refined: Tensor | None
+
+    @property
+    def final(self) -> Tensor:
+        return self.alpha if self.refined is None else self.refined
+
+
+def _convolution(inputs: int, outputs: int, side: int, batch_norm: bool) -> list[nn.Module]:
+    layers: list[nn.Module] = [nn.Conv2d(inputs, outputs, side, padding=side // 2)]
+    if batch_norm:
+        layers.append(nn.BatchNorm2d(outputs))
+    return layers
+
+
+class Encoder(nn.Module):
+    """VGG-16's thirteen 3×3 convolutions over four channels, and a 1×1 convolution in place of fc6."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        inputs = 4
+        for level, (published, depth) in enumerate(ENCODER_STAGES, start=1):
+            outputs = config.channels(published)
+            layers: list[nn.Module] = []
+            for _ in range(depth):
+                layers += [*_convolution(inputs, outputs, 3, config.batch_norm), nn.ReLU()]
+                inputs = outputs
+            setattr(self, f"layer{level}", nn.Sequential(*layers))
+        self.conv6, *norm = _convolution(inputs, inputs, 1, config.batch_norm)
+        self.conv6_bn = norm[0] if norm else nn.Identity()
+
+    def forward(self, x: Tensor, pooling: Pooling) -> tuple[Tensor, list[Memory]]:
+        memories = []
+        for level in range(1, len(ENCODER_STAGES) + 1):
+            x, memory = pooling.pool(getattr(self, f"layer{level}")(x))
+            memories.append(memory)
+        return F.relu(self.conv6_bn(self.conv6(x))), memories
+
+
+class Decoder(nn.Module):
+    """Convolution, ReLU, unpool, five times; then two 5×5 convolutions down to one logit per pixel."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        inputs = config.channels(512)
+        for name, published, side in DECODER_STEPS:
+            outputs = config.channels(published)
+            convolution, *norm = _convolution(inputs, outputs, side, config.batch_norm)
+            setattr(self, name, convolution)
+            setattr(self, f"{name}_bn", norm[0] if norm else nn.Identity())
+            inputs = outputs
+        self.deconv1 = nn.Conv2d(inputs, 1, 5, padding=2)
+
+    def forward(self, x: Tensor, memories: list[Memory], pooling: Pooling) -> Tensor:
+        remaining = list(memories)
+        for name, _, _ in DECODER_STEPS:
+            x = F.relu(getattr(self, f"{name}_bn")(getattr(self, name)(x)))
+            if remaining:
+                x = pooling.unpool(x, remaining.pop())
+        logits: Tensor = self.deconv1(x)
+        return logits
+
+
+class Backbone(nn.Module):
+    """Encoder and decoder: normalised RGB and trimap -> logits."""
+
+    def __init__(self, config: NetworkConfig, pooling: Pooling) -> None:
+        super().__init__()
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+        self.pooling = pooling
+
+    def forward(self, x: Tensor) -> Tensor:
+        features, memories = self.encoder(x, self.pooling)
+        logits: Tensor = self.decoder(features, memories, self.pooling)
+        return logits
+
+
+class Refiner(nn.Module):
+    """Four 3×3 convolutions over normalised RGB and alpha, added to the logits."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        channels = config.channels(64)
+        self.refine_conv1 = nn.Conv2d(4, channels, 3, padding=1)
+        self.refine_conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.refine_conv3 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.refine_pred = nn.Conv2d(channels, 1, 3, padding=1)
+
+    def forward(self, rgb: Tensor, alpha: Tensor, logits: Tensor) -> Tensor:
+        x = torch.cat([rgb, alpha], 1)
+        for layer in (self.refine_conv1, self.refine_conv2, self.refine_conv3):
+            x = F.relu(layer(x))
+        return torch.sigmoid(logits + self.refine_pred(x))
+
+
+class DIM(nn.Module):
+    """Deep Image Matting: ``DIM(config)(x)`` maps float32 N, 4, H, W to alpha N, 1, H, W in [0, 1].
+
+    Args:
+        config: which member of the family.
+        pooling: form of pool and unpool; both forms compute the same bits.
+    """
+
+    def __init__(self, config: NetworkConfig | None = None, *, pooling: Pooling | None = None) -> None:
+        super().__init__()
+        self.config = config or NetworkConfig()
+        self.backbone = Backbone(self.config, pooling or IndexPooling())
+        self.refiner = Refiner(self.config) if self.config.has_refiner else None
+        initialise(self)
+
+    def matte(self, x: Tensor) -> Matte:
+        """Forward pass with every intermediate result that the losses need."""
+        _require_network_input(x)
+        logits = self.backbone(x)
+        alpha = torch.sigmoid(logits)
+        refined = None if self.refiner is None else self.refiner(x[:, :3], alpha, logits)
+        return Matte(logits, alpha, refined)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.matte(x).final
+
+
+def _require_network_input(x: Tensor) -> None:
+    # The symbolic sizes of an export trace are multiples by construction: comparing them would add guards.
+    if torch.compiler.is_exporting():
+        return
+    if x.ndim != 4 or x.shape[1] != 4 or x.shape[2] % STRIDE or x.shape[3] % STRIDE:
+        raise InputError(
+            "cannot run the network on this tensor",
+            got=f"shape {tuple(x.shape)}",
+            expected=f"N, 4, H, W with H and W multiples of {STRIDE}",
+            fix="pad bottom and right (dim_runtime.Matting does), or call normalise() to make the 4 channels",
+        )
+
+
+def initialise(model: DIM) -> None:
+    """Xavier-normal weights (gain 1) and zero bias for every convolution, as the published recipe has it."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.xavier_normal_(module.weight)
+            assert module.bias is not None
+            nn.init.zeros_(module.bias)
+
+
+def normalise(image: Tensor, trimap: Tensor) -> Tensor:
+    """Make the network's input.
+
+    Args:
+        image: N, 3, H, W, RGB on the scale 0-255, any dtype.
+        trimap: N, 1, H, W on the scale 0-255.
+
+    Returns:
+        float N, 4, H, W in the image's floating dtype (float32 for integers).
+    """
+    dtype = image.dtype if image.is_floating_point() else torch.float32
+    mean = torch.tensor(IMAGE_MEAN, dtype=dtype, device=image.device).view(1, 3, 1, 1)
+    std = torch.tensor(IMAGE_STD, dtype=dtype, device=image.device).view(1, 3, 1, 1)
+    return torch.cat([(image.to(dtype) - mean) / std, trimap.to(dtype) / 255], 1)
+
+
+def multiply_adds_per_pixel(config: NetworkConfig) -> int:
+    """Multiply-adds of the convolutions for each pixel of a padded input; 666 752 for stage 3, width 1."""
+    total, scale = 0.0, 1.0
+    inputs = 4
+    for published, depth in ENCODER_STAGES:
+        outputs = config.channels(published)
+        for _ in range(depth):
+            total += inputs * outputs * 9 * scale
+            inputs = outputs
+        scale /= 4
+    total += inputs * inputs * scale
+    for step, (_, published, side) in enumerate(DECODER_STEPS):
+        outputs = config.channels(published)
+        total += inputs * outputs * side * side * scale
+        inputs = outputs
+        scale = min(1.0, scale * 4) if step < len(ENCODER_STAGES) else scale
+    total += inputs * 25
+    if config.has_refiner:
+        channels = config.channels(64)
+        total += 9 * (4 * channels + 2 * channels * channels + channels)
+    return round(total)

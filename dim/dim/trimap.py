@@ -1,0 +1,117 @@
+"""The trimap: which pixels are certainly background, certainly foreground, or unknown.
+
+Canonical form: uint8 H, W with 0 background, 128 unknown, 255 foreground.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from dim.errors import InputError
+
+BACKGROUND, UNKNOWN, FOREGROUND = 0, 128, 255
+
+DARKEST_UNKNOWN, LIGHTEST_UNKNOWN = 11, 244
+"""Tolerant reading: at most 10 is background, at least 245 is foreground (lossy files, soft brushes)."""
+
+UInt8 = npt.NDArray[np.uint8]
+
+
+class Reading(NamedTuple):
+    """A canonical trimap, and how many pixels had another value before."""
+
+    trimap: UInt8
+    mapped: int
+
+
+def validate(trimap: object) -> UInt8:
+    """The array itself if it is uint8 H, W with at least one pixel; InputError otherwise."""
+    if not isinstance(trimap, np.ndarray):
+        raise InputError("cannot use this trimap", got=type(trimap).__name__, expected="a numpy array, uint8 H, W")
+    if trimap.dtype != np.uint8 or trimap.ndim != 2 or trimap.size == 0:
+        raise InputError(
+            "cannot use this trimap",
+            got=f"{trimap.dtype} with shape {trimap.shape}",
+            expected="uint8 H, W: 0 background, 128 unknown, 255 foreground",
+            fix="for a colour file take one channel; for a float array use (x * 255).round().astype('uint8')",
+        )
+    return trimap
+
+
+def canonical(trimap: UInt8) -> Reading:
+    """Map every value to 0, 128 or 255: at most 10 is background, at least 245 foreground, the rest unknown."""
+    validate(trimap)
+    table = np.full(256, UNKNOWN, np.uint8)
+    table[:DARKEST_UNKNOWN] = BACKGROUND
+    table[LIGHTEST_UNKNOWN + 1 :] = FOREGROUND
+    counts = np.bincount(trimap.ravel(), minlength=256)
+    known_values = int(counts[BACKGROUND] + counts[UNKNOWN] + counts[FOREGROUND])
+    mapped = trimap.size - known_values
+    return Reading(trimap if mapped == 0 else cv2.LUT(trimap, table).astype(np.uint8, copy=False), mapped)
+
+
+def read(source: str | Path | UInt8) -> Reading:
+    """Read a trimap tolerantly from a file (gray, or colour with equal channels) or from an array uint8 H, W."""
+    if isinstance(source, np.ndarray):
+        return canonical(source)
+    return canonical(_decode(Path(source)))
+
+
+def _decode(path: Path) -> UInt8:
+    if not path.is_file():
+        raise InputError(f"cannot read the trimap {path}", got="no such file")
+    decoded = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_GRAYSCALE) if path.stat().st_size else None
+    if decoded is None:
+        raise InputError(f"cannot read the trimap {path}", got="not an image", expected="PNG, TIFF, BMP or WebP")
+    return decoded.astype(np.uint8, copy=False)
+
+
+def from_alpha(alpha: UInt8, *, erode: int, dilate: int) -> UInt8:
+    """Trimap of an alpha matte by morphology, as DIM's training does it.
+
+    Args:
+        alpha: uint8 H, W.
+        erode: side of the elliptical element that shrinks the foreground; 1 leaves it.
+        dilate: side of the element that shrinks the background; 1 leaves it.
+
+    Returns:
+        255 where the eroded alpha is 255, 0 where the dilated alpha is 0, 128 elsewhere.
+    """
+    validate(alpha)
+    eroded = cv2.erode(alpha, _ellipse(erode))
+    dilated = cv2.dilate(alpha, _ellipse(dilate))
+    trimap = np.full(alpha.shape, UNKNOWN, np.uint8)
+    trimap[eroded == 255] = FOREGROUND
+    trimap[dilated == 0] = BACKGROUND
+    return trimap
+
+
+def from_mask(mask: UInt8, *, inside: int = 10, outside: int = 10) -> UInt8:
+    """Trimap of a binary mask (a segmentation): a band of unknown pixels on both sides of the border.
+
+    Args:
+        mask: uint8 H, W; 128 and more is object.
+        inside: width of the band on the object's side, pixels.
+        outside: width of the band on the background's side, pixels.
+    """
+    validate(mask)
+    if inside < 0 or outside < 0:
+        raise InputError("cannot make a trimap", got=f"band of {inside} and {outside} px", expected="0 or more")
+    binary = np.where(mask >= 128, 255, 0).astype(np.uint8)
+    return from_alpha(binary, erode=2 * inside + 1, dilate=2 * outside + 1)
+
+
+def _ellipse(side: int) -> UInt8:
+    if side < 1:
+        raise InputError("cannot make a trimap", got=f"element of side {side}", expected="1 or more")
+    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)).astype(np.uint8, copy=False)
+
+
+def unknown(trimap: UInt8) -> npt.NDArray[np.bool_]:
+    """Boolean H, W: where the trimap is neither 0 nor 255."""
+    return (trimap != BACKGROUND) & (trimap != FOREGROUND)

@@ -1,0 +1,1 @@
+"""Image and trimap in, alpha matte out: no PyTorch, any image size."""
