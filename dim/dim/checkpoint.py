@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from dim import unpickling
@@ -102,7 +102,9 @@ def save(model: DIM, path: str | Path, *, provenance: Mapping[str, str] | None =
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        save_file(tensors, temporary, metadata={METADATA_KEY: json.dumps(document, sort_keys=True)})
+        # Not save_file: that leaves a file which only its owner can read.
+        header = {METADATA_KEY: json.dumps(document, sort_keys=True)}
+        temporary.write_bytes(to_bytes(tensors, metadata=header))
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -126,11 +128,18 @@ def infer_config(state_dict: Mapping[str, Tensor], *, source: str) -> NetworkCon
             got=f"keys such as {', '.join(sorted(state_dict)[:3]) or '(none)'}",
             expected=f"the keys of OpenMMLab's DIM, among them {_FIRST_CONVOLUTION}",
         )
-    return NetworkConfig(
-        stage=3 if any(key.startswith("refiner.") for key in state_dict) else 1,
-        width=first.shape[0] / 64,
-        batch_norm=any(key.endswith("running_mean") for key in state_dict),
-    )
+    try:
+        return NetworkConfig(
+            stage=3 if any(key.startswith("refiner.") for key in state_dict) else 1,
+            width=first.shape[0] / 64,
+            batch_norm=any(key.endswith("running_mean") for key in state_dict),
+        )
+    except ValidationError as error:
+        raise CheckpointError(
+            f"cannot use {source}: no member of the DIM family has its width",
+            got=f"{first.shape[0]} channels after the first convolution",
+            expected="1 to 128; 64 in the published network",
+        ) from error
 
 
 def _is_safetensors(path: Path) -> bool:

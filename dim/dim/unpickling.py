@@ -1,8 +1,8 @@
-"""Reading PyTorch's pickles without running anything that is in them.
+"""Reading PyTorch's files, of 2020 and of today, without running anything that is in them.
 
-Checkpoints of 2020 are legacy pickles whose ``meta`` may name classes of packages long gone. Here an
-unpickler knows the handful of names that rebuild tensors; every other name becomes an inert
-:class:`Placeholder`. Names that could only be there to run code make the file refused.
+Both containers are taken apart here, not by ``torch.load``: given an unpickler of one's own, that also opens
+TorchScript archives, unpacks tar files, writes patch files where a file asks it to, and leaves tensors
+uninitialised that the file says nothing about.
 """
 
 from __future__ import annotations
@@ -10,95 +10,47 @@ from __future__ import annotations
 import pickle
 import tarfile
 import zipfile
-from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
+from torch import Tensor
 
 from dim.errors import CheckpointError
+from dim.restricted_pickle import CodeRequestedError, RestrictedUnpickler, StorageReference, TensorReference
 
-_TENSOR_BUILDERS = {
-    ("torch._utils", "_rebuild_tensor"),
-    ("torch._utils", "_rebuild_tensor_v2"),
-    ("torch._utils", "_rebuild_parameter"),
-}
-_PLAIN_BUILTINS = {"set": set, "frozenset": frozenset, "complex": complex, "slice": slice, "range": range}
-_CODE_RUNNING_MODULES = {
-    "asyncio", "builtins", "__builtin__", "code", "codeop", "commands", "ctypes", "importlib", "io", "multiprocessing",
-    "nt", "os", "pathlib", "pdb", "pickle", "_pickle", "pip", "posix", "profile", "pty", "runpy", "shutil", "signal",
-    "socket", "subprocess", "sys", "tempfile", "threading", "timeit", "urllib", "webbrowser", "zipimport",
-}  # fmt: skip
+_LEGACY_MAGIC, _LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
+_ZIP_MAGIC = b"PK\x03\x04"
+_PICKLE = "/data.pkl"
 
-
-class Placeholder:
-    """Stands in for an object of an unknown class: takes whatever the pickle gives it and does nothing."""
-
-    def __init__(self, *args: object, **kwargs: object) -> None: ...
-
-    def __setstate__(self, state: object) -> None: ...
-
-    def __setitem__(self, key: object, value: object) -> None: ...
-
-    def append(self, item: object) -> None: ...
-
-    def extend(self, items: object) -> None: ...
-
-    def add(self, item: object) -> None: ...
-
-
-class _RestrictedUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
-        if (module, name) in _TENSOR_BUILDERS:
-            return getattr(torch._utils, name)
-        if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
-            return getattr(torch, name)
-        if (module, name) == ("torch", "Size"):
-            return torch.Size
-        if module in ("torch", "torch.storage") and name.endswith("Storage"):
-            return getattr(torch, name, None) or getattr(torch.storage, name)
-        if module in ("builtins", "__builtin__") and name in _PLAIN_BUILTINS:
-            return _PLAIN_BUILTINS[name]
-        if module.split(".")[0] in _CODE_RUNNING_MODULES:
-            raise _WantsToRunCode(f"{module}.{name}")
-        return Placeholder
-
-
-class _WantsToRunCode(Exception):
-    """Carries the name that the pickle asked for."""
-
-
-def _restricted_load(file: Any, **options: Any) -> Any:
-    return _RestrictedUnpickler(file, **options).load()
-
-
-_PICKLE_MODULE = SimpleNamespace(
-    __name__="dim.unpickling", Unpickler=_RestrictedUnpickler, load=_restricted_load, UnpicklingError=pickle.UnpicklingError
-)
+_DAMAGED = (
+    pickle.UnpicklingError, zipfile.BadZipFile, EOFError, RuntimeError, ValueError, TypeError, KeyError,
+    AttributeError, IndexError, OverflowError, ImportError, AssertionError, OSError, MemoryError,
+)  # fmt: skip
+"""What Python's and torch's readers raise on bytes that make no sense."""
 
 
 def load(path: Path) -> Any:
-    """The object in a PyTorch file, legacy or zip, with unknown classes as placeholders; tensors on the CPU.
+    """The object in a PyTorch file, legacy or zip: plain data, with unknown classes as placeholders.
+
+    Tensors at the top and one dictionary further down are made, on the CPU; deeper ones stay descriptions.
 
     Raises:
         CheckpointError: not such a file, truncated, or it names something that runs code.
     """
-    _refuse_other_containers(path)
     try:
-        return torch.load(path, map_location="cpu", pickle_module=_PICKLE_MODULE, weights_only=False)
-    except _WantsToRunCode as error:
+        with path.open("rb") as file:
+            return _read(file, path)
+    except CodeRequestedError as error:
         raise CheckpointError(
             f"refused to read {path}: the file wants to run code",
             got=f"the pickle asks for {error}",
             expected="tensors and plain data",
             why="nothing in it was run",
-            fix="do not use this file; get the checkpoint from its authors, as safetensors where they offer it",
+            fix="do not use this file; ask its authors for the weights, as safetensors where they offer it",
         ) from None
-    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, TypeError, KeyError, AttributeError,
-            IndexError, OverflowError, ImportError, AssertionError, UnicodeDecodeError) as error:  # fmt: skip
+    except _DAMAGED as error:
         raise CheckpointError(
             f"cannot read {path}",
             got="a file that is not a PyTorch checkpoint, or a damaged one",
@@ -106,19 +58,89 @@ def load(path: Path) -> Any:
         ) from error
 
 
-def _refuse_other_containers(path: Path) -> None:
-    """TorchScript archives carry code, and the tar files of PyTorch 0.1 unpack to disk: neither is read."""
-    kind = None
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if any(name.endswith("constants.pkl") for name in archive.namelist()):
-                kind = "a TorchScript archive"
-    elif tarfile.is_tarfile(path):
-        kind = "a tar archive"
-    if kind:
-        raise CheckpointError(
-            f"cannot read {path}",
-            got=kind,
-            expected="a state dict saved with torch.save, or safetensors",
-            fix="load it where it was made and save its state_dict()",
-        )
+def _read(file: BinaryIO, path: Path) -> Any:
+    if file.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC:
+        return _read_zip(file, path)
+    file.seek(0)
+    if tarfile.is_tarfile(path):
+        raise _wrong_container(path, "a tar archive")
+    return _read_legacy(file)
+
+
+def _read_zip(file: BinaryIO, path: Path) -> Any:
+    with zipfile.ZipFile(file) as archive:
+        names = archive.namelist()
+        if any(name.endswith("constants.pkl") for name in names):
+            raise _wrong_container(path, "a TorchScript archive")
+        _require_stored(archive, path)
+        (data,) = [name for name in names if name.endswith(_PICKLE)]
+        root = data.removesuffix(_PICKLE)
+        if f"{root}/byteorder" in names:
+            _require(archive.read(f"{root}/byteorder") == b"little", "its numbers are big-endian")
+        with archive.open(data) as opened:
+            unpickler = RestrictedUnpickler(opened)  # type: ignore[arg-type]
+            loaded = unpickler.load()
+        buffers = {
+            key: _buffer(archive.read(f"{root}/data/{key}"), s) for key, s in unpickler.storages.items()
+        }
+    return _with_tensors(loaded, buffers)
+
+
+def _require_stored(archive: zipfile.ZipFile, path: Path) -> None:
+    # torch stores without compression, so entries that unpack to more than the file are a trap.
+    total = sum(entry.file_size for entry in archive.infolist())
+    _require(total <= path.stat().st_size, f"its entries unpack to {total} bytes, more than the file has")
+
+
+def _read_legacy(file: BinaryIO) -> Any:
+    magic, protocol, system = (RestrictedUnpickler(file).load() for _ in range(3))
+    _require(
+        magic == _LEGACY_MAGIC and protocol == _LEGACY_PROTOCOL, "no magic number of PyTorch at its start"
+    )
+    _require(isinstance(system, dict) and system.get("little_endian", True), "its numbers are big-endian")
+    unpickler = RestrictedUnpickler(file)
+    loaded = unpickler.load()
+    keys = RestrictedUnpickler(file).load()
+    buffers = {key: _legacy_buffer(file, unpickler.storages[key]) for key in keys}
+    return _with_tensors(loaded, buffers)
+
+
+def _legacy_buffer(file: BinaryIO, storage: StorageReference) -> Tensor:
+    elements = int.from_bytes(file.read(8), "little")
+    _require(
+        elements == storage.elements, f"storage {storage.key} has {elements} elements, not {storage.elements}"
+    )
+    return _buffer(file.read(storage.bytes), storage)
+
+
+def _buffer(content: bytes, storage: StorageReference) -> Tensor:
+    _require(
+        len(content) == storage.bytes, f"storage {storage.key} has {len(content)} bytes, not {storage.bytes}"
+    )
+    return (
+        torch.frombuffer(bytearray(content), dtype=torch.uint8)
+        if content
+        else torch.empty(0, dtype=torch.uint8)
+    )
+
+
+def _with_tensors(loaded: Any, buffers: Mapping[str, Tensor], depth: int = 2) -> Any:
+    if isinstance(loaded, TensorReference):
+        return loaded.over(buffers[loaded.storage.key])
+    if isinstance(loaded, dict) and depth:
+        return {key: _with_tensors(value, buffers, depth - 1) for key, value in loaded.items()}
+    return loaded
+
+
+def _require(condition: bool, otherwise: str) -> None:
+    if not condition:
+        raise pickle.UnpicklingError(otherwise)
+
+
+def _wrong_container(path: Path, kind: str) -> CheckpointError:
+    return CheckpointError(
+        f"cannot read {path}",
+        got=kind,
+        expected="a state dict saved with torch.save, or safetensors",
+        fix="load it where it was made and save its state_dict()",
+    )

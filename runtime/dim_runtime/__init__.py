@@ -1,1 +1,12 @@
-"""Image and trimap in, alpha matte out: no PyTorch, any image size."""
+"""Image and trimap in, alpha matte out: no PyTorch, any image size.
+
+>>> from dim_runtime import Matting
+>>> with Matting() as matting:
+...     alpha = matting(image, trimap)  # uint8 H, W, 3 RGB and uint8 H, W -> float32 H, W in [0, 1]
+"""
+
+from dim_runtime.geometry import Plan, Rectangle, Window
+from dim_runtime.matting import Matting, default_model
+from dim_runtime.tiling import run_plan
+
+__all__ = ["Matting", "Plan", "Rectangle", "Window", "default_model", "run_plan"]

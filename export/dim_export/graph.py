@@ -1,0 +1,148 @@
+"""The graph that is exported: pre-processing, the network with index-free pooling, post-processing.
+
+The network is wrapped, never edited: :class:`MattingGraph` is a torch module with the artefact's inputs and
+output, and :func:`trace` turns it into an ONNX model.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from onnxscript import ir
+from torch import Tensor, nn
+
+from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA, STRIDE
+from dim.errors import InputError
+from dim.folding import fold_batch_norm
+from dim.network import DIM, normalise
+from dim.pooling import PhasePooling
+from dim_export.tidying import tidy
+
+OPSET = 18
+IR_VERSION = 8
+"""The file format that goes with opset 18; the exporter's newer default would lock out older engines."""
+
+Shape = tuple[int, int, int]
+"""N, H, W of a graph with a frozen shape."""
+
+
+class SymbolicPooling(PhasePooling):
+    """Phase pooling whose rearrangements become one ONNX node each while a graph is being exported.
+
+    Outside an export it computes what its base class computes.
+    """
+
+    def space_to_depth(self, x: Tensor) -> Tensor:
+        if not torch.compiler.is_exporting():
+            return super().space_to_depth(x)
+        n, c, h, w = x.shape
+        return _onnx_node("SpaceToDepth", x, (n, 4 * c, h // 2, w // 2), blocksize=2)
+
+    def depth_to_space(self, x: Tensor) -> Tensor:
+        if not torch.compiler.is_exporting():
+            return super().depth_to_space(x)
+        n, c, h, w = x.shape
+        return _onnx_node("DepthToSpace", x, (n, c // 4, 2 * h, 2 * w), blocksize=2, mode="DCR")
+
+
+def _onnx_node(operator: str, x: Tensor, shape: tuple[int, ...], **attributes: Any) -> Tensor:
+    node: Tensor = torch.onnx.ops.symbolic(operator, [x], attributes, dtype=x.dtype, shape=shape)
+    return node
+
+
+class MattingGraph(nn.Module):
+    """The artefact as a torch module.
+
+    Args:
+        model: any DIM; it is copied, its batch norm folded, its pooling replaced.
+    """
+
+    def __init__(self, model: DIM) -> None:
+        super().__init__()
+        folded = fold_batch_norm(model)
+        self.network = DIM(folded.config, pooling=SymbolicPooling())
+        self.network.load_state_dict(folded.state_dict())
+        self.eval().requires_grad_(False)
+
+    def forward(self, image: Tensor, trimap: Tensor) -> Tensor:
+        """Image uint8 N, H, W, 3 RGB and trimap uint8 N, H, W -> alpha float32 N, H, W in [0, 1].
+
+        H and W are multiples of 32. Exactly 0 and 1 where the trimap is 0 and 255.
+        """
+        # Cast before anything else: engines take uint8 as an input, but TensorRT computes nothing with it.
+        colours, hints = image.float().permute(0, 3, 1, 2), trimap.float()
+        alpha: Tensor = self.network(normalise(colours, hints.unsqueeze(1))).squeeze(1)
+        alpha = torch.where(hints == 0, torch.zeros(()), alpha)
+        return torch.where(hints == 255, torch.ones(()), alpha)
+
+
+def trace(model: DIM, *, static_shape: Shape | None = None) -> ir.Model:
+    """The ONNX model of a network: opset 18, float32 weights inside, no metadata yet.
+
+    Args:
+        static_shape: N, H, W to freeze; None leaves all three free (H and W multiples of 32).
+
+    Raises:
+        InputError: a side that is no positive multiple of 32.
+    """
+    n, h, w = _checked(static_shape) if static_shape else (2, 2 * STRIDE, 3 * STRIDE)
+    example = (torch.zeros(n, h, w, 3, dtype=torch.uint8), torch.zeros(n, h, w, dtype=torch.uint8))
+    with _quiet_exporter():
+        program = torch.onnx.export(
+            MattingGraph(model),
+            example,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[INPUT_IMAGE, INPUT_TRIMAP],
+            output_names=[OUTPUT_ALPHA],
+            dynamic_shapes=None if static_shape else _free_shapes(),
+            verbose=False,
+        )
+    assert program is not None
+    onnx_model = program.model
+    onnx_model.ir_version = IR_VERSION
+    return tidy(onnx_model)
+
+
+def _free_shapes() -> dict[str, Any]:
+    free = torch.export.Dim
+    batch = free("N", min=1, max=1 << 16)
+    # Sides are declared as 32 times something: halving them five times then needs no arithmetic in the graph.
+    height, width = STRIDE * free("h", min=1, max=1 << 16), STRIDE * free("w", min=1, max=1 << 16)
+    sides = {0: batch, 1: height, 2: width}
+    return {INPUT_IMAGE: sides, INPUT_TRIMAP: sides}
+
+
+def _checked(shape: Shape) -> Shape:
+    n, h, w = shape
+    if n < 1 or min(h, w) < STRIDE or h % STRIDE or w % STRIDE:
+        raise InputError(
+            "cannot freeze this shape",
+            got=f"N, H, W = {n}, {h}, {w}",
+            expected=f"N of 1 or more, H and W positive multiples of {STRIDE} pixels",
+            fix=f"--shape {max(n, 1)},{_up(h)},{_up(w)}",
+        )
+    return shape
+
+
+def _up(side: int) -> int:
+    return max(STRIDE, -(-side // STRIDE) * STRIDE)
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Silence notes of the exporter that do not concern a user, such as the shared names of equal axes."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,83 @@
+"""Making an exported graph small and readable: names, dead nodes, the exporter's notes."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from onnxscript import ir
+
+from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA
+
+_WRAPPER_PREFIX = "network."
+_AXES = {INPUT_IMAGE: ("N", "H", "W", 3), INPUT_TRIMAP: ("N", "H", "W"), OUTPUT_ALPHA: ("N", "H", "W")}
+
+
+def tidy(model: ir.Model) -> ir.Model:
+    """Rename and strip in place; the function that the graph computes stays the same.
+
+    Convolutions are called after their layer, initialisers after their checkpoint key, everything else after
+    its operator and its place among those.
+    """
+    _strip_notes(model)
+    _name_initialisers(model.graph)
+    _name_nodes(model.graph)
+    _name_axes(model.graph)
+    return model
+
+
+def _strip_notes(model: ir.Model) -> None:
+    # Every node carries a Python stack trace and every value a shape in symbols nobody declared:
+    # more bytes than the graph itself, and paths of the machine that exported.
+    model.metadata_props.clear()
+    model.doc_string = None
+    model.graph.metadata_props.clear()
+    model.graph.doc_string = None
+    model.graph.name = "dim"
+    for value in (*model.graph.inputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()
+    outputs = set(model.graph.outputs)
+    for node in model.graph:
+        node.metadata_props.clear()
+        node.doc_string = None
+        for value in node.outputs:
+            value.metadata_props.clear()
+            if value not in outputs:
+                value.type = value.shape = None
+
+
+def _name_initialisers(graph: ir.Graph) -> None:
+    constants = 0
+    for value in list(graph.initializers.values()):
+        name = value.name or ""
+        if name.startswith(_WRAPPER_PREFIX):
+            value.name = name.removeprefix(_WRAPPER_PREFIX)
+        else:
+            value.name = f"constant_{constants}"
+            constants += 1
+        if value.const_value is not None:
+            value.const_value.name = value.name
+
+
+def _name_nodes(graph: ir.Graph) -> None:
+    counts: Counter[str] = Counter()
+    for node in graph:
+        node.name = _layer_of(node) or f"{node.op_type}_{counts[node.op_type]}"
+        counts[node.op_type] += 1
+        for position, value in enumerate(node.outputs):
+            if value not in graph.outputs:
+                value.name = node.name if len(node.outputs) == 1 else f"{node.name}.{position}"
+
+
+def _layer_of(node: ir.Node) -> str | None:
+    if node.op_type != "Conv":
+        return None
+    weight = node.inputs[1]
+    return None if weight is None or weight.name is None else str(weight.name).removesuffix(".weight")
+
+
+def _name_axes(graph: ir.Graph) -> None:
+    for value in (*graph.inputs, *graph.outputs):
+        found = value.shape
+        assert found is not None
+        axes = zip(found, _AXES[str(value.name)], strict=True)
+        value.shape = ir.Shape([size if isinstance(size, int) else axis for size, axis in axes])

@@ -1,0 +1,82 @@
+"""One window through ONNX Runtime against the same window through PyTorch, in alternation."""
+
+from __future__ import annotations
+
+import time
+from statistics import median
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, computed_field
+
+from dim.contract import STRIDE
+from dim.errors import InputError
+from dim_runtime.backends.base import Backend, UInt8
+
+
+class WindowBench(BaseModel):
+    """Seconds of every run of both engines, in the order of the pairs."""
+
+    model_config = ConfigDict(frozen=True)
+
+    size: int
+    """Side of the square window, pixels."""
+    gflop: float
+    threads: int
+    torch_s: tuple[float, ...]
+    onnxruntime_s: tuple[float, ...]
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def torch_p50_s(self) -> float:
+        return median(self.torch_s)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def onnxruntime_p50_s(self) -> float:
+        return median(self.onnxruntime_s)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def ratio(self) -> float:
+        """PyTorch's median over ONNX Runtime's: above 1, ONNX Runtime is faster."""
+        return self.torch_p50_s / self.onnxruntime_p50_s
+
+
+def compare_speed(
+    torch: Backend, onnxruntime: Backend, *, size: int, pairs: int, threads: int
+) -> WindowBench:
+    """Time both engines on one random window, in turn, so that what else the machine does hits both alike.
+
+    Args:
+        size: side of the square window, a multiple of 32 pixels.
+        pairs: timed runs of each; one run of each before them is not counted.
+        threads: what both engines were told to use, for the record.
+    """
+    if size < STRIDE or size % STRIDE or pairs < 1:
+        raise InputError(
+            "cannot measure this",
+            got=f"a window of {size} px, {pairs} pairs",
+            expected=f"a positive multiple of {STRIDE} px, and 1 pair or more",
+        )
+    image, trimap = _window(size)
+    runs = [(_seconds(torch, image, trimap), _seconds(onnxruntime, image, trimap)) for _ in range(pairs + 1)]
+    counted = runs[1:]
+    return WindowBench(
+        size=size,
+        gflop=2e-9 * torch.metadata.multiply_adds_per_pixel * size * size,
+        threads=threads,
+        torch_s=tuple(pair[0] for pair in counted),
+        onnxruntime_s=tuple(pair[1] for pair in counted),
+    )
+
+
+def _window(size: int) -> tuple[UInt8, UInt8]:
+    draw = np.random.default_rng(0)
+    image = draw.integers(0, 256, (1, size, size, 3), dtype=np.uint8)
+    return image, draw.choice(np.array([0, 128, 255], np.uint8), (1, size, size))
+
+
+def _seconds(backend: Backend, image: UInt8, trimap: UInt8) -> float:
+    start = time.perf_counter()
+    backend.run(image, trimap)
+    return time.perf_counter() - start

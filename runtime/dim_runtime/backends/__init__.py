@@ -1,0 +1,1 @@
+"""Engines that run an artefact. Each imports its engine only when it is opened."""

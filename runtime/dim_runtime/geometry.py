@@ -1,0 +1,107 @@
+"""Rectangles, windows and the plan. Pixels; y down, x right; corners and sides in the padded image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dim.contract import STRIDE
+
+
+@dataclass(frozen=True, slots=True)
+class Rectangle:
+    """Rows y to y + height and columns x to x + width, pixels."""
+
+    y: int
+    x: int
+    height: int
+    width: int
+
+    @property
+    def bottom(self) -> int:
+        return self.y + self.height
+
+    @property
+    def right(self) -> int:
+        return self.x + self.width
+
+    @property
+    def area(self) -> int:
+        return self.height * self.width
+
+    def within(self, height: int, width: int) -> tuple[slice, slice]:
+        """Rows and columns of the part that lies inside an image of this size."""
+        return slice(self.y, min(self.bottom, height)), slice(self.x, min(self.right, width))
+
+    def overlaps(self, other: Rectangle) -> bool:
+        rows = self.y < other.bottom and other.y < self.bottom
+        return rows and self.x < other.right and other.x < self.right
+
+
+@dataclass(frozen=True, slots=True)
+class Window(Rectangle):
+    """What the network sees at once.
+
+    Attributes:
+        core: the part that is kept; the rest is context. Cores of a plan do not overlap.
+    """
+
+    core: Rectangle
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What will be computed for one trimap, and what it will take.
+
+    Attributes:
+        height, width: the image, pixels.
+        padded_height, padded_width: the same, padded at the bottom and right to what the network takes.
+        windows: context included; corners and sides are multiples of 32. Their cores hold every unknown pixel
+            exactly once.
+        tile: the largest window side allowed, pixels; lower than asked only because of the memory limit.
+        context: pixels around each core, cut off at the padded image's border.
+        exact: whether the context is enough for the result of the whole image; if not, windows are blended.
+        unknown_pixels: how many pixels of the trimap are unknown.
+        peak_bytes: expected peak resident memory of the process during the call, bytes.
+        note: why the plan is not the one asked for; None if it is.
+    """
+
+    height: int
+    width: int
+    padded_height: int
+    padded_width: int
+    windows: tuple[Window, ...]
+    tile: int
+    context: int
+    exact: bool
+    unknown_pixels: int
+    peak_bytes: int
+    note: str | None = None
+
+    @property
+    def cost(self) -> float:
+        """Area of all windows over the padded image's: 1 is as much work as the whole image at once."""
+        return sum(window.area for window in self.windows) / (self.padded_height * self.padded_width)
+
+    @property
+    def largest_window(self) -> int:
+        """Pixels of the largest window; 0 if there is none."""
+        return max((window.area for window in self.windows), default=0)
+
+
+def round_up(side: int, step: int = STRIDE) -> int:
+    """The smallest multiple of ``step`` that is at least ``side``."""
+    return -(-side // step) * step
+
+
+def reflected(start: int, stop: int, side: int) -> npt.NDArray[np.intp]:
+    """Where rows (or columns) start to stop of a padded image come from in the image itself.
+
+    Reflection without repeating the border, again and again if the image is small, as ``numpy.pad`` does with
+    ``mode="reflect"``; a side of one pixel is repeated.
+    """
+    period = max(2 * (side - 1), 1)
+    position = np.arange(start, stop) % period
+    return np.minimum(position, period - position) if side > 1 else np.zeros_like(position)

@@ -1,0 +1,126 @@
+"""The metadata of an ONNX file, read without any ONNX package and without loading its weights.
+
+An ONNX file is one protocol-buffers message. Its top level is a list of fields, each with a tag and, for the
+kinds used there, a length: walking over it reads a few hundred bytes, finds the metadata, and notices a file
+that was cut off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from dim.contract import METADATA_KEY, ArtefactMetadata
+from dim_runtime.errors import ArtefactError
+
+GRAPH_FIELD, METADATA_FIELD = 7, 14
+"""Field numbers of ModelProto."""
+KEY_FIELD, VALUE_FIELD = 1, 2
+"""Field numbers of StringStringEntryProto."""
+VARINT, EIGHT_BYTES, LENGTH, FOUR_BYTES = 0, 1, 2, 5
+"""Wire types."""
+LARGEST_ENTRY = 1 << 24
+"""A metadata entry beyond 16 MiB is no text of ours."""
+
+MAKE_ONE = "dim-export onnx CHECKPOINT -o MODEL.onnx"
+
+
+def read_metadata(path: Path) -> ArtefactMetadata:
+    """The artefact's document.
+
+    Raises:
+        ArtefactError: missing, cut off, not ONNX, or an ONNX file of another origin.
+        dim.contract.ContractError: a document that this release cannot read.
+    """
+    document = read_properties(path).get(METADATA_KEY)
+    if document is None:
+        raise ArtefactError(
+            f"cannot use {path}: it is an ONNX file, but not an artefact of this toolkit",
+            got="no metadata",
+            expected=f"the property {METADATA_KEY!r}, which tells context, precision and shapes",
+            fix=f"export the checkpoint with this toolkit: {MAKE_ONE}",
+        )
+    return ArtefactMetadata.from_json(document, source=str(path))
+
+
+def read_properties(path: Path) -> dict[str, str]:
+    """All ``metadata_props`` of an ONNX file; ArtefactError if it is missing, cut off or not ONNX."""
+    if not path.is_file():
+        raise ArtefactError(f"cannot open the model {path}", got="no such file", fix=f"make one: {MAKE_ONE}")
+    try:
+        with path.open("rb") as file:
+            return _properties(file, path.stat().st_size)
+    except EOFError as error:
+        raise ArtefactError(
+            f"cannot read {path}: the file is cut off",
+            got=f"{path.stat().st_size} bytes",
+            why=str(error),
+            fix=f"copy it again, or make it again: {MAKE_ONE}",
+        ) from error
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ArtefactError(
+            f"cannot read {path}: it is not an ONNX file", why=str(error), fix=f"make one: {MAKE_ONE}"
+        ) from error
+
+
+class _Field(NamedTuple):
+    number: int
+    length: int
+    """Bytes of the content; 0 for numbers."""
+
+
+def _properties(file: BinaryIO, size: int) -> dict[str, str]:
+    found: dict[str, str] = {}
+    has_graph = False
+    for field in _fields(file, size):
+        has_graph |= field.number == GRAPH_FIELD
+        if field.number == METADATA_FIELD and field.length <= LARGEST_ENTRY:
+            key, value = _entry(file, file.tell() + field.length)
+            found[key] = value
+    if not has_graph:
+        raise ValueError("it holds no graph")
+    return found
+
+
+def _entry(file: BinaryIO, end: int) -> tuple[str, str]:
+    texts = {field.number: file.read(field.length).decode() for field in _fields(file, end)}
+    return texts.get(KEY_FIELD, ""), texts.get(VALUE_FIELD, "")
+
+
+def _fields(file: BinaryIO, end: int) -> Iterator[_Field]:
+    """The fields up to ``end``; the file stands at a field's content while the caller looks at it."""
+    while file.tell() < end:
+        tag = _varint(file)
+        number, kind = tag >> 3, tag & 7
+        if number == 0:
+            raise ValueError("a field has number 0")
+        length = _content_length(file, kind)
+        content_end = file.tell() + length
+        if content_end > end:
+            raise EOFError(f"field {number} ends at byte {content_end}")
+        yield _Field(number, length if kind == LENGTH else 0)
+        file.seek(content_end)
+
+
+def _content_length(file: BinaryIO, kind: int) -> int:
+    if kind == VARINT:
+        _varint(file)
+        return 0
+    if kind == LENGTH:
+        return _varint(file)
+    if kind in (EIGHT_BYTES, FOUR_BYTES):
+        return 8 if kind == EIGHT_BYTES else 4
+    raise ValueError(f"wire type {kind}")
+
+
+def _varint(file: BinaryIO) -> int:
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = file.read(1)
+        if not byte:
+            raise EOFError("the file ends within a number")
+        value |= (byte[0] & 0x7F) << shift
+        if byte[0] < 0x80:
+            return value
+    raise ValueError("a number is longer than 64 bits")

@@ -1,0 +1,175 @@
+"""Cores that cover the unknown blocks at little cost: recursive guillotine cuts on a grid of 32-pixel blocks.
+
+Only blocks that hold an unknown pixel need the network, but each window pays for the context around its core:
+so many small windows waste context and one large window wastes known blocks. An optimal guillotine partition
+takes seconds; cutting greedily where the estimated cost is lowest, a few times with slightly disturbed
+estimates, comes within a few percent of it in milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Blocks = npt.NDArray[np.bool_]
+Sides = npt.NDArray[np.intp]
+
+FAR = 1 << 40
+"""Beyond every block index: 'no occupied block yet' in running minima."""
+
+DISTURBANCE = 0.1
+"""Relative noise on the estimates of every attempt but the first."""
+
+WORTH_TRYING = 1.05
+"""A cut is followed up even if its first estimate is this much worse: further cuts may win it back."""
+
+
+class Piece(NamedTuple):
+    """A rectangle of blocks: rows top to bottom, columns left to right, ends excluded."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a window may be, in blocks.
+
+    Attributes:
+        grid: rows and columns of the padded image.
+        tile: largest height and width of a window, context included.
+        context: around each core, cut off at the border of the grid.
+        fixed: every window has exactly the tile's sides (a graph with a frozen shape).
+    """
+
+    grid: tuple[int, int]
+    tile: tuple[int, int]
+    context: int
+    fixed: bool = False
+
+    def extent(self, start: Sides, stop: Sides, axis: int) -> Sides:
+        """Estimated total length of the windows along one axis that cover start to stop."""
+        length, context, tile = stop - start, self.context, self.tile[axis]
+        outside = np.maximum(0, context - start) + np.maximum(0, stop + context - self.grid[axis])
+        count = np.maximum(1, -(-(length - outside) // max(tile - 2 * context, 1)))
+        total: Sides = count * tile if self.fixed else length + 2 * context * count - outside
+        return total
+
+    def cost(self, pieces: Sides) -> Sides:
+        """Estimated window area of pieces (..., 4), in blocks; exact for a piece that fits one window."""
+        rows = self.extent(pieces[..., 0], pieces[..., 1], 0)
+        return rows * self.extent(pieces[..., 2], pieces[..., 3], 1)
+
+    def fits(self, piece: Piece) -> bool:
+        """Whether one window can hold the piece and its context."""
+        return all(
+            min(stop + self.context, grid) - max(start - self.context, 0) <= tile
+            for start, stop, grid, tile in zip(piece[::2], piece[1::2], self.grid, self.tile, strict=True)
+        )
+
+    @property
+    def not_worth_cutting(self) -> int:
+        """Two windows in the middle of the image are never smaller than this."""
+        side = 2 * self.context + 1
+        return 2 * self.tile[0] * self.tile[1] if self.fixed else side * side
+
+
+def partition(occupied: Blocks, limits: Limits) -> list[Piece]:
+    """Disjoint pieces that cover every occupied block, each with its context within one window.
+
+    Args:
+        occupied: bool, blocks of the padded image; True where a block holds an unknown pixel.
+        limits: the tile must hold the context and one more block, or the whole grid.
+    """
+    if not occupied.any():
+        return []
+    # Beyond a few hundred megapixels one attempt already takes as long as eight on a photograph.
+    attempts = int(np.clip(2**18 // occupied.size, 1, 8))
+    return min(
+        (_attempt(occupied, limits, seed) for seed in range(attempts)),
+        key=lambda found: _total(found, limits),
+    )
+
+
+def _total(pieces: Sequence[Piece], limits: Limits) -> int:
+    return int(limits.cost(np.array(pieces)).sum())
+
+
+def _attempt(occupied: Blocks, limits: Limits, seed: int) -> list[Piece]:
+    """One greedy partition. A stack, not recursion: a gigapixel image has thousands of pieces."""
+    noise = np.random.default_rng(seed) if seed else None
+    open_pieces, done = [_bounds(occupied)], []
+    while open_pieces:
+        piece = open_pieces.pop()
+        if limits.fits(piece):
+            done += _refined(occupied, piece, limits, noise)
+        else:
+            open_pieces += _best_cut(occupied, piece, limits, noise).pieces
+    return done
+
+
+def _refined(
+    occupied: Blocks, piece: Piece, limits: Limits, noise: np.random.Generator | None
+) -> list[Piece]:
+    """The piece itself, or smaller ones in its place if their windows cost less."""
+    whole = int(limits.cost(np.array(piece)))
+    if whole <= limits.not_worth_cutting or piece.bottom - piece.top + piece.right - piece.left < 3:
+        return [piece]
+    cut = _best_cut(occupied, piece, limits, noise)
+    if cut.estimate > whole * WORTH_TRYING:
+        return [piece]
+    parts = [part for half in cut.pieces for part in _refined(occupied, half, limits, noise)]
+    return parts if _total(parts, limits) < whole else [piece]
+
+
+class _Cut(NamedTuple):
+    pieces: tuple[Piece, Piece]
+    estimate: float
+
+
+def _best_cut(occupied: Blocks, piece: Piece, limits: Limits, noise: np.random.Generator | None) -> _Cut:
+    """The cut, along either axis, whose two halves (shrunk to what is occupied) look cheapest."""
+    inside = occupied[piece.top : piece.bottom, piece.left : piece.right]
+    across = _halves(inside)
+    along = _halves(inside.T)[..., [2, 3, 0, 1]]
+    halves = np.concatenate([across, along]) + np.array([piece.top, piece.top, piece.left, piece.left])
+    costs = limits.cost(halves).astype(np.float64)
+    if noise is not None:
+        costs *= 1 + DISTURBANCE * noise.random(costs.shape)
+    best = int(costs.sum(1).argmin())
+    first, second = (Piece(*map(int, half)) for half in halves[best])
+    return _Cut((first, second), float(costs[best].sum()))
+
+
+def _halves(inside: Blocks) -> Sides:
+    """Bounds of what is occupied above and below every cut between two rows: (rows - 1, 2, 4).
+
+    Every half is occupied, as the first and last row are: pieces are always shrunk to their bounds.
+    """
+    height, columns = inside.shape
+    rows, index = inside.any(axis=1), np.arange(height)
+    left = np.where(rows, inside.argmax(1), FAR)
+    right = np.where(rows, columns - inside[:, ::-1].argmax(1), 0)
+    above = (
+        np.zeros_like(index),
+        np.maximum.accumulate(np.where(rows, index + 1, 0)),
+        *_running(left, right),
+    )
+    top = np.minimum.accumulate(np.where(rows, index, FAR)[::-1])[::-1]
+    below = (top, np.full_like(index, height), *(side[::-1] for side in _running(left[::-1], right[::-1])))
+    return np.stack([np.stack(above, 1)[:-1], np.stack(below, 1)[1:]], 1)
+
+
+def _running(left: Sides, right: Sides) -> tuple[Sides, Sides]:
+    return np.minimum.accumulate(left), np.maximum.accumulate(right)
+
+
+def _bounds(occupied: Blocks) -> Piece:
+    rows, columns = np.flatnonzero(occupied.any(1)), np.flatnonzero(occupied.any(0))
+    return Piece(int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1)

@@ -1,0 +1,100 @@
+"""Fixtures that several packages' tests share: the golden data, and weights that keep signals alive."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+_DECONVOLUTIONS = ("deconv5_1", "deconv4_1", "deconv3_1", "deconv2_1", "deconv1_1")
+_LAST_LAYERS = ("deconv1", "refine_pred")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The project's shared folder beside the repository: golden data, photographs."""
+    folder = Path(__file__).parents[1].parent / "shared"
+    if not (folder / "golden").is_dir():
+        pytest.skip(f"the shared folder with the golden data is not there: {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def golden(shared: Path) -> Callable[[str], Arrays]:
+    """Reads one of the golden files by its stem."""
+
+    def read(stem: str) -> Arrays:
+        with np.load(shared / "golden" / f"{stem}.npz") as arrays:
+            return dict(arrays)
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def golden_info(shared: Path) -> dict[str, Any]:
+    info: dict[str, Any] = json.loads((shared / "golden" / "golden_info.json").read_text())
+    return info
+
+
+@pytest.fixture(scope="session")
+def golden_weights(golden_info: dict[str, Any]) -> dict[str, Any]:
+    """The 50 tensors behind the golden data, drawn again and compared with their checksums."""
+    torch = pytest.importorskip("torch")
+    draw = np.random.RandomState(20200605)
+    shapes: list[tuple[str, list[int]]] = golden_info["state_dict"]
+    arrays = {key: _drawn(draw, key, tuple(shape)) for key, shape in shapes}
+    for key, expected in golden_info["weights_sha256"].items():
+        assert hashlib.sha256(arrays[key].tobytes()).hexdigest() == expected, key
+    return {key: torch.from_numpy(array) for key, array in arrays.items()}
+
+
+@pytest.fixture(scope="session")
+def live_model() -> Callable[..., Any]:
+    """Makes a small network whose random weights keep signals alive to the last layer.
+
+    Xavier weights, which a new DIM has, shrink the signal so far that alpha is 0.5 nearly everywhere.
+    """
+    torch = pytest.importorskip("torch")
+    from dim.contract import NetworkConfig
+    from dim.network import DIM
+
+    def make(stage: int = 3, width: float = 0.125, batch_norm: bool = False, seed: int = 0) -> Any:
+        model = DIM(NetworkConfig(stage=stage, width=width, batch_norm=batch_norm))
+        draw = np.random.default_rng(seed)
+        with torch.no_grad():
+            for key, value in model.state_dict().items():
+                if value.is_floating_point():
+                    value.copy_(torch.from_numpy(_live(draw, key, tuple(value.shape))))
+        return model.eval()
+
+    return make
+
+
+def _drawn(
+    draw: np.random.RandomState | np.random.Generator, key: str, shape: tuple[int, ...]
+) -> npt.NDArray[np.float32]:
+    if not key.endswith("weight"):
+        return draw.uniform(-0.05, 0.05, shape).astype(np.float32)
+    scale = math.sqrt(_gain(key)) / math.sqrt(math.prod(shape[1:]))
+    return (draw.standard_normal(shape) * scale).astype(np.float32)
+
+
+def _gain(key: str) -> float:
+    """He's, with four times as much after an unpooling, where three of four values are zero."""
+    layer = key.split(".")[-2]
+    return 8 if layer in _DECONVOLUTIONS else 1 if layer in _LAST_LAYERS else 2
+
+
+def _live(draw: np.random.Generator, key: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    if len(shape) == 1 and key.endswith(("weight", "running_var")):
+        return draw.uniform(0.8, 1.25, shape).astype(np.float32)
+    return _drawn(draw, key, shape)

@@ -1,0 +1,64 @@
+"""Configuration and metadata documents."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from dim.contract import (
+    SCHEMA_VERSION,
+    ArtefactMetadata,
+    ContractError,
+    NetworkConfig,
+    exact_context,
+    receptive_radius,
+)
+
+
+def _metadata(**changes: Any) -> ArtefactMetadata:
+    fields: dict[str, Any] = {
+        "network": NetworkConfig(stage=3, width=0.25),
+        "precision": "fp32",
+        "context": 192,
+        "static_shape": (1, 64, 96),
+        "multiply_adds_per_pixel": 1,
+        "parameters": 2,
+        "checkpoint_sha256": "ab",
+        "provenance": {"data": "procedural"},
+        "versions": {"torch": "2"},
+        "oldest_readers": {"onnxruntime": "1.14"},
+        "command": "dim-export",
+    }
+    return ArtefactMetadata(**(fields | changes))
+
+
+def test_radius_and_context() -> None:
+    assert receptive_radius(NetworkConfig(stage=3)) == 189
+    assert receptive_radius(NetworkConfig(stage=1)) == 185
+    assert exact_context(NetworkConfig(stage=1)) == exact_context(NetworkConfig(stage=3)) == 192
+
+
+@pytest.mark.parametrize("wrong", [{"width": 0}, {"width": 0.3}, {"width": 3}, {"stage": 4}, {"depth": 2}])
+def test_impossible_networks(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        NetworkConfig(**wrong)
+
+
+def test_json_round_trip() -> None:
+    metadata = _metadata()
+    assert ArtefactMetadata.from_json(metadata.to_json(), source="model.onnx") == metadata
+
+
+def test_a_newer_document_names_both_versions() -> None:
+    text = _metadata(schema_version=SCHEMA_VERSION + 1).to_json()
+    with pytest.raises(ContractError, match="made by a newer release") as caught:
+        ArtefactMetadata.from_json(text, source="model.onnx")
+    assert caught.value.fix is not None
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", "no json"])
+def test_an_unreadable_document_names_the_file(text: str) -> None:
+    with pytest.raises(ContractError, match=r"model\.onnx"):
+        ArtefactMetadata.from_json(text, source="model.onnx")

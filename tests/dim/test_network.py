@@ -1,0 +1,81 @@
+"""The network against the reference implementation's own numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dim.contract import NetworkConfig
+from dim.errors import InputError
+from dim.network import DIM, multiply_adds_per_pixel, normalise
+from dim.pooling import IndexPooling, PhasePooling
+
+
+@pytest.fixture(scope="module", params=[IndexPooling, PhasePooling])
+def golden_model(request: pytest.FixtureRequest, golden_weights: dict[str, Any]) -> DIM:
+    model = DIM(NetworkConfig(stage=3), pooling=request.param())
+    model.load_state_dict(golden_weights)
+    return model.eval()
+
+
+def test_keys_and_shapes_are_the_reference_s(golden_info: dict[str, Any]) -> None:
+    found = [[key, list(value.shape)] for key, value in DIM(NetworkConfig(stage=3)).state_dict().items()]
+    assert len(found) == 50
+    assert found == golden_info["state_dict"]
+
+
+def test_stage_1_has_the_first_42(golden_info: dict[str, Any]) -> None:
+    keys = list(DIM(NetworkConfig(stage=1)).state_dict())
+    assert keys == [key for key, _ in golden_info["state_dict"][:42]]
+
+
+@pytest.mark.parametrize("stage", [1, 3])
+def test_parameter_count(stage: Any, golden_info: dict[str, Any]) -> None:
+    model = DIM(NetworkConfig(stage=stage))
+    assert sum(p.numel() for p in model.parameters()) == golden_info["params"][f"stage{stage}"]
+
+
+@pytest.mark.parametrize("name", ["A32_forward", "A64_forward"])
+def test_forward_matches_the_reference(golden_model: DIM, golden: Any, name: str) -> None:
+    arrays = golden(name)
+    with torch.no_grad():
+        matte = golden_model.matte(torch.from_numpy(arrays["x"]))
+    assert matte.refined is not None
+    np.testing.assert_allclose(matte.alpha.numpy(), arrays["pred_alpha"], rtol=0, atol=2e-5)
+    np.testing.assert_allclose(matte.refined.numpy(), arrays["pred_refine"], rtol=0, atol=2e-5)
+    np.testing.assert_allclose(matte.logits.numpy(), arrays["raw_alpha"], rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", ["A32_forward", "A64_forward"])
+def test_normalise_makes_the_reference_s_input(golden: Any, name: str) -> None:
+    arrays = golden(name)
+    rgb = torch.from_numpy(arrays["bgr"][..., ::-1].copy()).permute(0, 3, 1, 2)
+    made = normalise(rgb, torch.from_numpy(arrays["trimap"]).unsqueeze(1))
+    np.testing.assert_allclose(made.numpy(), arrays["x"], rtol=0, atol=1e-6)
+
+
+def test_normalise_keeps_float64() -> None:
+    made = normalise(torch.zeros(1, 3, 32, 32, dtype=torch.float64), torch.zeros(1, 1, 32, 32))
+    assert made.dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    ("stage", "width", "expected"),
+    [(1, 1.0, 590_144), (2, 1.0, 666_752), (3, 1.0, 666_752), (1, 0.25, 37_616)],
+)
+def test_multiply_adds(stage: Any, width: float, expected: int) -> None:
+    assert multiply_adds_per_pixel(NetworkConfig(stage=stage, width=width)) == expected
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 32, 32), (1, 4, 33, 32), (1, 4, 32, 48), (4, 32, 32)])
+def test_a_tensor_that_is_no_input_is_a_typed_error(shape: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match="N, 4, H, W"):
+        DIM(NetworkConfig(width=0.125))(torch.zeros(shape))
+
+
+def test_eval_returns_the_model() -> None:
+    model = DIM(NetworkConfig(width=0.125))
+    assert model.eval() is model

@@ -1,0 +1,147 @@
+"""The configuration of a training run: frozen pydantic models, read from TOML, overridden with key=value."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dim.contract import NetworkConfig
+from dim.errors import InputError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataConfig(_Section):
+    """Where samples come from and how they are cut.
+
+    Attributes:
+        kind: "procedural" draws foregrounds and backgrounds; "rgba" reads them from ``root``.
+        root: for "rgba": a folder with ``foregrounds/`` (RGBA files, or sub-folders of them) and
+            ``backgrounds/`` (photographs, any depth).
+        weights: "rgba": how often each sub-folder of ``foregrounds/`` is drawn from, relative to the
+            others; a sub-folder that is not named has weight 1.
+        tinted: "rgba": sub-folders whose cut-outs are white and get a random colour.
+        procedural: "rgba": share of samples whose foreground is drawn procedurally.
+        crop_sides: side of the square around an unknown pixel, pixels; one is chosen uniformly.
+        size: side that the crop is resized to: what the network sees.
+        trimap_sizes: smallest and largest side of the elements that make the trimap.
+        photometric: jitter colours, defocus, noise and JPEG artefacts; the published recipes do not.
+        workers: loader processes.
+    """
+
+    kind: Literal["procedural", "rgba"] = "procedural"
+    root: Path | None = None
+    weights: dict[str, float] = Field(default_factory=dict)
+    tinted: tuple[str, ...] = ()
+    procedural: float = Field(default=0.0, ge=0, le=1)
+    crop_sides: tuple[int, ...] = (320, 480, 640)
+    size: int = Field(default=320, multiple_of=32, gt=0)
+    trimap_sizes: tuple[int, int] = (1, 29)
+    photometric: bool = False
+    workers: int = Field(default=1, ge=0)
+
+
+class ValidationConfig(_Section):
+    """Scoring while training: a folder of ``images/``, ``trimaps/`` and ``alphas/``, every so many steps."""
+
+    root: Path | None = None
+    every: int = Field(default=1000, gt=0)
+
+
+class TrainConfig(_Section):
+    """One run of ``dim-train fit``.
+
+    Attributes:
+        network: member of the family; its stage decides what is trained and which losses count.
+        vgg: ImageNet weights for the encoder: "torchvision", or a file (.npz or .pth).
+        batch: samples for each step.
+        decay_steps: length of the cosine at the end of the run that takes the learning rate to zero; 0
+            keeps it constant, as the published recipes do.
+        clip: largest norm of the gradient; None leaves it alone.
+        ema: decay of the averaged weights that are scored and shipped; None ships the last ones.
+    """
+
+    network: NetworkConfig = NetworkConfig()
+    vgg: str | None = None
+    data: DataConfig = DataConfig()
+    validation: ValidationConfig = ValidationConfig()
+    steps: int = Field(default=1_000_000, gt=0)
+    batch: int = Field(default=1, gt=0)
+    seed: int = 0
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    learning_rate: float = Field(default=1e-5, gt=0)
+    warmup_steps: int = Field(default=0, ge=0)
+    decay_steps: int = Field(default=0, ge=0)
+    clip: float | None = Field(default=None, gt=0)
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    checkpoint_every: int = Field(default=40_000, gt=0)
+    log_every: int = Field(default=100, gt=0)
+
+
+def read_config(path: Path, overrides: Iterable[str] = ()) -> TrainConfig:
+    """Read a TOML recipe and apply ``key=value`` overrides; nested keys are joined with dots.
+
+    Raises:
+        InputError: no such file, not TOML, an unknown key (the nearest match is named) or a bad value.
+    """
+    try:
+        document = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read the recipe {path}", why=error.strerror) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the recipe {path}", got="a file that is not TOML", why=str(error)) from error
+    for override in overrides:
+        _override(document, override)
+    try:
+        return TrainConfig.model_validate(document)
+    except ValidationError as error:
+        raise InputError(f"cannot use the recipe {path}", why="\n    ".join(_explain(error))) from error
+
+
+def _override(document: dict[str, Any], text: str) -> None:
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise InputError("cannot apply an override", got=repr(text), expected="key=value, such as steps=200")
+    *sections, last = key.split(".")
+    for section in sections:
+        document = document.setdefault(section, {})
+        if not isinstance(document, dict):
+            raise InputError("cannot apply an override", got=repr(text), why=f"{section} is no section")
+    document[last] = _toml_value(value)
+
+
+def _toml_value(text: str) -> Any:
+    """The value as TOML reads it; a bare word is a string."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _explain(error: ValidationError) -> list[str]:
+    return [_explain_one(item["type"], tuple(map(str, item["loc"])), item["msg"]) for item in error.errors()]
+
+
+def _explain_one(kind: str, location: tuple[str, ...], message: str) -> str:
+    key = ".".join(location)
+    if kind != "extra_forbidden":
+        return f"{key}: {message}"
+    matches = difflib.get_close_matches(location[-1], _known_keys(location[:-1]), n=1, cutoff=0.5)
+    return f"{key}: unknown key" + (f"; did you mean {'.'.join((*location[:-1], matches[0]))}?" if matches else "")
+
+
+def _known_keys(sections: tuple[str, ...]) -> list[str]:
+    model: type[BaseModel] = TrainConfig
+    for section in sections:
+        annotation = model.model_fields[section].annotation
+        assert isinstance(annotation, type)
+        assert issubclass(annotation, BaseModel)
+        model = annotation
+    return list(model.model_fields)

@@ -1,0 +1,55 @@
+"""What each of DIM's three stages starts from, trains and leaves alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from dim import checkpoint
+from dim.errors import InputError
+from dim.network import DIM
+from dim_training.config import TrainConfig
+from dim_training.vgg import initialise_encoder, load_vgg16
+
+
+def build_network(config: TrainConfig, init: Path | None) -> DIM:
+    """The network at the start of a run.
+
+    Args:
+        init: checkpoint to start from: needed from stage 2 on, whose decoder would be random without it.
+
+    Raises:
+        InputError: stage 2 or 3 without a checkpoint.
+        CheckpointError: the checkpoint is of another network.
+    """
+    model = DIM(config.network)
+    if init is not None:
+        contents = checkpoint.read(init)
+        fresh = config.network.stage == 2 and not contents.config.has_refiner
+        checkpoint.load_into(model, contents.state_dict, source=str(init), fresh_refiner=fresh)
+    elif config.network.stage > 1:
+        raise InputError(
+            f"cannot start stage {config.network.stage}: it begins with the weights of the stage before",
+            got="no checkpoint",
+            fix=f"--init CHECKPOINT, the best of stage {config.network.stage - 1}",
+        )
+    elif config.vgg is not None:
+        initialise_encoder(model, load_vgg16(config.vgg))
+    return model
+
+
+def trained_part(model: DIM) -> nn.Module:
+    """The module whose parameters the stage trains; all others are frozen (``requires_grad`` off)."""
+    if model.config.stage != 2:
+        return model
+    assert model.refiner is not None
+    model.backbone.requires_grad_(False)
+    return model.refiner
+
+
+def training_mode(model: DIM) -> None:
+    """Training mode, except for a frozen backbone: its batch norm must not drift either."""
+    model.train()
+    if model.config.stage == 2:
+        model.backbone.eval()

@@ -1,0 +1,126 @@
+"""The specification's crop, flip, resize and trimap, and the photometric changes of the compact recipe.
+
+All arrays are H, W or H, W, 3 (RGB); colours and alpha are float32 0-255 unless stated otherwise. Randomness
+comes from the generator that is passed in, never from a global one.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from dim import trimap as trimaps
+
+Array = npt.NDArray[np.float32]
+UInt8 = npt.NDArray[np.uint8]
+Random = np.random.Generator
+
+
+class Layers(NamedTuple):
+    """A foreground over a background. ``foreground`` and ``background`` H, W, 3; ``alpha`` H, W."""
+
+    foreground: UInt8
+    background: UInt8
+    alpha: UInt8
+
+
+def crop_around_unknown(alpha: UInt8, *others: UInt8, sides: tuple[int, ...], rng: Random) -> tuple[UInt8, ...]:
+    """Square window of random side around a random pixel with 0 < alpha < 255; the same for all arrays.
+
+    Images smaller than the window are enlarged (bilinear) until it fits. Pixels whose window lies inside
+    the image are preferred; without any unknown pixel the top left window is taken.
+    """
+    side = int(rng.choice(sides))
+    layers = _enlarge((alpha, *others), side)
+    top, left = _window_origin(layers[0], side, rng)
+    return tuple(layer[top : top + side, left : left + side] for layer in layers)
+
+
+def _enlarge(layers: tuple[UInt8, ...], side: int) -> tuple[UInt8, ...]:
+    height, width = layers[0].shape
+    if min(height, width) >= side:
+        return layers
+    ratio = max(side / height, side / width)
+    size = (max(int(width * ratio), side), max(int(height * ratio), side))
+    return tuple(_as_uint8(cv2.resize(layer, size, interpolation=cv2.INTER_LINEAR)) for layer in layers)
+
+
+def _window_origin(alpha: UInt8, side: int, rng: Random) -> tuple[int, int]:
+    height, width = alpha.shape
+    half = side // 2
+    rows, columns = np.nonzero((alpha > 0) & (alpha < 255))
+    inside = (rows >= half) & (rows < height - half) & (columns >= half) & (columns < width - half)
+    if inside.any():
+        rows, columns = rows[inside], columns[inside]
+    if len(rows) == 0:
+        return 0, 0
+    pick = rng.integers(len(rows))
+    top = int(np.clip(rows[pick] - half, 0, height - side))
+    left = int(np.clip(columns[pick] - half, 0, width - side))
+    return top, left
+
+
+def flip(layers: tuple[UInt8, ...], rng: Random) -> tuple[UInt8, ...]:
+    """Mirror everything left-right with probability ½."""
+    if rng.random() < 0.5:
+        return layers
+    return tuple(np.ascontiguousarray(layer[:, ::-1]) for layer in layers)
+
+
+def resize(layers: tuple[UInt8, ...], size: int) -> tuple[UInt8, ...]:
+    """To a square of ``size`` pixels, bilinear as published; nothing happens at the same size."""
+    if layers[0].shape == (size, size):
+        return layers
+    return tuple(_as_uint8(cv2.resize(layer, (size, size), interpolation=cv2.INTER_LINEAR)) for layer in layers)
+
+
+def random_trimap(alpha: UInt8, sizes: tuple[int, int], rng: Random) -> UInt8:
+    """Trimap of an alpha with independent, uniformly drawn sides of the eroding and dilating elements."""
+    smallest, largest = sizes
+    erode = int(rng.integers(smallest, largest + 1))
+    dilate = int(rng.integers(smallest, largest + 1))
+    return trimaps.from_alpha(alpha, erode=erode, dilate=dilate)
+
+
+def composite(layers: Layers) -> Array:
+    """``F·α + B·(1 − α)``, float32 0-255, not rounded (on-line composition)."""
+    alpha = layers.alpha[..., None].astype(np.float32) / 255
+    return layers.foreground * alpha + layers.background * (1 - alpha)
+
+
+def jitter_colours(image: UInt8, rng: Random, strength: float = 1.0) -> UInt8:
+    """Random gamma, gain for each channel, contrast and saturation; one look-up table and one mix."""
+    gamma = float(np.exp(rng.normal(0, 0.2 * strength)))
+    gains = np.exp(rng.normal(0, 0.12 * strength, 3) + rng.normal(0, 0.15 * strength))
+    ramp = (np.arange(256) / 255.0) ** gamma
+    table = np.clip(255 * ramp[:, None] * gains, 0, 255).astype(np.uint8)
+    toned = cv2.LUT(image, table[None])
+    saturation = float(np.clip(rng.normal(1, 0.3 * strength), 0, 1.8))
+    gray = cv2.cvtColor(cv2.cvtColor(toned, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    return _as_uint8(cv2.addWeighted(toned, saturation, gray, 1 - saturation, 0))
+
+
+def defocus(image: UInt8, rng: Random) -> UInt8:
+    """Blur as a background out of focus has it, σ between 0.7 and 8 px, log-uniform."""
+    sigma = float(np.exp(rng.uniform(np.log(0.7), np.log(8))))
+    return _as_uint8(cv2.GaussianBlur(image, (0, 0), sigma))
+
+
+def camera_noise(image: Array, rng: Random) -> Array:
+    """Gaussian noise of up to 5 gray levels, sometimes JPEG artefacts; float32 0-255 in and out."""
+    noise = rng.standard_normal(image.shape, dtype=np.float32) * np.float32(rng.uniform(0, 5) * (rng.random() < 0.6))
+    noisy = np.clip(image + noise, 0, 255)
+    if rng.random() < 0.2:
+        quality = int(rng.integers(40, 96))
+        _, encoded = cv2.imencode(".jpg", noisy.round().astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, quality])
+        decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+        assert decoded is not None
+        return decoded.astype(np.float32)
+    return noisy
+
+
+def _as_uint8(image: npt.NDArray[np.generic]) -> UInt8:
+    return image.astype(np.uint8, copy=False)

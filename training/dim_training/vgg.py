@@ -1,0 +1,85 @@
+"""ImageNet weights of VGG-16 for DIM's encoder.
+
+The first convolution gets a fourth input channel of zeros for the trimap, as the paper says; ``conv6`` has no
+counterpart and keeps its random weights. A narrower encoder takes, layer by layer, the filters with the
+largest L1 norm (Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dim.contract import IMAGE_STD
+from dim.errors import InputError
+from dim.network import DIM, ENCODER_STAGES
+
+Convolution = tuple[Tensor, Tensor]
+"""Weight (O, I, 3, 3) and bias (O)."""
+
+_TORCHVISION_LAYERS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
+
+
+def load_vgg16(source: str) -> list[Convolution]:
+    """The thirteen convolutions, for RGB normalised with ImageNet's mean and standard deviation.
+
+    Args:
+        source: "torchvision" (downloads its weights), a torchvision state dict (.pth), or an .npz with
+            ``block{b}_conv{i}.weight`` and ``.bias`` that expects BGR, 0-255, mean subtracted.
+    """
+    if source == "torchvision":
+        from torchvision.models import VGG16_Weights, vgg16
+
+        return _from_state_dict(vgg16(weights=VGG16_Weights.IMAGENET1K_V1).state_dict())
+    path = Path(source)
+    if not path.is_file():
+        raise InputError(f"cannot read VGG-16 weights from {path}", got="no such file", expected='"torchvision" or a file')
+    if path.suffix == ".npz":
+        return _from_bgr_archive(path)
+    return _from_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+
+
+def _from_state_dict(state_dict: dict[str, Tensor]) -> list[Convolution]:
+    try:
+        return [(state_dict[f"features.{i}.weight"], state_dict[f"features.{i}.bias"]) for i in _TORCHVISION_LAYERS]
+    except KeyError as error:
+        raise InputError("cannot use these VGG-16 weights", got=f"no key {error}", expected="torchvision's names") from None
+
+
+def _from_bgr_archive(path: Path) -> list[Convolution]:
+    names = [f"block{b}_conv{i + 1}" for b, (_, depth) in enumerate(ENCODER_STAGES, 1) for i in range(depth)]
+    with np.load(path) as archive:
+        try:
+            arrays = [(archive[f"{n}.weight"], archive[f"{n}.bias"]) for n in names]
+        except KeyError as error:
+            raise InputError(f"cannot use {path}", got=str(error), expected="block1_conv1.weight …") from None
+    layers = [(torch.from_numpy(w.astype(np.float32)), torch.from_numpy(b.astype(np.float32))) for w, b in arrays]
+    weight, bias = layers[0]
+    # Ours is RGB divided by std·255: the same function needs the filters multiplied by it.
+    scale = torch.tensor(IMAGE_STD).view(1, 3, 1, 1)
+    layers[0] = (weight.flip(1) * scale, bias)
+    return layers
+
+
+@torch.no_grad()
+def initialise_encoder(model: DIM, layers: list[Convolution]) -> None:
+    """Copy the convolutions into the encoder, keeping the strongest filters where it is narrower."""
+    kept_inputs = torch.arange(3)
+    for target, (weight, bias) in zip(_encoder_convolutions(model), layers, strict=True):
+        norms = weight.abs().sum(dim=(1, 2, 3))
+        kept = norms.topk(min(target.out_channels, len(norms))).indices.sort().values
+        chosen = weight[kept][:, kept_inputs]
+        target.weight.zero_()
+        target.weight[: len(kept), : chosen.shape[1]] = chosen
+        assert target.bias is not None
+        target.bias[: len(kept)] = bias[kept]
+        kept_inputs = kept
+
+
+def _encoder_convolutions(model: DIM) -> list[nn.Conv2d]:
+    encoder = model.backbone.encoder
+    layers = [layer for level in range(1, len(ENCODER_STAGES) + 1) for layer in getattr(encoder, f"layer{level}")]
+    return [layer for layer in layers if isinstance(layer, nn.Conv2d)]
