@@ -98,3 +98,24 @@ def _live(draw: np.random.Generator, key: str, shape: tuple[int, ...]) -> npt.ND
     if len(shape) == 1 and key.endswith(("weight", "running_var")):
         return draw.uniform(0.8, 1.25, shape).astype(np.float32)
     return _drawn(draw, key, shape)
+
+
+@pytest.fixture(scope="session")
+def live_checkpoint(live_model: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of a small stage-3 network with batch norm."""
+    from dim import checkpoint
+
+    path = tmp_path_factory.mktemp("live") / "live.safetensors"
+    checkpoint.save(live_model(batch_norm=True), path, provenance={"data": "random"})
+    return path
+
+
+@pytest.fixture(scope="session")
+def live_artefact(live_checkpoint: Path) -> Path:
+    """The ONNX artefact of :func:`live_checkpoint`."""
+    pytest.importorskip("onnxscript")
+    from dim_export.to_onnx import export
+
+    path = live_checkpoint.with_suffix(".onnx")
+    export(live_checkpoint, path, command="a test")
+    return path

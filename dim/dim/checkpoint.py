@@ -56,7 +56,9 @@ def load(path: str | Path, *, stage: Stage | None = None) -> DIM:
     return model.eval()
 
 
-def load_into(model: DIM, state_dict: Mapping[str, Tensor], *, source: str, fresh_refiner: bool = False) -> None:
+def load_into(
+    model: DIM, state_dict: Mapping[str, Tensor], *, source: str, fresh_refiner: bool = False
+) -> None:
     """Copy the weights into the model, strictly.
 
     Args:
@@ -68,7 +70,8 @@ def load_into(model: DIM, state_dict: Mapping[str, Tensor], *, source: str, fres
     problems = _differences(state_dict, expected)
     if problems:
         raise CheckpointError(
-            f"cannot load {source}: its tensors are not those of {_describe(model.config)}\n" + "\n".join(problems),
+            f"cannot load {source}: its tensors are not those of {_describe(model.config)}\n"
+            + "\n".join(problems),
             got=f"{len(state_dict)} tensors",
             expected=f"{len(expected)} tensors",
         )
@@ -86,7 +89,9 @@ def read(path: str | Path) -> Contents:
     return Contents(state_dict, infer_config(state_dict, source=str(path)), {})
 
 
-def save(model: DIM, path: str | Path, *, provenance: Mapping[str, str] | None = None, half: bool = False) -> None:
+def save(
+    model: DIM, path: str | Path, *, provenance: Mapping[str, str] | None = None, half: bool = False
+) -> None:
     """Write our format, atomically.
 
     Args:
@@ -155,7 +160,9 @@ def _read_safetensors(path: Path) -> Contents:
             header = file.metadata() or {}
             state_dict = {key: _as_float32(file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"cannot read {path}", got="a damaged safetensors file", why=str(error)) from error
+        raise CheckpointError(
+            f"cannot read {path}", got="a damaged safetensors file", why=str(error)
+        ) from error
     if METADATA_KEY not in header:
         return Contents(state_dict, infer_config(state_dict, source=str(path)), {})
     try:
@@ -209,4 +216,3 @@ def _section(title: str, keys: list[str]) -> str:
 def _describe(config: NetworkConfig) -> str:
     norm = ", batch norm" if config.batch_norm else ""
     return f"DIM stage {config.stage}, width {config.width:g}{norm}"
-

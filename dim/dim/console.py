@@ -27,4 +27,6 @@ def run(app: typer.Typer) -> None:
 
 def _print_error(error: DimError) -> None:
     # Text, not markup: paths and shapes hold square brackets.
-    Console(stderr=True, soft_wrap=True, highlight=False).print(Text("error: ", style="bold red") + Text(str(error)))
+    Console(stderr=True, soft_wrap=True, highlight=False).print(
+        Text("error: ", style="bold red") + Text(str(error))
+    )

@@ -1,4 +1,4 @@
-"""The contract between checkpoint, artefact and runtime: the network's configuration and an artefact's metadata.
+"""The contract between checkpoint, artefact and runtime: a network's configuration, an artefact's metadata.
 
 An exported graph carries one JSON document under the metadata key :data:`METADATA_KEY`; the runtime reads
 everything it must know from there. The tensors of an artefact:

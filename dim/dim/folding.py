@@ -30,20 +30,24 @@ def fold_batch_norm(model: DIM) -> DIM:
 def _convolutions(model: DIM) -> list[nn.Conv2d]:
     """The convolutions that batch norm follows where the configuration asks for it, in order."""
     encoder, decoder = model.backbone.encoder, model.backbone.decoder
-    layers = [layer for level in range(1, len(ENCODER_STAGES) + 1) for layer in getattr(encoder, f"layer{level}")]
+    layers = [
+        layer for level in range(1, len(ENCODER_STAGES) + 1) for layer in getattr(encoder, f"layer{level}")
+    ]
     return [
         *(layer for layer in layers if isinstance(layer, nn.Conv2d)),
-        encoder.conv6,  # type: ignore[list-item]
+        encoder.conv6,
         *(getattr(decoder, name) for name, _, _ in DECODER_STEPS),
     ]
 
 
 def _normalised_pairs(model: DIM) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
     encoder, decoder = model.backbone.encoder, model.backbone.decoder
-    layers = [layer for level in range(1, len(ENCODER_STAGES) + 1) for layer in getattr(encoder, f"layer{level}")]
+    layers = [
+        layer for level in range(1, len(ENCODER_STAGES) + 1) for layer in getattr(encoder, f"layer{level}")
+    ]
     norms = [
         *(layer for layer in layers if isinstance(layer, nn.BatchNorm2d)),
         encoder.conv6_bn,
         *(getattr(decoder, f"{name}_bn") for name, _, _ in DECODER_STEPS),
     ]
-    return [(c.eval(), n.eval()) for c, n in zip(_convolutions(model), norms, strict=True)]  # type: ignore[misc]
+    return [(c.eval(), n.eval()) for c, n in zip(_convolutions(model), norms, strict=True)]

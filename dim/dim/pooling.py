@@ -44,7 +44,7 @@ class IndexPooling:
 
     def unpool(self, x: Tensor, memory: Memory) -> Tensor:
         assert isinstance(memory, Tensor)
-        return F.max_unpool2d(x, memory, 2)
+        return F.max_unpool2d(x, memory, [2, 2])
 
 
 class PhasePooling:
@@ -72,5 +72,8 @@ class PhasePooling:
         zero = torch.zeros((), dtype=x.dtype, device=x.device)
         top, bottom = torch.where(memory.top_row, x, zero), torch.where(memory.top_row, zero, x)
         a, b = torch.where(memory.left_in_top, top, zero), torch.where(memory.left_in_top, zero, top)
-        c, d = torch.where(memory.left_in_bottom, bottom, zero), torch.where(memory.left_in_bottom, zero, bottom)
+        c, d = (
+            torch.where(memory.left_in_bottom, bottom, zero),
+            torch.where(memory.left_in_bottom, zero, bottom),
+        )
         return self.depth_to_space(torch.cat([a, b, c, d], 1))

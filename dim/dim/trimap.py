@@ -32,7 +32,9 @@ class Reading(NamedTuple):
 def validate(trimap: object) -> UInt8:
     """The array itself if it is uint8 H, W with at least one pixel; InputError otherwise."""
     if not isinstance(trimap, np.ndarray):
-        raise InputError("cannot use this trimap", got=type(trimap).__name__, expected="a numpy array, uint8 H, W")
+        raise InputError(
+            "cannot use this trimap", got=type(trimap).__name__, expected="a numpy array, uint8 H, W"
+        )
     if trimap.dtype != np.uint8 or trimap.ndim != 2 or trimap.size == 0:
         raise InputError(
             "cannot use this trimap",
@@ -44,7 +46,7 @@ def validate(trimap: object) -> UInt8:
 
 
 def canonical(trimap: UInt8) -> Reading:
-    """Map every value to 0, 128 or 255: at most 10 is background, at least 245 foreground, the rest unknown."""
+    """Map every value to 0, 128 or 255: at most 10 is background, at least 245 foreground, else unknown."""
     validate(trimap)
     table = np.full(256, UNKNOWN, np.uint8)
     table[:DARKEST_UNKNOWN] = BACKGROUND
@@ -56,7 +58,7 @@ def canonical(trimap: UInt8) -> Reading:
 
 
 def read(source: str | Path | UInt8) -> Reading:
-    """Read a trimap tolerantly from a file (gray, or colour with equal channels) or from an array uint8 H, W."""
+    """Read a trimap tolerantly: a file (gray, or colour with equal channels) or an array uint8 H, W."""
     if isinstance(source, np.ndarray):
         return canonical(source)
     return canonical(_decode(Path(source)))
@@ -67,7 +69,9 @@ def _decode(path: Path) -> UInt8:
         raise InputError(f"cannot read the trimap {path}", got="no such file")
     decoded = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_GRAYSCALE) if path.stat().st_size else None
     if decoded is None:
-        raise InputError(f"cannot read the trimap {path}", got="not an image", expected="PNG, TIFF, BMP or WebP")
+        raise InputError(
+            f"cannot read the trimap {path}", got="not an image", expected="PNG, TIFF, BMP or WebP"
+        )
     return decoded.astype(np.uint8, copy=False)
 
 
@@ -101,7 +105,9 @@ def from_mask(mask: UInt8, *, inside: int = 10, outside: int = 10) -> UInt8:
     """
     validate(mask)
     if inside < 0 or outside < 0:
-        raise InputError("cannot make a trimap", got=f"band of {inside} and {outside} px", expected="0 or more")
+        raise InputError(
+            "cannot make a trimap", got=f"band of {inside} and {outside} px", expected="0 or more"
+        )
     binary = np.where(mask >= 128, 255, 0).astype(np.uint8)
     return from_alpha(binary, erode=2 * inside + 1, dilate=2 * outside + 1)
 
@@ -114,4 +120,5 @@ def _ellipse(side: int) -> UInt8:
 
 def unknown(trimap: UInt8) -> npt.NDArray[np.bool_]:
     """Boolean H, W: where the trimap is neither 0 nor 255."""
-    return (trimap != BACKGROUND) & (trimap != FOREGROUND)
+    found: npt.NDArray[np.bool_] = (trimap != BACKGROUND) & (trimap != FOREGROUND)
+    return found

@@ -9,8 +9,9 @@ from typing import Any
 import onnx
 from pydantic import BaseModel, ConfigDict
 
-from dim.contract import METADATA_KEY, ArtefactMetadata
+from dim.contract import ArtefactMetadata
 from dim_runtime.errors import ArtefactError
+from dim_runtime.onnx_file import read_metadata
 
 
 class TensorInfo(BaseModel):
@@ -47,11 +48,11 @@ def inspect(path: Path) -> Inspection:
     """Read an artefact.
 
     Raises:
-        ArtefactError: no such file, no ONNX, truncated, or not an artefact of this toolkit.
+        ArtefactError: no such file, no ONNX, cut off, or not an artefact of this toolkit.
         ContractError: its metadata cannot be read.
     """
+    metadata = read_metadata(path)
     model = _parse(path)
-    metadata = ArtefactMetadata.from_json(_document(model, path), source=str(path))
     operators = Counter(_qualified(node) for node in model.graph.node)
     return Inspection(
         path=str(path),
@@ -67,38 +68,15 @@ def inspect(path: Path) -> Inspection:
 
 
 def _parse(path: Path) -> Any:
-    if not path.is_file():
-        raise ArtefactError(f"cannot read the model {path}", got="no such file")
     try:
-        model = onnx.load(path, load_external_data=False)
+        return onnx.load(path, load_external_data=False)
     except Exception as error:  # protobuf's own class of errors differs between its releases
-        raise _no_onnx(path, str(error)) from error
-    # Protobuf takes many a stranger for a message of fields that it does not know.
-    if not model.graph.node:
-        raise _no_onnx(path, "there is no graph in it")
-    return model
-
-
-def _no_onnx(path: Path, why: str) -> ArtefactError:
-    return ArtefactError(
-        f"cannot read the model {path}",
-        got=f"{path.stat().st_size} bytes that are not an ONNX model, or a truncated one",
-        why=why,
-        fix="copy the file again, or make it: dim-export onnx CHECKPOINT -o MODEL.onnx",
-    )
-
-
-def _document(model: Any, path: Path) -> str:
-    for entry in model.metadata_props:
-        if entry.key == METADATA_KEY:
-            return str(entry.value)
-    tensors = [str(_tensor(value)) for value in (*model.graph.input, *model.graph.output)]
-    raise ArtefactError(
-        f"cannot use {path}: it is not an artefact of this toolkit",
-        got=f"an ONNX model of {len(model.graph.node)} nodes with {'; '.join(tensors)}",
-        expected=f"an ONNX model with metadata under the key {METADATA_KEY!r}",
-        fix="make one from its checkpoint: dim-export onnx CHECKPOINT -o MODEL.onnx",
-    )
+        raise ArtefactError(
+            f"cannot read the model {path}",
+            got=f"{path.stat().st_size} bytes that are not an ONNX model",
+            why=str(error),
+            fix="copy the file again, or make it: dim-export onnx CHECKPOINT -o MODEL.onnx",
+        ) from error
 
 
 def _tensor(value: Any) -> TensorInfo:

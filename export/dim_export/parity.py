@@ -9,21 +9,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, computed_field
 
+from dim import checkpoint
 from dim import trimap as trimaps
-from dim.contract import exact_context
+from dim.contract import ArtefactMetadata
 from dim.errors import DimError
-from dim.network import DIM
 from dim_export.torch_backend import TorchBackend
 from dim_runtime.backends.base import Backend
-from dim_runtime.geometry import round_up
-from dim_runtime.planning import Options, make_plan
-from dim_runtime.tiling import run_plan
+from dim_runtime.backends.opening import open_backend
+from dim_runtime.geometry import Plan
+from dim_runtime.matting import Matting
+from dim_runtime.samples import lemur
 
 UInt8 = npt.NDArray[np.uint8]
 Floating = npt.NDArray[np.floating[Any]]
@@ -31,6 +33,8 @@ Floating = npt.NDArray[np.floating[Any]]
 VISIBLE = 1 / 255
 """One gray level: what an 8-bit alpha can show."""
 LARGE_TILE = 1536
+_CUTS = (("multiple of 32", 288, 416), ("odd, upright", 333, 251), ("small", 45, 61), ("tiny", 17, 31))
+"""Name, height, width of the cases that are cut out of the photograph."""
 
 
 class ParityError(DimError):
@@ -130,39 +134,57 @@ class ParityReport(BaseModel):
         )
 
 
-def measure(
-    model: DIM,
-    backend: Backend,
-    cases: Sequence[Case],
-    *,
-    checkpoint: str,
-    artefact: str,
-    same_checkpoint: bool,
-    gates: Gates | None = None,
+def verify(
+    checkpoint_path: Path, artefact: Path, *, gates: Gates | None = None, threads: int | None = None
 ) -> ParityReport:
-    """Run every case through PyTorch on the whole image and through the runtime on ``backend``.
+    """Measure an artefact against a checkpoint on the shipped photograph.
 
     Args:
-        model: the checkpoint's network, un-exported, with pooling by indices; put into float32.
-        backend: the artefact, loaded.
-        checkpoint, artefact: their names, for the report.
+        artefact: an ``.onnx`` file that the runtime can run here.
+        threads: of the engine; None leaves the choice to it.
+
+    Raises:
+        CheckpointError, ArtefactError, BackendError, MissingExtraError: either side cannot be loaded.
     """
-    reference = TorchBackend(model)
-    return ParityReport(
-        checkpoint=checkpoint,
-        artefact=artefact,
-        same_checkpoint=same_checkpoint,
-        gates=gates or Gates(),
-        cases=tuple(_measured(reference, backend, case) for case in cases),
-    )
+    model = checkpoint.load(checkpoint_path)
+    backend = open_backend(artefact, threads=threads)
+    try:
+        cases = sample_cases(backend.metadata, *lemur())
+        return ParityReport(
+            checkpoint=checkpoint_path.name,
+            artefact=artefact.name,
+            same_checkpoint=backend.metadata.checkpoint_sha256 == checkpoint.sha256(checkpoint_path),
+            gates=gates or Gates(),
+            cases=measure(TorchBackend(model), backend, cases),
+        )
+    finally:
+        backend.close()
 
 
-def whole(backend: Backend, image: UInt8, trimap: UInt8) -> Floating:
-    """Alpha of the whole image in one pass, padded by reflection at the bottom and right; floating H, W."""
+def measure(reference: TorchBackend, backend: Backend, cases: Sequence[Case]) -> tuple[CaseResult, ...]:
+    """Run every case through PyTorch on the whole image, and through the runtime on ``backend``."""
+    alphas: dict[int, Floating] = {}
+    results = []
+    for case in cases:
+        plan = Matting.from_backend(backend, tile=case.tile).plan(case.trimap)
+        # Cases may share a picture and differ in the tile only.
+        if id(case.trimap) not in alphas:
+            alphas[id(case.trimap)] = whole(reference, case.image, case.trimap, plan)
+        results.append(_measured(alphas[id(case.trimap)], backend, case, windows=len(plan.windows)))
+    return tuple(results)
+
+
+def whole(backend: Backend, image: UInt8, trimap: UInt8, plan: Plan) -> Floating:
+    """Alpha of the whole image in one pass, floating H, W.
+
+    Args:
+        plan: tells the size to which the image is padded, by reflection, at the bottom and right. That is the
+            next multiple of 32, but a frozen shape may want more, and what is there reaches into the image.
+    """
     height, width = trimap.shape
-    bottom, right = round_up(height) - height, round_up(width) - width
-    padded = np.pad(image, ((0, bottom), (0, right), (0, 0)), "reflect")
-    hints = np.pad(trimap, ((0, bottom), (0, right)), "reflect")
+    rows, columns = (0, plan.padded_height - height), (0, plan.padded_width - width)
+    padded = np.pad(image, (rows, columns, (0, 0)), "reflect")
+    hints = np.pad(trimap, (rows, columns), "reflect")
     return backend.run(padded[None], hints[None])[0, :height, :width]
 
 
@@ -185,31 +207,28 @@ def compare(reference: Floating, found: Floating, trimap: UInt8) -> Difference:
     )
 
 
-def sample_cases(model: DIM, image: UInt8, trimap: UInt8) -> list[Case]:
+def sample_cases(metadata: ArtefactMetadata, image: UInt8, trimap: UInt8) -> list[Case]:
     """Cases cut out of one photograph: multiples of 32 and not, upright and lying, tiny, whole and tiled.
 
     Args:
+        metadata: of the artefact; cuts are no larger than a frozen shape.
         image: uint8 H, W, 3 RGB.
         trimap: uint8 H, W: 0, 128, 255.
     """
-    smallest_tile = 2 * exact_context(model.config) + 64
-    cuts = (
-        ("lying, multiple of 32", 288, 416),
-        ("upright, odd", 333, 251),
-        ("small", 45, 61),
-        ("tiny", 17, 31),
-    )
-    cases = [Case(name, *_cut(image, trimap, height, width)) for name, height, width in cuts]
+    smallest_tile = 2 * metadata.context + 2 * metadata.stride
+    most = metadata.static_shape[1:] if metadata.static_shape else trimap.shape
+    cases = [Case(name, *_cut(image, trimap, min(h, most[0]), min(w, most[1]))) for name, h, w in _CUTS]
+    if metadata.static_shape and min(most) < smallest_tile:
+        return cases
     return [
         *cases,
         Case("photograph", image, trimap),
-        Case("photograph, tiled", image, trimap, smallest_tile),
+        Case("photo, tiled", image, trimap, smallest_tile),
     ]
 
 
 def _cut(image: UInt8, trimap: UInt8, height: int, width: int) -> tuple[UInt8, UInt8]:
-    """The cut of this size, or as much as there is, around the densest place of the unknown region."""
-    height, width = min(height, trimap.shape[0]), min(width, trimap.shape[1])
+    """The cut of this size with the most unknown pixels; no larger than the picture."""
     unknown = trimaps.unknown(trimap).astype(np.int64)
     # Sums over every window of this size, from the integral image.
     total = np.pad(unknown.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
@@ -221,16 +240,13 @@ def _cut(image: UInt8, trimap: UInt8, height: int, width: int) -> tuple[UInt8, U
     return image[part], trimap[part]
 
 
-def _measured(reference: TorchBackend, backend: Backend, case: Case) -> CaseResult:
-    plan = make_plan(case.trimap, backend, Options(tile=case.tile))
-    found = np.empty(case.trimap.shape, np.float32)
-    run_plan(backend, case.image, case.trimap, plan, found)
-    expected = whole(reference, case.image, case.trimap)
+def _measured(expected: Floating, backend: Backend, case: Case, *, windows: int) -> CaseResult:
+    found = Matting.from_backend(backend, tile=case.tile)(case.image, case.trimap)
     return CaseResult(
         name=case.name,
-        height=plan.height,
-        width=plan.width,
-        tile=plan.tile,
-        windows=len(plan.windows),
+        height=case.trimap.shape[0],
+        width=case.trimap.shape[1],
+        tile=case.tile,
+        windows=windows,
         **compare(expected, found, case.trimap).model_dump(),
     )

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from dim_export.inspection import Inspection
-from dim_export.parity import CaseResult, ParityReport
+if TYPE_CHECKING:
+    from dim_export.inspection import Inspection
+    from dim_export.parity import CaseResult, ParityReport
+    from dim_export.window_bench import WindowBench
 
 
 def print_parity(report: ParityReport, console: Console) -> None:
@@ -19,12 +22,13 @@ def print_parity(report: ParityReport, console: Console) -> None:
         console.print("the artefact says that it was made from another checkpoint", style="yellow")
     console.print(_case_table(report))
     for line in _gate_lines(report):
-        console.print(line)
+        console.print(line, soft_wrap=True)
 
 
 def _case_table(report: ParityReport) -> Table:
+    # Narrow enough for a terminal of 80 columns.
     table = Table(
-        "case", "size", "windows", "unknown", "beyond 1/255", "mean", "max", "SAD", "spread of alpha"
+        "case", "size", "windows", "unknown", "> 1/255", "mean", "max", "SAD", box=None, padding=(0, 1)
     )
     for column in table.columns[2:]:
         column.justify = "right"
@@ -43,7 +47,6 @@ def _case_row(case: CaseResult) -> list[str]:
         f"{case.mean_difference:.1e}",
         f"{case.max_difference:.1e}",
         f"{case.sad:.4f}",
-        f"{case.spread:.3f}",
     ]
 
 
@@ -54,16 +57,16 @@ def _percent(share: float) -> str:
 def _gate_lines(report: ParityReport) -> list[RenderableType]:
     gates = report.gates
     rows = [
-        ("unknown pixels beyond 1/255, mean of the cases", report.mean_share_beyond, gates.share_beyond),
+        ("unknown pixels beyond 1/255", report.mean_share_beyond, gates.share_beyond),
         (
-            "SAD of the difference / (unknown / 1000), mean of the cases",
+            "SAD of the difference / (unknown / 1000)",
             report.mean_sad_share,
             gates.sad_share,
         ),
     ]
     lines: list[RenderableType] = [
         Text(f"{'ok  ' if found <= allowed else 'FAIL'}  ", "green" if found <= allowed else "red")
-        + Text(f"{name}: {_percent(found)}, at most {allowed:.3%}", "default")
+        + Text(f"{name}: {_percent(found)} on average, at most {allowed:.3%}", "default")
         for name, found, allowed in rows
     ]
     if report.nan_pixels:
@@ -71,17 +74,29 @@ def _gate_lines(report: ParityReport) -> list[RenderableType]:
     return lines
 
 
+def print_bench(result: WindowBench, console: Console) -> None:
+    """Medians of both engines, and their ratio."""
+    table = Table("engine", "median", "GFLOP/s", "runs")
+    for name, median, runs in (
+        ("PyTorch eager, channels_last", result.torch_p50_s, result.torch_s),
+        ("ONNX Runtime", result.onnxruntime_p50_s, result.onnxruntime_s),
+    ):
+        each = " ".join(f"{seconds:.3f}" for seconds in runs)
+        table.add_row(name, f"{median:.3f} s", f"{result.gflop / median:.0f}", each)
+    console.print(table)
+    console.print(
+        f"one window of {result.size}×{result.size} px, {result.gflop:.1f} GFLOP, {result.threads} threads; "
+        f"ONNX Runtime is {result.ratio:.2f} × as fast as PyTorch"
+    )
+
+
 def print_inspection(found: Inspection, console: Console) -> None:
-    """Everything about an artefact, as two short tables."""
-    facts = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    """Everything about an artefact, one fact a line, and how many nodes it has of each operator."""
     for name, value in _facts(found):
-        facts.add_row(Text(name, style="bold"), Text(value))
-    console.print(facts)
-    operators = Table("operator", "nodes", title=f"{found.nodes} nodes", title_justify="left")
-    operators.columns[1].justify = "right"
+        console.print(Text(f"{name:<12}", style="bold") + Text(value, style="not bold"))
+    console.print(Text(f"{found.nodes} nodes", style="bold"))
     for operator, count in found.operators.items():
-        operators.add_row(operator, str(count))
-    console.print(operators)
+        console.print(f"{count:>5}  {operator}")
 
 
 def _facts(found: Inspection) -> list[tuple[str, str]]:

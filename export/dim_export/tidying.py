@@ -33,16 +33,15 @@ def _strip_notes(model: ir.Model) -> None:
     model.graph.metadata_props.clear()
     model.graph.doc_string = None
     model.graph.name = "dim"
-    for value in (*model.graph.inputs, *model.graph.initializers.values()):
-        value.metadata_props.clear()
-    outputs = set(model.graph.outputs)
     for node in model.graph:
         node.metadata_props.clear()
         node.doc_string = None
-        for value in node.outputs:
-            value.metadata_props.clear()
-            if value not in outputs:
-                value.type = value.shape = None
+    interface = {*model.graph.inputs, *model.graph.outputs}
+    inner = (*model.graph.initializers.values(), *(value for node in model.graph for value in node.outputs))
+    for value in (*model.graph.inputs, *inner):
+        value.metadata_props.clear()
+        if value not in interface:
+            value.type = value.shape = None
 
 
 def _name_initialisers(graph: ir.Graph) -> None:

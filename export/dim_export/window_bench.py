@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
+from pathlib import Path
 from statistics import median
 
 import numpy as np
+import torch
 from pydantic import BaseModel, ConfigDict, computed_field
 
+from dim import checkpoint
 from dim.contract import STRIDE
 from dim.errors import InputError
+from dim_export.to_onnx import export
+from dim_export.torch_backend import TorchBackend
 from dim_runtime.backends.base import Backend, UInt8
+from dim_runtime.backends.opening import open_backend
 
 
 class WindowBench(BaseModel):
@@ -42,9 +49,23 @@ class WindowBench(BaseModel):
         return self.torch_p50_s / self.onnxruntime_p50_s
 
 
-def compare_speed(
-    torch: Backend, onnxruntime: Backend, *, size: int, pairs: int, threads: int
-) -> WindowBench:
+def bench_checkpoint(path: Path, *, size: int, pairs: int, threads: int | None = None) -> WindowBench:
+    """Export a checkpoint to a temporary file and time it against PyTorch eager, channels_last.
+
+    Args:
+        threads: of both engines; None takes PyTorch's number for both.
+    """
+    count = threads or torch.get_num_threads()
+    torch.set_num_threads(count)
+    with tempfile.TemporaryDirectory() as folder:
+        artefact = Path(folder) / "model.onnx"
+        export(path, artefact)
+        engine = open_backend(artefact, threads=count)
+    eager = TorchBackend(checkpoint.load(path), channels_last=True)
+    return compare_speed(eager, engine, size=size, pairs=pairs, threads=count)
+
+
+def compare_speed(eager: Backend, engine: Backend, *, size: int, pairs: int, threads: int) -> WindowBench:
     """Time both engines on one random window, in turn, so that what else the machine does hits both alike.
 
     Args:
@@ -59,11 +80,11 @@ def compare_speed(
             expected=f"a positive multiple of {STRIDE} px, and 1 pair or more",
         )
     image, trimap = _window(size)
-    runs = [(_seconds(torch, image, trimap), _seconds(onnxruntime, image, trimap)) for _ in range(pairs + 1)]
+    runs = [(_seconds(eager, image, trimap), _seconds(engine, image, trimap)) for _ in range(pairs + 1)]
     counted = runs[1:]
     return WindowBench(
         size=size,
-        gflop=2e-9 * torch.metadata.multiply_adds_per_pixel * size * size,
+        gflop=2e-9 * eager.metadata.multiply_adds_per_pixel * size * size,
         threads=threads,
         torch_s=tuple(pair[0] for pair in counted),
         onnxruntime_s=tuple(pair[1] for pair in counted),

@@ -18,7 +18,7 @@ __all__ = [
 
 
 class ArtefactError(DimError):
-    """A model file that is missing, damaged, not of this toolkit, or frozen to a shape that cannot be used."""
+    """A model file that is missing, damaged, not of this toolkit, or frozen to an unusable shape."""
 
 
 class BackendError(DimError):
@@ -58,4 +58,15 @@ class MemoryLimitError(InputError):
 
 
 class TrimapWarning(UserWarning):
-    """Pixels of a trimap had values other than 0, 128 and 255 and were mapped to the nearest meaning."""
+    """Pixels of a trimap had values other than 0, 128 and 255 and were read as one of them.
+
+    Attributes:
+        mapped: how many.
+    """
+
+    def __init__(self, mapped: int, source: str = "the trimap") -> None:
+        self.mapped = mapped
+        super().__init__(
+            f"{mapped} pixels of {source} are not 0, 128 or 255: at most 10 was read as background, "
+            "at least 245 as foreground, the rest as unknown"
+        )

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from dim.errors import InputError
 from dim_runtime.image_header import declared_pixels
 
-Image = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+Image = npt.NDArray[np.uint8 | np.uint16]
 
 MAX_PIXELS = 1 << 28
 """268 megapixels: more than any camera, less than a decompression bomb."""
@@ -39,15 +39,15 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image:
     """
     path = Path(path)
     require_pixels(path, max_pixels)
-    decoded = _decode(path)
+    decoded: Any = _decode(path, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     if decoded.dtype not in (np.uint8, np.uint16):
         raise InputError(
             f"cannot use the image {path}", got=f"{decoded.dtype} samples", expected="8 or 16 bits"
         )
     if decoded.shape[0] * decoded.shape[1] > max_pixels:
         raise _too_large(path, decoded.shape[0] * decoded.shape[1], max_pixels)
-    cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB, dst=decoded)
-    return decoded
+    image: Image = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB, dst=decoded)
+    return image
 
 
 def require_pixels(path: Path, max_pixels: int) -> None:
@@ -71,8 +71,14 @@ def _too_large(path: Path, pixels: int, max_pixels: int) -> InputError:
     )
 
 
-def _decode(path: Path) -> npt.NDArray[Any]:
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+def read_gray(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
+    """Read an image as 8-bit gray: uint8 H, W. Errors as :func:`read_image`."""
+    path = Path(path)
+    require_pixels(path, max_pixels)
+    return _decode(path, cv2.IMREAD_GRAYSCALE).astype(np.uint8, copy=False)
+
+
+def _decode(path: Path, flags: int) -> npt.NDArray[Any]:
     try:
         content = np.fromfile(path, np.uint8)
         decoded = cv2.imdecode(content, flags) if content.size else None
@@ -83,12 +89,6 @@ def _decode(path: Path) -> npt.NDArray[Any]:
             f"cannot read the image {path}", got="not an image, or damaged", expected=", ".join(READABLE)
         )
     return decoded
-
-
-def quantise(alpha: npt.NDArray[np.floating[Any]], depth: int) -> npt.NDArray[Any]:
-    """Alpha in [0, 1] as whole numbers of 8 or 16 bits; halves go to the even neighbour."""
-    scaled = np.multiply(alpha, 2**depth - 1, dtype=np.float32)
-    return np.rint(scaled, out=scaled).astype(np.uint8 if depth == 8 else np.uint16)
 
 
 def require_writable(path: Path) -> None:

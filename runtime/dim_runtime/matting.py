@@ -25,7 +25,7 @@ from dim_runtime.progress import reporting
 from dim_runtime.tiling import Progress, run_plan
 
 UInt8 = npt.NDArray[np.uint8]
-Image = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+Image = npt.NDArray[np.uint8 | np.uint16]
 Alpha = npt.NDArray[np.float32]
 
 ALPHA_BYTES = 4
@@ -114,7 +114,8 @@ class Matting:
         """
         _validate(image, trimap)
         found = survey(trimap)
-        _warn_mapped(found)
+        if found.mapped:
+            warnings.warn(TrimapWarning(found.mapped), stacklevel=2)
         plan = self._plan(trimap, found, file_backed=_file_backed(image) + _file_backed(trimap))
         alpha = np.empty(trimap.shape, np.float32)
         with reporting(self._progress) as progress:
@@ -183,16 +184,6 @@ def _validate(image: object, trimap: object) -> None:
             got=f"image of {width}×{height} px, trimap of {columns}×{rows} px",
             expected="the same size",
             fix="make the trimap from this image, or resize it with nearest-neighbour interpolation",
-        )
-
-
-def _warn_mapped(found: Survey) -> None:
-    if found.mapped:
-        warnings.warn(
-            f"{found.mapped} trimap pixels are not 0, 128 or 255: at most 10 was read as background, "
-            "at least 245 as foreground, the rest as unknown",
-            TrimapWarning,
-            stacklevel=3,
         )
 
 

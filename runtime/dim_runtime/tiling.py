@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from dim.cutout import eight_bits
 from dim.trimap import FOREGROUND, canonical, unknown
 from dim_runtime.backends.base import Backend, Floating, UInt8
 from dim_runtime.blending import share
@@ -117,10 +118,3 @@ def read_padded(array: Sliceable, part: Rectangle, plan: Plan) -> npt.NDArray[An
     if part.right > plan.width:
         found = found[:, columns - left]
     return np.ascontiguousarray(found)
-
-
-def eight_bits(image: npt.NDArray[Any]) -> UInt8:
-    """uint8 as it is; uint16 divided by 257 and rounded to the nearest (there are no ties)."""
-    if image.dtype == np.uint8:
-        return image
-    return ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)

@@ -11,13 +11,17 @@ import typer
 
 from dim import console
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train and score Deep Image Matting networks.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Train and score Deep Image Matting networks."
+)
 
 
 @app.command()
 def fit(
     config: Annotated[Path, typer.Argument(help="recipe, TOML")],
-    more: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="further overrides")] = None,
+    more: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="further overrides")
+    ] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="folder of the run")] = Path("out/train"),
     overrides: Annotated[list[str] | None, typer.Option("--set", help="override, key=value")] = None,
     init: Annotated[Path | None, typer.Option(help="checkpoint to start from")] = None,

@@ -96,7 +96,9 @@ def read_config(path: Path, overrides: Iterable[str] = ()) -> TrainConfig:
     except OSError as error:
         raise InputError(f"cannot read the recipe {path}", why=error.strerror) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the recipe {path}", got="a file that is not TOML", why=str(error)) from error
+        raise InputError(
+            f"cannot read the recipe {path}", got="a file that is not TOML", why=str(error)
+        ) from error
     for override in overrides:
         _override(document, override)
     try:
@@ -134,7 +136,9 @@ def _explain_one(kind: str, location: tuple[str, ...], message: str) -> str:
     if kind != "extra_forbidden":
         return f"{key}: {message}"
     matches = difflib.get_close_matches(location[-1], _known_keys(location[:-1]), n=1, cutoff=0.5)
-    return f"{key}: unknown key" + (f"; did you mean {'.'.join((*location[:-1], matches[0]))}?" if matches else "")
+    return f"{key}: unknown key" + (
+        f"; did you mean {'.'.join((*location[:-1], matches[0]))}?" if matches else ""
+    )
 
 
 def _known_keys(sections: tuple[str, ...]) -> list[str]:

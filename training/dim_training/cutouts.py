@@ -26,7 +26,9 @@ def prepare_cutouts(images: Path, alphas: Path, output: Path) -> int:
     by_stem = {path.stem: path for path in image_files(alphas)}
     pairs = [(image, by_stem[image.stem]) for image in image_files(images) if image.stem in by_stem]
     if not pairs:
-        raise InputError(f"cannot pair {images} with {alphas}", got="no common file names", expected="same stems")
+        raise InputError(
+            f"cannot pair {images} with {alphas}", got="no common file names", expected="same stems"
+        )
     for image_path, alpha_path in track(pairs, "cut-outs"):
         target = output / f"{image_path.stem}.png"
         if target.exists():

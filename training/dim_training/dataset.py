@@ -139,7 +139,13 @@ class CompositionDataset(Dataset[Sample]):
     """On-line composition: item i is a function of (seed, i)."""
 
     def __init__(
-        self, foregrounds: Foregrounds, backgrounds: Backgrounds, config: DataConfig, *, seed: int, length: int
+        self,
+        foregrounds: Foregrounds,
+        backgrounds: Backgrounds,
+        config: DataConfig,
+        *,
+        seed: int,
+        length: int,
     ) -> None:
         self.foregrounds, self.backgrounds, self.config = foregrounds, backgrounds, config
         self.seed, self.length = seed, length
@@ -158,7 +164,9 @@ class CompositionDataset(Dataset[Sample]):
 
     def _layers(self, rng: Random) -> Layers:
         cutout = self._cutout(rng)
-        cut = transforms.crop_around_unknown(cutout.alpha, cutout.colours, sides=self.config.crop_sides, rng=rng)
+        cut = transforms.crop_around_unknown(
+            cutout.alpha, cutout.colours, sides=self.config.crop_sides, rng=rng
+        )
         alpha, colours = transforms.resize(transforms.flip(cut, rng), self.config.size)
         background = self.backgrounds.draw(self.config.size, rng)
         if self.config.photometric:
@@ -196,7 +204,9 @@ def build_dataset(config: DataConfig, *, seed: int, length: int) -> CompositionD
         foregrounds: Foregrounds = ProceduralForegrounds(canvas, backgrounds)
         return CompositionDataset(foregrounds, backgrounds, config, seed=seed, length=length)
     if config.root is None:
-        raise InputError("cannot build the data set", got="data.kind=rgba without a folder", fix="--set data.root=FOLDER")
+        raise InputError(
+            "cannot build the data set", got="data.kind=rgba without a folder", fix="--set data.root=FOLDER"
+        )
     backgrounds = PhotographBackgrounds(config.root / "backgrounds")
     cutouts = _cutout_sources(config.root / "foregrounds", config, canvas)
     foregrounds = Mixture(
@@ -232,20 +242,20 @@ def image_files(root: Path) -> list[Path]:
 
 def to_sample(layers: Layers, image: Array, trimap: UInt8) -> Sample:
     """Tensors of the cut layers, the composite (float32 0-255) and the trimap."""
-    normalised = (image - np.float32(IMAGE_MEAN)) / np.float32(IMAGE_STD)
+    normalised = (image - np.asarray(IMAGE_MEAN, np.float32)) / np.asarray(IMAGE_STD, np.float32)
     network_input = np.concatenate([normalised, trimap[..., None].astype(np.float32) / 255], axis=2)
     return Sample(
         _planes(network_input),
-        _planes(layers.alpha[..., None] / np.float32(255)),
-        _planes(layers.foreground / np.float32(255)),
-        _planes(layers.background / np.float32(255)),
-        _planes(image / np.float32(255)),
+        _planes(layers.alpha[..., None]) / 255,
+        _planes(layers.foreground) / 255,
+        _planes(layers.background) / 255,
+        _planes(image) / 255,
         torch.from_numpy((trimap == trimaps.UNKNOWN).astype(np.float32))[None],
     )
 
 
-def _planes(array: Array) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1), dtype=np.float32))
+def _planes(array: Array | UInt8) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1), np.float32))
 
 
 def _flatten(colours: UInt8, rng: Random) -> UInt8:
@@ -269,7 +279,7 @@ def _merge(front: Cutout, back: Cutout) -> Cutout:
 def _place(cutout: Cutout, side: int, rng: Random) -> Cutout:
     """Scale and turn a cut-out, and lay a random part of it on a side × side canvas."""
     height, width = cutout.alpha.shape
-    smallest, largest = min(0.4 * side, max(height, width)) , 1.6 * max(height, width)
+    smallest, largest = min(0.4 * side, max(height, width)), 1.6 * max(height, width)
     target = float(np.exp(rng.uniform(np.log(smallest), np.log(min(largest, 2.5 * side)))))
     scale = target / max(height, width)
     colours, alpha = cutout
@@ -283,7 +293,9 @@ def _place(cutout: Cutout, side: int, rng: Random) -> Cutout:
     slack = np.maximum(0, (np.array([width, height]) * scale - side) / 2) + 0.15 * side
     turn[:, 2] += side / 2 - np.array([width, height]) / 2 + rng.uniform(-1, 1, 2) * slack
     return Cutout(
-        cv2.warpAffine(colours, turn, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).astype(np.uint8),
+        cv2.warpAffine(
+            colours, turn, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        ).astype(np.uint8),
         cv2.warpAffine(alpha, turn, (side, side), flags=cv2.INTER_LINEAR).astype(np.uint8),
     )
 
@@ -291,20 +303,26 @@ def _place(cutout: Cutout, side: int, rng: Random) -> Cutout:
 def _read_cutout(path: Path) -> Cutout:
     image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None or image.ndim != 3 or image.shape[2] != 4:
-        raise InputError(f"cannot use the cut-out {path}", got="no RGBA image", expected="a PNG with an alpha channel")
+        raise InputError(
+            f"cannot use the cut-out {path}", got="no RGBA image", expected="a PNG with an alpha channel"
+        )
     image = image if image.dtype == np.uint8 else (image / 257).astype(np.uint8)
     colours = cv2.cvtColor(image, cv2.COLOR_BGRA2RGB).astype(np.uint8, copy=False)
-    return Cutout(_bleed(colours, image[..., 3]), np.ascontiguousarray(image[..., 3]))
+    alpha = np.ascontiguousarray(image[..., 3], np.uint8)
+    return Cutout(_bleed(colours, alpha), alpha)
 
 
 def _bleed(colours: UInt8, alpha: UInt8) -> UInt8:
-    """Give clear pixels the colour of the nearest opaque ones: scaling would mix their arbitrary colours in."""
+    """Give clear pixels the colour of opaque ones nearby: scaling would mix their arbitrary colours in."""
     visible = (alpha > 8).astype(np.float32)[..., None]
     if visible.all() or not visible.any():
         return colours
     weighted, weights = colours * visible, visible[..., 0]
     sigma = max(2.0, 0.01 * max(alpha.shape))
-    near = cv2.GaussianBlur(weighted, (0, 0), sigma) / np.maximum(cv2.GaussianBlur(weights, (0, 0), sigma), 1e-4)[..., None]
+    near = (
+        cv2.GaussianBlur(weighted, (0, 0), sigma)
+        / np.maximum(cv2.GaussianBlur(weights, (0, 0), sigma), 1e-4)[..., None]
+    )
     return np.where(visible > 0, colours, np.clip(near, 0, 255)).astype(np.uint8)
 
 
@@ -319,4 +337,6 @@ def _limit_size(image: UInt8) -> UInt8:
     scale = _LARGEST_BACKGROUND / max(image.shape[:2])
     if scale >= 1:
         return image
-    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA).astype(
+        np.uint8, copy=False
+    )

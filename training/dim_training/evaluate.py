@@ -1,4 +1,4 @@
-"""Scoring a network on a folder of photographs: ``images/``, ``trimaps/`` and ``alphas/`` with equal stems."""
+"""Scoring a network on a folder of photographs: ``images/``, ``trimaps/``, ``alphas/``, equal stems."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 import torch
 
-from dim import metrics, trimap as trimaps
+from dim import metrics
+from dim import trimap as trimaps
 from dim.contract import STRIDE
 from dim.errors import InputError
 from dim.network import DIM, normalise
@@ -58,14 +59,17 @@ def _partner(path: Path, folder: Path) -> Path:
 
 @torch.inference_mode()
 def predict(model: DIM, image: UInt8, trimap: UInt8) -> UInt8:
-    """Whole-image alpha uint8 H, W as the published test does it: reflect to multiples of 32, crop, force known."""
+    """Whole-image alpha uint8 H, W as the published test does it.
+
+    Reflected to multiples of 32 at the bottom and the right, cropped back, known pixels forced.
+    """
     height, width = trimap.shape
     pad = ((0, -height % STRIDE), (0, -width % STRIDE))
     device = next(model.parameters()).device
     padded = torch.from_numpy(np.pad(image, (*pad, (0, 0)), mode="reflect")).to(device).permute(2, 0, 1)[None]
     padded_trimap = torch.from_numpy(np.pad(trimap, pad, mode="reflect")).to(device)[None, None]
     alpha = model(normalise(padded, padded_trimap))[0, 0, :height, :width].float().cpu().numpy()
-    result = np.rint(alpha * 255).astype(np.uint8)
+    result: UInt8 = np.rint(alpha * 255).astype(np.uint8)
     result[trimap == trimaps.BACKGROUND] = 0
     result[trimap == trimaps.FOREGROUND] = 255
     return result

@@ -21,14 +21,22 @@ _SHIFT = 4
 
 def draw_alpha(side: int, rng: Random) -> UInt8:
     """Alpha uint8 side × side of a random shape."""
-    shapes: tuple[Callable[[int, Random], UInt8], ...] = (_hairy, _hairy, _strings, _leaves, _net, _blob, _veil)
+    shapes: tuple[Callable[[int, Random], UInt8], ...] = (
+        _hairy,
+        _hairy,
+        _strings,
+        _leaves,
+        _net,
+        _blob,
+        _veil,
+    )
     canvas = shapes[rng.integers(len(shapes))](side * _SUPERSAMPLING, rng)
     alpha = cv2.resize(canvas, (side, side), interpolation=cv2.INTER_AREA)
     if rng.random() < 0.5:
         alpha = cv2.GaussianBlur(alpha, (0, 0), float(rng.uniform(0.4, 1.6)))
     if rng.random() < 0.15:
         alpha = cv2.multiply(alpha, smooth_noise(side, rng, cells=4), scale=1 / 255)
-    return alpha.astype(np.uint8, copy=False)
+    return _as_uint8(alpha)
 
 
 def draw_colours(side: int, rng: Random) -> UInt8:
@@ -39,13 +47,17 @@ def draw_colours(side: int, rng: Random) -> UInt8:
     assert isinstance(mix, np.ndarray)
     mix = np.clip(mix / mix.max(), 0, 1)[..., None]
     grain = rng.normal(0, rng.uniform(0, 12), (side, side, 1))
-    return np.clip(low * mix + high * (1 - mix) + grain, 0, 255).astype(np.uint8)
+    return _as_uint8(np.clip(low * mix + high * (1 - mix) + grain, 0, 255))
 
 
 def smooth_noise(side: int, rng: Random, *, cells: int) -> UInt8:
     """Random gray levels on a coarse grid, enlarged smoothly; uint8 side × side."""
     grid = rng.integers(0, 256, (cells + 1, cells + 1)).astype(np.uint8)
     return cv2.resize(grid, (side, side), interpolation=cv2.INTER_CUBIC).astype(np.uint8, copy=False)
+
+
+def _as_uint8(image: npt.NDArray[np.generic]) -> UInt8:
+    return image.astype(np.uint8, copy=False)
 
 
 def _fixed(points: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]:
@@ -60,7 +72,8 @@ def _outline(side: int, rng: Random, *, radius: float, wobble: float) -> npt.NDA
         shape += wobble / harmonic * rng.normal() * np.cos(harmonic * angles + rng.uniform(0, 2 * np.pi))
     centre = side * rng.uniform(0.35, 0.65, 2)
     reach = radius * side * np.clip(shape, 0.2, 2)[:, None]
-    return centre + reach * np.stack([np.cos(angles), np.sin(angles)], 1)
+    points: npt.NDArray[np.float64] = centre + reach * np.stack([np.cos(angles), np.sin(angles)], 1)
+    return points
 
 
 def _fill(canvas: UInt8, outline: npt.NDArray[np.float64], value: int = 255) -> None:
@@ -71,7 +84,9 @@ def _strand(canvas: UInt8, path: npt.NDArray[np.float64], width: float, value: i
     cv2.polylines(canvas, [_fixed(path)], False, value, max(1, round(width)), cv2.LINE_AA, _SHIFT)
 
 
-def _curve(start: npt.NDArray[np.float64], angle: float, length: float, rng: Random) -> npt.NDArray[np.float64]:
+def _curve(
+    start: npt.NDArray[np.float64], angle: float, length: float, rng: Random
+) -> npt.NDArray[np.float64]:
     """A path of 12 points whose direction drifts: gravity, curl and waves."""
     steps = np.arange(12)
     bend = rng.normal(0, 0.12) * steps + rng.normal(0, 0.35) * np.sin(steps * rng.uniform(0.3, 1.5))
@@ -178,4 +193,4 @@ def _veil(side: int, rng: Random) -> UInt8:
     mask = np.zeros((side, side), np.uint8)
     _fill(mask, _outline(side, rng, radius=0.35, wobble=0.3))
     mask = cv2.GaussianBlur(mask, (0, 0), float(rng.uniform(2, 30))).astype(np.uint8)
-    return (field * mask).astype(np.uint8)
+    return _as_uint8(field * mask)

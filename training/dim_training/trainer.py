@@ -60,7 +60,13 @@ class Trainer:
     """
 
     def __init__(
-        self, config: TrainConfig, output: Path, *, init: Path | None = None, device: str = "cpu", command: str = ""
+        self,
+        config: TrainConfig,
+        output: Path,
+        *,
+        init: Path | None = None,
+        device: str = "cpu",
+        command: str = "",
     ) -> None:
         self.config, self.output, self.command = config, output, command
         self.accelerator = Accelerator(
@@ -84,11 +90,16 @@ class Trainer:
     @property
     def shipped(self) -> DIM:
         """The weights that are scored and shipped: the averaged ones where there are any."""
-        return self.model if self.averaged is None else self.averaged.module
+        if self.averaged is None:
+            return self.model
+        assert isinstance(self.averaged.module, DIM)
+        return self.averaged.module
 
     def resume(self) -> None:
         """Continue from ``last/`` of the output folder."""
-        folder = next((f for f in (self.output / "last", self.output / ".last.old") if (f / _STATE).is_file()), None)
+        folder = next(
+            (f for f in (self.output / "last", self.output / ".last.old") if (f / _STATE).is_file()), None
+        )
         if folder is None:
             raise InputError(f"cannot resume {self.output}", got="no last/ in it", fix="leave out --resume")
         self.accelerator.load_state(str(folder))
@@ -137,12 +148,16 @@ class Trainer:
     def _train_step(self, batch: Sample) -> dict[str, float]:
         training_mode(self.model)
         batch = Sample(*(tensor.to(self.accelerator.device) for tensor in batch))
-        batch = batch._replace(network_input=batch.network_input.contiguous(memory_format=torch.channels_last))
+        batch = batch._replace(
+            network_input=batch.network_input.contiguous(memory_format=torch.channels_last)
+        )
         self.optimiser.zero_grad()
         terms = self.step_module(batch)
         loss = torch.stack(list(terms.values())).sum()
         if not torch.isfinite(loss):
-            raise InputError(f"training diverged at step {self.step}", got=f"loss {loss.item()}", fix="lower learning_rate")
+            raise InputError(
+                f"training diverged at step {self.step}", got=f"loss {loss.item()}", fix="lower learning_rate"
+            )
         self.accelerator.backward(loss)
         if self.config.clip is not None:
             self.accelerator.clip_grad_norm_(self.step_module.parameters(), self.config.clip)
@@ -178,7 +193,12 @@ class Trainer:
 
     def _log(self, values: dict[str, float]) -> None:
         rate = self.schedule.get_last_lr()[0]
-        row: dict[str, Any] = {"step": self.step, "seconds": round(self.seconds, 1), "learning_rate": rate, **values}
+        row: dict[str, Any] = {
+            "step": self.step,
+            "seconds": round(self.seconds, 1),
+            "learning_rate": rate,
+            **values,
+        }
         self.console.print("  ".join(f"{k} {v:.5g}" for k, v in row.items()))
         _append_csv(self.output / "metrics.csv", row)
 
@@ -212,7 +232,13 @@ def learning_rate_factor(config: TrainConfig, step: int) -> float:
 def _averaged(model: DIM, decay: float | None) -> AveragedModel | None:
     if decay is None:
         return None
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+
+    def average(averaged: Any, current: Any, count: Any) -> None:
+        # At first a long memory would hold little but the random start.
+        warm = min(decay, (1 + int(count)) / (10 + int(count)))
+        get_ema_multi_avg_fn(warm)(averaged, current, count)  # type: ignore[no-untyped-call]
+
+    return AveragedModel(model, multi_avg_fn=average, use_buffers=True)
 
 
 def _validation_set(config: TrainConfig) -> list[Photograph]:

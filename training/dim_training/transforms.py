@@ -27,7 +27,9 @@ class Layers(NamedTuple):
     alpha: UInt8
 
 
-def crop_around_unknown(alpha: UInt8, *others: UInt8, sides: tuple[int, ...], rng: Random) -> tuple[UInt8, ...]:
+def crop_around_unknown(
+    alpha: UInt8, *others: UInt8, sides: tuple[int, ...], rng: Random
+) -> tuple[UInt8, ...]:
     """Square window of random side around a random pixel with 0 < alpha < 255; the same for all arrays.
 
     Images smaller than the window are enlarged (bilinear) until it fits. Pixels whose window lies inside
@@ -74,7 +76,9 @@ def resize(layers: tuple[UInt8, ...], size: int) -> tuple[UInt8, ...]:
     """To a square of ``size`` pixels, bilinear as published; nothing happens at the same size."""
     if layers[0].shape == (size, size):
         return layers
-    return tuple(_as_uint8(cv2.resize(layer, (size, size), interpolation=cv2.INTER_LINEAR)) for layer in layers)
+    return tuple(
+        _as_uint8(cv2.resize(layer, (size, size), interpolation=cv2.INTER_LINEAR)) for layer in layers
+    )
 
 
 def random_trimap(alpha: UInt8, sizes: tuple[int, int], rng: Random) -> UInt8:
@@ -87,8 +91,9 @@ def random_trimap(alpha: UInt8, sizes: tuple[int, int], rng: Random) -> UInt8:
 
 def composite(layers: Layers) -> Array:
     """``F·α + B·(1 − α)``, float32 0-255, not rounded (on-line composition)."""
-    alpha = layers.alpha[..., None].astype(np.float32) / 255
-    return layers.foreground * alpha + layers.background * (1 - alpha)
+    alpha = layers.alpha[..., None].astype(np.float32) / np.float32(255)
+    blended: Array = layers.foreground * alpha + layers.background * (np.float32(1) - alpha)
+    return blended
 
 
 def jitter_colours(image: UInt8, rng: Random, strength: float = 1.0) -> UInt8:
@@ -111,7 +116,9 @@ def defocus(image: UInt8, rng: Random) -> UInt8:
 
 def camera_noise(image: Array, rng: Random) -> Array:
     """Gaussian noise of up to 5 gray levels, sometimes JPEG artefacts; float32 0-255 in and out."""
-    noise = rng.standard_normal(image.shape, dtype=np.float32) * np.float32(rng.uniform(0, 5) * (rng.random() < 0.6))
+    noise = rng.standard_normal(image.shape, dtype=np.float32) * np.float32(
+        rng.uniform(0, 5) * (rng.random() < 0.6)
+    )
     noisy = np.clip(image + noise, 0, 255)
     if rng.random() < 0.2:
         quality = int(rng.integers(40, 96))

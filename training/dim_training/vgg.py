@@ -3,6 +3,10 @@
 The first convolution gets a fourth input channel of zeros for the trimap, as the paper says; ``conv6`` has no
 counterpart and keeps its random weights. A narrower encoder takes, layer by layer, the filters with the
 largest L1 norm (Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017).
+
+Before batch norm the scale of a filter means nothing to the function but much to the optimiser, and filters
+made for the scale 0-255 would drown a trimap channel that starts at zero. There every filter is brought to
+the norm of He's initialisation, and the trimap channel starts at random.
 """
 
 from __future__ import annotations
@@ -20,6 +24,9 @@ from dim.network import DIM, ENCODER_STAGES
 Convolution = tuple[Tensor, Tensor]
 """Weight (O, I, 3, 3) and bias (O)."""
 
+HE_NORM = 2**0.5
+"""Expected norm of a filter whose weights have variance 2 / fan-in."""
+
 _TORCHVISION_LAYERS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
 
 
@@ -36,7 +43,9 @@ def load_vgg16(source: str) -> list[Convolution]:
         return _from_state_dict(vgg16(weights=VGG16_Weights.IMAGENET1K_V1).state_dict())
     path = Path(source)
     if not path.is_file():
-        raise InputError(f"cannot read VGG-16 weights from {path}", got="no such file", expected='"torchvision" or a file')
+        raise InputError(
+            f"cannot read VGG-16 weights from {path}", got="no such file", expected='"torchvision" or a file'
+        )
     if path.suffix == ".npz":
         return _from_bgr_archive(path)
     return _from_state_dict(torch.load(path, map_location="cpu", weights_only=True))
@@ -44,9 +53,14 @@ def load_vgg16(source: str) -> list[Convolution]:
 
 def _from_state_dict(state_dict: dict[str, Tensor]) -> list[Convolution]:
     try:
-        return [(state_dict[f"features.{i}.weight"], state_dict[f"features.{i}.bias"]) for i in _TORCHVISION_LAYERS]
+        return [
+            (state_dict[f"features.{i}.weight"], state_dict[f"features.{i}.bias"])
+            for i in _TORCHVISION_LAYERS
+        ]
     except KeyError as error:
-        raise InputError("cannot use these VGG-16 weights", got=f"no key {error}", expected="torchvision's names") from None
+        raise InputError(
+            "cannot use these VGG-16 weights", got=f"no key {error}", expected="torchvision's names"
+        ) from None
 
 
 def _from_bgr_archive(path: Path) -> list[Convolution]:
@@ -56,7 +70,9 @@ def _from_bgr_archive(path: Path) -> list[Convolution]:
             arrays = [(archive[f"{n}.weight"], archive[f"{n}.bias"]) for n in names]
         except KeyError as error:
             raise InputError(f"cannot use {path}", got=str(error), expected="block1_conv1.weight …") from None
-    layers = [(torch.from_numpy(w.astype(np.float32)), torch.from_numpy(b.astype(np.float32))) for w, b in arrays]
+    layers = [
+        (torch.from_numpy(w.astype(np.float32)), torch.from_numpy(b.astype(np.float32))) for w, b in arrays
+    ]
     weight, bias = layers[0]
     # Ours is RGB divided by std·255: the same function needs the filters multiplied by it.
     scale = torch.tensor(IMAGE_STD).view(1, 3, 1, 1)
@@ -72,14 +88,25 @@ def initialise_encoder(model: DIM, layers: list[Convolution]) -> None:
         norms = weight.abs().sum(dim=(1, 2, 3))
         kept = norms.topk(min(target.out_channels, len(norms))).indices.sort().values
         chosen = weight[kept][:, kept_inputs]
-        target.weight.zero_()
-        target.weight[: len(kept), : chosen.shape[1]] = chosen
-        assert target.bias is not None
-        target.bias[: len(kept)] = bias[kept]
+        _fill(target, chosen, bias[kept], normalised=model.config.batch_norm)
         kept_inputs = kept
+
+
+def _fill(target: nn.Conv2d, weight: Tensor, bias: Tensor, *, normalised: bool) -> None:
+    outputs, inputs = weight.shape[:2]
+    assert target.bias is not None
+    if normalised:
+        weight = weight / weight.flatten(1).norm(dim=1).clamp(min=1e-6).view(-1, 1, 1, 1) * HE_NORM
+        nn.init.kaiming_normal_(target.weight, nonlinearity="relu")
+    else:
+        target.weight.zero_()
+        target.bias[:outputs] = bias
+    target.weight[:outputs, :inputs] = weight
 
 
 def _encoder_convolutions(model: DIM) -> list[nn.Conv2d]:
     encoder = model.backbone.encoder
-    layers = [layer for level in range(1, len(ENCODER_STAGES) + 1) for layer in getattr(encoder, f"layer{level}")]
+    layers = [
+        layer for level in range(1, len(ENCODER_STAGES) + 1) for layer in getattr(encoder, f"layer{level}")
+    ]
     return [layer for layer in layers if isinstance(layer, nn.Conv2d)]

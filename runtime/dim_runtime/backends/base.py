@@ -46,6 +46,8 @@ FULL_RESOLUTION_MAPS = 4
 concatenation, the interleaved map and the convolution's output in the engine's own layout."""
 SMALL_TENSORS = 80
 """Bytes per pixel of everything that does not grow with the width: image, input, alpha, pooling masks."""
+REFINER_TENSORS = 48
+"""Bytes per pixel that wait for the refiner: normalised colours, logits, alpha, and all of them joined."""
 ENGINE_BYTES = 40 * 10**6
 """Threads, kernels' scratch memory and what an engine allocates on its first run."""
 MARGIN = 1.1
@@ -55,7 +57,9 @@ OTHER_PRECISIONS = 1.5
 
 def network_bytes(metadata: ArtefactMetadata, pixels: int) -> int:
     """Memory of one forward pass, weights excluded, from the maps that are alive together; bytes."""
-    channels = metadata.network.channels(64)
-    per_pixel = FULL_RESOLUTION_MAPS * channels * 4 + SMALL_TENSORS
+    network = metadata.network
+    per_pixel = FULL_RESOLUTION_MAPS * network.channels(64) * 4 + SMALL_TENSORS
+    if network.has_refiner:
+        per_pixel += REFINER_TENSORS
     factor = MARGIN if metadata.precision == "fp32" else MARGIN * OTHER_PRECISIONS
     return ENGINE_BYTES + round(per_pixel * pixels * factor)

@@ -1,0 +1,81 @@
+"""From checkpoint to alpha matte: export the embedded network, matte a photograph with it, look at the result.
+
+Run it with ``make demo``; everything it writes goes into ``out/demo/``.
+"""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from dim import cutout
+from dim_runtime import Matting
+from dim_runtime.samples import lemur
+
+OUTPUT = Path("out/demo")
+TILE = 448
+"""Small on purpose: the photograph then takes several windows."""
+
+UInt8 = npt.NDArray[np.uint8]
+
+
+def main() -> None:
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    package = Path(str(files("dim_runtime")))
+    model = OUTPUT / "dim-compact.onnx"
+    image, trimap = (package / "samples" / name for name in ("lemur.png", "lemur_trimap.png"))
+    pair = [str(image), str(trimap), "--model", str(model), "--tile", str(TILE)]
+
+    _run("dim-export", "onnx", str(package / "models" / "dim-compact.safetensors"), "-o", str(model))
+    _run("dim-matte", "run", *pair, "-o", str(OUTPUT / "alpha.png"))
+    _run("dim-matte", "run", *pair, "-o", str(OUTPUT / "cutout.png"), "--out", "cutout")
+    _compare_tiled_with_whole(model)
+    _side_by_side()
+    print(f"\nLook at {OUTPUT / 'side_by_side.png'}")
+
+
+def _run(script: str, *arguments: str) -> None:
+    print(f"\n$ {shlex.join([script, *arguments])}", flush=True)
+    done = subprocess.run([str(Path(sys.executable).with_name(script)), *arguments], check=False)
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
+def _compare_tiled_with_whole(model: Path) -> None:
+    image, trimap = lemur()
+    with Matting(model, tile=TILE) as tiled, Matting(model) as whole:
+        plan = tiled.plan(trimap)
+        difference = np.abs(tiled(image, trimap) - whole(image, trimap))
+    print(
+        f"\ntiled ({len(plan.windows)} windows) against whole, ONNX Runtime: "
+        f"{(difference > 1 / 255).mean():.4%} of pixels beyond 1/255, largest difference {difference.max():.1e}"
+    )
+
+
+def _side_by_side() -> None:
+    """Photograph, trimap, alpha, and the cut-out over a plain colour, from left to right, top to bottom."""
+    image, trimap = lemur()
+    alpha = _read("alpha.png", cv2.IMREAD_GRAYSCALE)
+    rgba = cv2.cvtColor(_read("cutout.png", cv2.IMREAD_UNCHANGED), cv2.COLOR_BGRA2RGBA)
+    green = np.full_like(image, (64, 160, 96))
+    over_green = cutout.composite(rgba[..., :3], rgba[..., 3].astype(np.float32) / 255, green)
+    gray = [cv2.cvtColor(plane, cv2.COLOR_GRAY2RGB) for plane in (trimap, alpha)]
+    sheet = np.vstack([np.hstack([image, gray[0]]), np.hstack([gray[1], over_green])])
+    cv2.imwrite(str(OUTPUT / "side_by_side.png"), cv2.cvtColor(sheet.astype(np.uint8), cv2.COLOR_RGB2BGR))
+
+
+def _read(name: str, mode: int) -> UInt8:
+    found = cv2.imread(str(OUTPUT / name), mode)
+    assert found is not None, name
+    return found.astype(np.uint8, copy=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""Recipes: reading, overriding, and errors that help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dim.errors import InputError
+from dim_training.config import read_config
+
+CONFIGS = Path(__file__).parents[2] / "training" / "configs"
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "recipe.toml"
+    path.write_text("steps = 10\n[network]\nwidth = 0.25\n")
+    return path
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_recipe_of_the_project_is_valid(path: Path) -> None:
+    assert read_config(path).steps > 0
+
+
+def test_overrides_reach_nested_keys(recipe: Path) -> None:
+    config = read_config(
+        recipe, ["steps=20", "data.kind=procedural", "network.batch_norm=true", "vgg=a/b.npz"]
+    )
+    assert config.steps == 20
+    assert config.network.batch_norm
+    assert config.network.width == 0.25
+    assert config.vgg == "a/b.npz"
+
+
+def test_unknown_key_names_the_nearest(recipe: Path) -> None:
+    with pytest.raises(InputError, match=r"data\.crop_side: unknown key; did you mean data\.crop_sides\?"):
+        read_config(recipe, ["data.crop_side=[320]"])
+
+
+@pytest.mark.parametrize("override", ["steps", "=3", "steps.x=1", "steps=-1", "network.width=0.3", "ema=2"])
+def test_bad_overrides_are_errors(recipe: Path, override: str) -> None:
+    with pytest.raises(InputError):
+        read_config(recipe, [override])
+
+
+def test_missing_and_broken_files(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot read the recipe"):
+        read_config(tmp_path / "none.toml")
+    broken = tmp_path / "broken.toml"
+    broken.write_text("steps = = 3")
+    with pytest.raises(InputError, match="not TOML"):
+        read_config(broken)

@@ -1,0 +1,83 @@
+"""The losses and their gradients against the reference implementation's numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dim.contract import NetworkConfig
+from dim.network import DIM
+from dim_training.config import TrainConfig
+from dim_training.dataset import Sample, to_sample
+from dim_training.losses import charbonnier
+from dim_training.stages import trained_part
+from dim_training.trainer import TrainingStep
+from dim_training.transforms import Layers
+
+
+def _batch(arrays: dict[str, Any]) -> Sample:
+    rgb = {name: arrays[f"{name}_bgr"][..., ::-1] for name in ("fg", "bg", "merged")}
+    samples = [
+        to_sample(
+            Layers(rgb["fg"][i], rgb["bg"][i], arrays["alpha"][i]),
+            rgb["merged"][i].astype(np.float32),
+            arrays["trimap"][i],
+        )
+        for i in range(2)
+    ]
+    return Sample(*(torch.stack(tensors) for tensors in zip(*samples, strict=True)))
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_losses_and_gradients_are_the_reference_s(
+    stage: Any,
+    golden: Callable[[str], dict[str, Any]],
+    golden_info: dict[str, Any],
+    golden_weights: dict[str, torch.Tensor],
+) -> None:
+    expected = golden_info["C"][f"stage{stage}"]
+    model = DIM(NetworkConfig(stage=stage))
+    model.load_state_dict(
+        {k: v for k, v in golden_weights.items() if stage > 1 or not k.startswith("refiner.")}
+    )
+    trained_part(model)
+
+    terms = TrainingStep(model)(_batch(golden("C_losses_64")))
+    torch.stack(list(terms.values())).sum().backward()
+
+    names = {key for key in expected if key.startswith("loss_")}
+    assert set(terms) == names
+    for name in names:
+        assert terms[name].item() == pytest.approx(expected[name], rel=1e-5)
+    assert sum(p.grad is not None for p in model.parameters()) == expected["n_params_with_grad"]
+    first = model.get_parameter("backbone.encoder.layer1.0.weight").grad
+    norm = None if first is None else first.norm().item()
+    assert norm == (None if stage == 2 else pytest.approx(expected["gradnorm_conv1"], rel=1e-5))
+
+
+def test_no_unknown_pixel_gives_exactly_zero() -> None:
+    prediction, target = torch.rand(1, 1, 8, 8), torch.rand(1, 1, 8, 8)
+    assert charbonnier(prediction, target, torch.zeros(1, 1, 8, 8)).item() == 0
+
+
+def test_the_mean_is_over_the_unknown_pixels_of_the_whole_batch() -> None:
+    weight = torch.zeros(2, 1, 4, 4)
+    weight[0, 0, 0, 0] = 1
+    weight[1, 0, :2] = 1
+    prediction, target = torch.zeros(2, 1, 4, 4), torch.zeros(2, 1, 4, 4)
+    target[0] = 0.9
+    assert charbonnier(prediction, target, weight).item() == pytest.approx(0.9 / 9, abs=1e-5)
+
+
+def test_published_values_are_the_defaults() -> None:
+    config = TrainConfig()
+    assert (config.learning_rate, config.batch, config.steps, config.decay_steps) == (1e-5, 1, 1_000_000, 0)
+    assert (config.data.crop_sides, config.data.size, config.data.trimap_sizes) == (
+        (320, 480, 640),
+        320,
+        (1, 29),
+    )

@@ -1,0 +1,134 @@
+"""The loop, on a tiny network: it learns, it saves, and it goes on exactly where it stopped."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from dim import checkpoint
+from dim.contract import NetworkConfig
+from dim.errors import InputError
+from dim.network import DIM
+from dim_training.config import DataConfig, TrainConfig, ValidationConfig
+from dim_training.dataset import Sample, build_dataset
+from dim_training.trainer import Trainer, TrainingStep, learning_rate_factor
+
+
+def _config(**changes: Any) -> TrainConfig:
+    settings: dict[str, Any] = {
+        "network": NetworkConfig(width=0.125, batch_norm=True),
+        "data": DataConfig(crop_sides=(64,), size=64, workers=0),
+        "steps": 4,
+        "batch": 2,
+        "learning_rate": 1e-3,
+        "checkpoint_every": 2,
+        "log_every": 2,
+        "ema": 0.9,
+    }
+    return TrainConfig(**(settings | changes))
+
+
+def _weights(path: Path) -> dict[str, torch.Tensor]:
+    return checkpoint.read(path).state_dict
+
+
+def test_a_run_writes_what_it_promises(tmp_path: Path) -> None:
+    Trainer(_config(), tmp_path, command="dim-train fit x.toml").fit()
+    assert {"last", "best.safetensors", "final.safetensors", "metrics.csv", "config.json"} <= {
+        path.name for path in tmp_path.iterdir()
+    }
+    contents = checkpoint.read(tmp_path / "best.safetensors")
+    assert contents.config == NetworkConfig(width=0.125, batch_norm=True)
+    assert contents.provenance["command"] == "dim-train fit x.toml"
+    with (tmp_path / "metrics.csv").open() as file:
+        assert [int(row["step"]) for row in csv.DictReader(file)] == [2, 4]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_resumed_run_ends_in_the_same_bits(tmp_path: Path, workers: int) -> None:
+    data = DataConfig(crop_sides=(64,), size=64, workers=workers)
+    Trainer(_config(data=data), tmp_path / "whole").fit()
+
+    class Interrupted(Trainer):
+        def _save_state(self) -> None:
+            super()._save_state()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Interrupted(_config(data=data), tmp_path / "parts").fit()
+    trainer = Trainer(_config(data=data), tmp_path / "parts")
+    trainer.resume()
+    assert trainer.step == 2
+    trainer.fit()
+
+    whole, parts = (_weights(tmp_path / name / "final.safetensors") for name in ("whole", "parts"))
+    assert all(torch.equal(whole[key], parts[key]) for key in whole)
+
+
+def test_the_loss_of_a_fixed_batch_falls() -> None:
+    torch.manual_seed(0)
+    dataset = build_dataset(DataConfig(crop_sides=(64,), size=64, workers=0), seed=0, length=4)
+    batch = Sample(*(torch.stack(tensors) for tensors in zip(*(dataset[i] for i in range(4)), strict=True)))
+    step = TrainingStep(DIM(NetworkConfig(width=0.125, batch_norm=True)))
+    optimiser = torch.optim.Adam(step.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(40):
+        optimiser.zero_grad()
+        loss = torch.stack(list(step(batch).values())).sum()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_validation_scores_photographs_and_keeps_the_best(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    for folder, array in (
+        ("images", draw.integers(0, 256, (50, 70, 3), dtype=np.uint8)),
+        ("trimaps", np.full((50, 70), 128, np.uint8)),
+        ("alphas", draw.integers(0, 256, (50, 70), dtype=np.uint8)),
+    ):
+        (tmp_path / "photos" / folder).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / "photos" / folder / "one.png"), array)
+    config = _config(validation=ValidationConfig(root=tmp_path / "photos", every=2))
+    Trainer(config, tmp_path / "run").fit()
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        scores = [float(row["sad"]) for row in csv.DictReader(file) if row["sad"]]
+    assert len(scores) == 2
+    assert float(
+        checkpoint.read(tmp_path / "run" / "best.safetensors").provenance["validation_sad"]
+    ) == pytest.approx(min(scores), abs=1e-3)
+
+
+def test_stage_2_needs_a_checkpoint_and_leaves_the_backbone_alone(tmp_path: Path) -> None:
+    config = _config(network=NetworkConfig(stage=2, width=0.125, batch_norm=True), ema=None)
+    with pytest.raises(InputError, match="stage 1"):
+        Trainer(config, tmp_path)
+    checkpoint.save(DIM(NetworkConfig(width=0.125, batch_norm=True)), tmp_path / "stage1.safetensors")
+    Trainer(config, tmp_path / "run", init=tmp_path / "stage1.safetensors").fit()
+    before, after = (
+        _weights(tmp_path / "stage1.safetensors"),
+        _weights(tmp_path / "run" / "final.safetensors"),
+    )
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    assert after["refiner.refine_pred.bias"].abs().max() > 0
+
+
+def test_resuming_nothing_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot resume"):
+        Trainer(_config(), tmp_path).resume()
+
+
+def test_learning_rate_warms_up_holds_and_decays_to_zero() -> None:
+    config = _config(steps=100, warmup_steps=10, decay_steps=50)
+    factors = [learning_rate_factor(config, step) for step in range(101)]
+    assert factors[0] == pytest.approx(0.1)
+    assert factors[10:50] == [1.0] * 40
+    assert factors[75] == pytest.approx(0.5)
+    assert factors[100] == pytest.approx(0)
