@@ -1,4 +1,4 @@
-"""Tiled equals whole, for every size and tile: DIM has no global operation and the context holds all it sees."""
+"""Tiled equals whole, for every size and tile: the context holds all that a window core can see."""
 
 from __future__ import annotations
 

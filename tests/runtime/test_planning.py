@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dim.contract import STRIDE, ArtefactMetadata
@@ -59,10 +59,9 @@ def check_geometry(plan: Plan, trimap: UInt8) -> None:
     assert (covered[: plan.height, : plan.width][(trimap > 10) & (trimap < 245)] == 1).all()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_windows_cover_what_is_unknown_with_context_or_the_border(data: Any) -> None:
-    from_module = _metadata()
+def test_windows_cover_what_is_unknown_with_context_or_the_border(metadata: Metadata, data: Any) -> None:
     height, width = data.draw(st.integers(1, 1500)), data.draw(st.integers(1, 1500))
     context = data.draw(st.integers(0, 6)) * STRIDE
     tile = 2 * context + data.draw(st.integers(1, 20)) * STRIDE
@@ -70,25 +69,9 @@ def test_windows_cover_what_is_unknown_with_context_or_the_border(data: Any) -> 
     for _ in range(data.draw(st.integers(0, 5))):
         y, x = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
         trimap[y : y + data.draw(st.integers(1, 400)), x : x + data.draw(st.integers(1, 400))] = 128
-    plan = make_plan(trimap, Planned(from_module), Options(tile=tile, context=context))
+    plan = make_plan(trimap, Planned(metadata()), Options(tile=tile, context=context))
     check_geometry(plan, trimap)
     assert plan.unknown_pixels == np.count_nonzero(trimap)
-
-
-def _metadata() -> ArtefactMetadata:
-    from dim.contract import NetworkConfig
-
-    return ArtefactMetadata(
-        network=NetworkConfig(),
-        precision="fp32",
-        context=192,
-        multiply_adds_per_pixel=1,
-        parameters=1,
-        checkpoint_sha256="",
-        versions={},
-        oldest_readers={},
-        command="",
-    )
 
 
 def test_nothing_unknown_plans_nothing(backend: Planned) -> None:
@@ -154,19 +137,19 @@ def test_the_peak_holds_what_is_held_and_the_largest_window(backend: Planned) ->
 
 
 def test_a_memory_limit_lowers_the_tile_and_the_plan_says_so(backend: Planned) -> None:
-    free = make_plan(full(3000, 3000), backend, Options())
+    free = make_plan(full(2000, 2000), backend, Options())
     limit = free.peak_bytes // 2
-    plan = make_plan(full(3000, 3000), backend, Options(memory_limit=limit))
+    plan = make_plan(full(2000, 2000), backend, Options(memory_limit=limit))
     assert plan.peak_bytes <= limit
     assert plan.tile < 1536
     assert plan.note is not None
     assert "1536" in plan.note
-    check_geometry(plan, full(3000, 3000))
+    check_geometry(plan, full(2000, 2000))
 
 
 def test_a_memory_limit_that_is_large_enough_changes_nothing(backend: Planned) -> None:
-    free = make_plan(full(3000, 3000), backend, Options())
-    assert make_plan(full(3000, 3000), backend, Options(memory_limit=free.peak_bytes)) == free
+    free = make_plan(full(2000, 2000), backend, Options())
+    assert make_plan(full(2000, 2000), backend, Options(memory_limit=free.peak_bytes)) == free
 
 
 def test_a_memory_limit_that_cannot_be_kept_names_the_minimum(backend: Planned) -> None:

@@ -1,0 +1,136 @@
+"""Image files in and out: depths, channels, orientation, guards, and no partial files."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from dim.errors import InputError
+from dim_runtime.image_io import read_gray, read_image, require_writable, write_image
+
+
+def colours(dtype: type = np.uint8, channels: int = 3) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, np.iinfo(dtype).max + 1, (5, 7, channels), dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".TIFF"])
+def test_what_is_written_is_read_back(tmp_path: Path, dtype: type, suffix: str) -> None:
+    image = colours(dtype)
+    write_image(tmp_path / f"image{suffix}", image)
+    found = read_image(tmp_path / f"image{suffix}")
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, image)
+
+
+def test_gray_becomes_rgb_and_alpha_is_dropped(tmp_path: Path) -> None:
+    gray = colours()[..., 0]
+    write_image(tmp_path / "gray.png", gray)
+    np.testing.assert_array_equal(read_image(tmp_path / "gray.png"), np.repeat(gray[..., None], 3, 2))
+    write_image(tmp_path / "rgba.png", colours(channels=4))
+    np.testing.assert_array_equal(read_image(tmp_path / "rgba.png"), colours(channels=4)[..., :3])
+
+
+def test_rgba_keeps_its_order(tmp_path: Path) -> None:
+    image = colours(channels=4)
+    write_image(tmp_path / "rgba.png", image)
+    stored = cv2.imread(str(tmp_path / "rgba.png"), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(stored, image[..., [2, 1, 0, 3]])
+
+
+def test_gray_reading(tmp_path: Path) -> None:
+    gray = colours()[..., 0]
+    write_image(tmp_path / "gray.png", gray)
+    np.testing.assert_array_equal(read_gray(tmp_path / "gray.png"), gray)
+
+
+def with_orientation(jpeg: bytes, orientation: int) -> bytes:
+    """Put an EXIF segment with nothing but an orientation behind the start of a JPEG."""
+    tiff = b"II*\0" + struct.pack("<IHHHIHHI", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
+    exif = b"Exif\0\0" + tiff
+    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + jpeg[2:]
+
+
+def test_exif_orientation_is_applied(tmp_path: Path) -> None:
+    upright = np.zeros((16, 32, 3), np.uint8)
+    upright[:, :16] = 255
+    jpeg = cv2.imencode(".jpg", upright)[1].tobytes()
+    path = tmp_path / "turned.jpg"
+    path.write_bytes(with_orientation(jpeg, 6))  # 6: turn clockwise to see it upright
+    found = read_image(path)
+    assert found.shape == (32, 16, 3)
+    assert found[:14].min() > 200
+    assert found[18:].max() < 50
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"no image", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0\x08\0\0\0"]
+)
+def test_other_files_are_errors(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "image.png").write_bytes(content)
+    with pytest.raises(InputError, match="not an image"):
+        read_image(tmp_path / "image.png")
+
+
+def test_missing_files_and_folders_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        read_image(tmp_path / "image.png")
+    with pytest.raises(InputError, match="a folder"):
+        read_image(tmp_path)
+
+
+def test_floats_are_errors(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "float.tiff"), np.zeros((4, 4, 3), np.float32))
+    with pytest.raises(InputError, match="float32"):
+        read_image(tmp_path / "float.tiff")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".bmp"])
+def test_the_pixel_guard(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"image{suffix}"
+    cv2.imwrite(str(path), colours())
+    with pytest.raises(InputError, match="--max-pixels 35"):
+        read_image(path, max_pixels=34)
+    assert read_image(path, max_pixels=35).shape == (5, 7, 3)
+
+
+def test_a_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
+    """The header alone: nothing is there to be decoded."""
+    path = tmp_path / "bomb.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII", 13, b"IHDR", 100_000, 100_000))
+    with pytest.raises(InputError, match="OPENCV_IO_MAX_IMAGE_PIXELS"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("name", ["alpha.jpg", "alpha", "alpha.npy"])
+def test_only_lossless_formats_are_written(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match=r"\.png"):
+        require_writable(tmp_path / name)
+
+
+def test_a_folder_is_made_and_nothing_else_is_left(tmp_path: Path) -> None:
+    write_image(tmp_path / "new" / "folder" / "image.png", colours())
+    assert [file.name for file in (tmp_path / "new" / "folder").iterdir()] == ["image.png"]
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "image.png"
+    path.write_bytes(b"old")
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("dim_runtime.image_io.os.replace", fail)
+    with pytest.raises(InputError, match="No space left"):
+        write_image(path, colours())
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("image.png", b"old")]
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(InputError, match="cannot write"):
+        write_image(tmp_path / "file" / "image.png", colours())

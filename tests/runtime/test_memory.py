@@ -1,0 +1,77 @@
+"""Byte counts, what the system says of this process, and the promise of a memory limit."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dim.errors import InputError
+from dim_runtime.memory import format_bytes, parse_bytes, peak_resident_bytes, resident_bytes
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("2GB", 2 * 10**9), ("1.5 GiB", 3 * 2**29), ("800mb", 8 * 10**8), ("123", 123), (" 1 KiB ", 1024)],
+)
+def test_amounts_are_read(text: str, expected: int) -> None:
+    assert parse_bytes(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "GB", "2 apples", "-1GB", "1e9", "2GB2"])
+def test_other_texts_are_errors(text: str) -> None:
+    with pytest.raises(InputError, match="2GB"):
+        parse_bytes(text)
+
+
+@given(st.integers(0, 10**13))
+def test_a_printed_amount_is_never_too_small(count: int) -> None:
+    assert count <= parse_bytes(format_bytes(count)) <= count + max(count // 50, 10**6)
+
+
+def test_resident_memory_grows_with_what_is_touched() -> None:
+    before = resident_bytes()
+    block = np.ones(100 * 2**20, np.uint8)
+    assert resident_bytes() - before > 0.9 * block.nbytes
+    assert peak_resident_bytes() >= before + 0.9 * block.nbytes
+
+
+LARGE_IMAGE = """
+import cv2, numpy as np
+from dim_runtime import Matting
+from dim_runtime.memory import peak_resident_bytes
+
+LIMIT, (HEIGHT, WIDTH) = {limit}, (6000, 8000)
+image = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
+image[::7, :, 1] = 200
+trimap = np.zeros((HEIGHT, WIDTH), np.uint8)
+cv2.ellipse(trimap, (4000, 3000), (2900, 2200), 0, 0, 360, 255, -1)
+cv2.ellipse(trimap, (4000, 3000), (2900, 2200), 0, 0, 360, 128, 450)
+unknown = int((trimap == 128).sum())
+assert 0.14 < unknown / trimap.size < 0.16
+matting = Matting(memory_limit=LIMIT)
+plan = matting.plan(trimap)
+alpha = matting(image, trimap)
+assert alpha.shape == trimap.shape and alpha.dtype == np.float32
+for rows in range(0, HEIGHT, 500):
+    part, known = alpha[rows : rows + 500], trimap[rows : rows + 500]
+    assert (part >= 0).all() and (part <= 1).all()
+    assert (part[known == 0] == 0).all() and (part[known == 255] == 1).all()
+print(plan.peak_bytes, peak_resident_bytes())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("limit", [2 * 10**9, 8 * 10**8])
+def test_48_megapixels_stay_below_the_limit(limit: int) -> None:
+    """8000×6000 px, 15 % unknown, the caller's arrays and the checks in the same process."""
+    done = subprocess.run(
+        [sys.executable, "-c", LARGE_IMAGE.format(limit=limit)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    planned, peak = map(int, done.stdout.split())
+    assert peak < planned <= limit
