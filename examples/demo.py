@@ -1,4 +1,4 @@
-"""From checkpoint to alpha matte: export the embedded network, matte a photograph with it, look at the result.
+"""From checkpoint to alpha matte: export the embedded network, matte a photograph, look at the result.
 
 Run it with ``make demo``; everything it writes goes into ``out/demo/``.
 """
@@ -55,7 +55,7 @@ def _compare_tiled_with_whole(model: Path) -> None:
         difference = np.abs(tiled(image, trimap) - whole(image, trimap))
     print(
         f"\ntiled ({len(plan.windows)} windows) against whole, ONNX Runtime: "
-        f"{(difference > 1 / 255).mean():.4%} of pixels beyond 1/255, largest difference {difference.max():.1e}"
+        f"{(difference > 1 / 255).mean():.4%} of pixels beyond 1/255, largest {difference.max():.1e}"
     )
 
 

@@ -86,7 +86,8 @@ def print_bench(result: WindowBench, console: Console) -> None:
     console.print(table)
     console.print(
         f"one window of {result.size}×{result.size} px, {result.gflop:.1f} GFLOP, {result.threads} threads; "
-        f"ONNX Runtime is {result.ratio:.2f} × as fast as PyTorch"
+        f"ONNX Runtime is {result.ratio:.2f} × as fast as PyTorch",
+        soft_wrap=True,
     )
 
 

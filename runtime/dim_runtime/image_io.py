@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,9 @@ def write_image(path: str | Path, image: npt.NDArray[Any]) -> None:
     except OSError as error:
         raise InputError(f"cannot write {path}", why=error.strerror or str(error)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        # Nothing to remove after a rename, nor in a place where nothing could be written.
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def _encode(path: Path, image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

@@ -98,8 +98,8 @@ def partition(occupied: Blocks, limits: Limits) -> list[Piece]:
 def _attempts(occupied: Blocks, limits: Limits) -> int:
     """Eight for a photograph; fewer where one takes long: very many pieces, or very many blocks."""
     core = [max(tile - 2 * limits.context, 1) for tile in limits.tile]
-    pieces = np.count_nonzero(occupied) // (core[0] * core[1]) + 1
-    return int(np.clip(min(400 // pieces, 2**18 // occupied.size), 1, MOST_ATTEMPTS))
+    pieces = int(np.count_nonzero(occupied)) // (core[0] * core[1]) + 1
+    return max(1, min(400 // pieces, 2**18 // occupied.size, MOST_ATTEMPTS))
 
 
 def _total(pieces: Sequence[Piece], limits: Limits) -> int:

@@ -5,26 +5,51 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import pytest
 
+from dim_runtime.cli import main
 from dim_runtime.image_io import read_gray, read_image, write_image
 from dim_runtime.matting import default_model
 from dim_runtime.samples import sample_paths
 
-Done = subprocess.CompletedProcess[str]
-MAIN = "from dim_runtime.cli import main; main()"
+
+class Done(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
 
 
-def matte(*arguments: object, code: str = MAIN) -> Done:
-    command = [sys.executable, "-c", code, *map(str, arguments)]
+Matte = Callable[..., Done]
+
+
+@pytest.fixture
+def matte(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Matte:
+    """Calls the entry point; an error that is not turned into a message fails the test."""
+
+    def call(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["dim-matte", *map(str, arguments)])
+        with warnings.catch_warnings(), pytest.raises(SystemExit) as left:
+            main()
+        code = left.value.code
+        assert code is None or isinstance(code, int)
+        return Done(code or 0, *capsys.readouterr())
+
+    return call
+
+
+def process(*arguments: object) -> Done:
+    """The same in a process of its own."""
+    command = [sys.executable, "-c", "from dim_runtime.cli import main; main()", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr, done.stderr
-    return done
+    return Done(done.returncode, done.stdout, done.stderr)
 
 
 @pytest.fixture
@@ -42,7 +67,7 @@ def runs() -> None:
 
 
 @pytest.mark.usefixtures("runs")
-def test_one_image(files: tuple[Path, Path], tmp_path: Path) -> None:
+def test_one_image(matte: Matte, files: tuple[Path, Path], tmp_path: Path) -> None:
     done = matte("run", *files, "-o", tmp_path / "out" / "alpha.png")
     assert done.returncode == 0, done.stderr
     for word in ("megapixels/s", "1 window", "cost", "peak"):
@@ -56,7 +81,9 @@ def test_one_image(files: tuple[Path, Path], tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("runs")
 @pytest.mark.parametrize(("out", "channels"), [("cutout", 4), ("composite", 3)])
-def test_cutouts_and_composites(files: tuple[Path, Path], tmp_path: Path, out: str, channels: int) -> None:
+def test_cutouts_and_composites(
+    matte: Matte, files: tuple[Path, Path], tmp_path: Path, out: str, channels: int
+) -> None:
     result = tmp_path / "out.tif"
     options = ("--out", out, "--foreground", "image", "--background", "#102030", "--depth", 16)
     if out == "cutout":
@@ -69,7 +96,9 @@ def test_cutouts_and_composites(files: tuple[Path, Path], tmp_path: Path, out: s
         assert (image[read_gray(files[1]) == 0] == np.array([0x30, 0x20, 0x10]) * 257).all()
 
 
-def test_a_dry_run_computes_and_writes_nothing(files: tuple[Path, Path], tmp_path: Path, runs: None) -> None:
+def test_a_dry_run_computes_and_writes_nothing(
+    matte: Matte, files: tuple[Path, Path], tmp_path: Path, runs: None
+) -> None:
     done = matte("run", *files, "-o", tmp_path / "alpha.png", "--dry-run", "--memory-limit", "2GB")
     assert done.returncode == 0, done.stderr
     assert "planned peak" in done.stdout
@@ -87,7 +116,7 @@ def folder(files: tuple[Path, Path], tmp_path: Path) -> Path:
 
 
 @pytest.mark.usefixtures("runs")
-def test_a_folder(folder: Path) -> None:
+def test_a_folder(matte: Matte, folder: Path) -> None:
     done = matte("run", folder, "-o", folder / "out")
     assert done.returncode == 0, done.stderr
     assert "2 done, 0 failed" in done.stdout
@@ -95,7 +124,7 @@ def test_a_folder(folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("runs")
-def test_a_bad_item_does_not_stop_the_rest(folder: Path) -> None:
+def test_a_bad_item_does_not_stop_the_rest(matte: Matte, folder: Path) -> None:
     (folder / "images" / "a.png").write_bytes(b"no image")
     shutil.copy(folder / "trimaps" / "b.png", folder / "trimaps" / "c.png")
     done = matte("run", folder / "images", folder / "trimaps", "-o", folder / "out")
@@ -145,7 +174,7 @@ def plain(path: Path, shape: tuple[int, int]) -> Path:
 @pytest.mark.parametrize("message", BAD_INPUT)
 @pytest.mark.usefixtures("runs")
 def test_bad_input_gives_exit_code_2_and_no_file(
-    message: str, files: tuple[Path, Path], tmp_path: Path
+    matte: Matte, message: str, files: tuple[Path, Path], tmp_path: Path
 ) -> None:
     options: dict[str, object] = {"image": files[0], "trimap": files[1], "-o": tmp_path / "alpha.png"}
     options |= BAD_INPUT[message](tmp_path)
@@ -162,19 +191,21 @@ def test_bad_input_gives_exit_code_2_and_no_file(
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_an_unknown_option_gives_exit_code_2(files: tuple[Path, Path], tmp_path: Path) -> None:
+def test_an_unknown_option_gives_exit_code_2(matte: Matte, files: tuple[Path, Path], tmp_path: Path) -> None:
     assert matte("run", *files, "-o", tmp_path / "alpha.png", "--colour", "red").returncode == 2
 
 
-def test_a_file_and_a_folder_do_not_pair(files: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_file_and_a_folder_do_not_pair(matte: Matte, files: tuple[Path, Path], tmp_path: Path) -> None:
     done = matte("run", files[0], tmp_path, "-o", tmp_path / "out")
     assert done.returncode == 2
     assert "two folders" in done.stderr
 
 
-def test_estimated_colours_without_the_extra_name_it(files: tuple[Path, Path], tmp_path: Path) -> None:
-    hidden = "import sys; sys.modules['pymatting'] = None\n" + MAIN
-    done = matte("run", *files, "-o", tmp_path / "cut.png", "--out", "cutout", code=hidden)
+def test_estimated_colours_without_the_extra_name_it(
+    matte: Matte, monkeypatch: pytest.MonkeyPatch, files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "pymatting", None)
+    done = matte("run", *files, "-o", tmp_path / "cut.png", "--out", "cutout")
     assert done.returncode == 2
     assert "dim-matting[cutout]" in done.stderr
     assert "--foreground image" in done.stderr
@@ -182,7 +213,7 @@ def test_estimated_colours_without_the_extra_name_it(files: tuple[Path, Path], t
 
 
 @pytest.mark.usefixtures("runs")
-def test_mapped_trimap_pixels_are_a_warning(files: tuple[Path, Path], tmp_path: Path) -> None:
+def test_mapped_trimap_pixels_are_a_warning(matte: Matte, files: tuple[Path, Path], tmp_path: Path) -> None:
     trimap = read_gray(files[1])
     write_image(files[1], np.where(trimap == 128, 100, trimap).astype(np.uint8))
     done = matte("run", *files, "-o", tmp_path / "alpha.png")
@@ -190,7 +221,7 @@ def test_mapped_trimap_pixels_are_a_warning(files: tuple[Path, Path], tmp_path: 
     assert done.stderr.count("warning: ") == 1
 
 
-def test_a_trimap_of_a_mask(tmp_path: Path) -> None:
+def test_a_trimap_of_a_mask(matte: Matte, tmp_path: Path) -> None:
     mask = np.zeros((60, 80), np.uint8)
     mask[20:40, 20:60] = 255
     write_image(tmp_path / "mask.png", mask)
@@ -202,13 +233,26 @@ def test_a_trimap_of_a_mask(tmp_path: Path) -> None:
     assert [int(row[x]) for x in (14, 15, 22, 23)] == [0, 128, 128, 255]
 
 
-def test_doctor(runs: None) -> None:
+def test_doctor(matte: Matte, runs: None) -> None:
     done = matte("doctor")
     assert done.returncode == 0
     assert "runs" in done.stdout
 
 
-def test_doctor_without_an_engine_says_how_to_get_one() -> None:
-    done = matte("doctor", code="import sys; sys.modules['onnxruntime'] = None\n" + MAIN)
+def test_doctor_without_an_engine_says_how_to_get_one(matte: Matte, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    done = matte("doctor")
     assert done.returncode == 1
     assert "dim-matting[cpu]" in done.stdout
+
+
+@pytest.mark.usefixtures("runs")
+def test_exit_codes_of_a_real_process(folder: Path) -> None:
+    image, trimap = folder / "images" / "a.png", folder / "trimaps" / "a.png"
+    assert process("run", image, trimap, "-o", folder / "alpha.png").returncode == 0
+    (folder / "images" / "a.png").write_bytes(b"no image")
+    failed = process("run", image, trimap, "-o", folder / "other.png")
+    assert failed.returncode == 2
+    assert failed.stderr.startswith("error: cannot read the image")
+    assert not (folder / "other.png").exists()
+    assert process("run", folder, "-o", folder / "out").returncode == 1

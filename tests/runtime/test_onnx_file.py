@@ -69,7 +69,7 @@ def test_unreadable_metadata(path: Path) -> None:
 def test_a_file_that_was_cut_off(path: Path, kept: float) -> None:
     content = default_model().read_bytes()
     path.write_bytes(content[: int(len(content) * kept)])
-    with pytest.raises(ArtefactError, match="cut off|not an artefact"):
+    with pytest.raises(ArtefactError, match=r"cut off|not an artefact"):
         read_metadata(path)
 
 
@@ -78,5 +78,5 @@ def test_a_file_that_was_cut_off(path: Path, kept: float) -> None:
 )
 def test_other_files_are_no_onnx(path: Path, content: bytes) -> None:
     path.write_bytes(content)
-    with pytest.raises(ArtefactError, match="not an ONNX file|cut off"):
+    with pytest.raises(ArtefactError, match=r"not an ONNX file|cut off"):
         read_metadata(path)

@@ -14,6 +14,7 @@ from dim.network import DIM
 from dim_training.config import TrainConfig
 from dim_training.dataset import Sample, to_sample
 from dim_training.losses import charbonnier
+from dim_training.scenes import Scene
 from dim_training.stages import trained_part
 from dim_training.trainer import TrainingStep
 from dim_training.transforms import Layers
@@ -23,8 +24,9 @@ def _batch(arrays: dict[str, Any]) -> Sample:
     rgb = {name: arrays[f"{name}_bgr"][..., ::-1] for name in ("fg", "bg", "merged")}
     samples = [
         to_sample(
-            Layers(rgb["fg"][i], rgb["bg"][i], arrays["alpha"][i]),
-            rgb["merged"][i].astype(np.float32),
+            Scene(
+                Layers(rgb["fg"][i], rgb["bg"][i], arrays["alpha"][i]), rgb["merged"][i].astype(np.float32)
+            ),
             arrays["trimap"][i],
         )
         for i in range(2)
@@ -71,6 +73,16 @@ def test_the_mean_is_over_the_unknown_pixels_of_the_whole_batch() -> None:
     prediction, target = torch.zeros(2, 1, 4, 4), torch.zeros(2, 1, 4, 4)
     target[0] = 0.9
     assert charbonnier(prediction, target, weight).item() == pytest.approx(0.9 / 9, abs=1e-5)
+
+
+def test_parts_of_a_batch_add_up_to_the_whole() -> None:
+    torch.manual_seed(0)
+    prediction, target = torch.rand(4, 3, 8, 8), torch.rand(4, 3, 8, 8)
+    weight = (torch.rand(4, 1, 8, 8) > 0.7).float()
+    whole = charbonnier(prediction, target, weight)
+    total = weight.sum()
+    parts = [charbonnier(prediction[i], target[i], weight[i], total) for i in (slice(0, 1), slice(1, 4))]
+    torch.testing.assert_close(torch.stack(parts).sum(), whole)
 
 
 def test_published_values_are_the_defaults() -> None:

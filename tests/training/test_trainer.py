@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from dim.errors import InputError
 from dim.network import DIM
 from dim_training.config import DataConfig, TrainConfig, ValidationConfig
 from dim_training.dataset import Sample, build_dataset
-from dim_training.trainer import Trainer, TrainingStep, learning_rate_factor
+from dim_training.trainer import DivergenceError, Trainer, TrainingStep, learning_rate_factor
 
 
 def _config(**changes: Any) -> TrainConfig:
@@ -56,15 +57,16 @@ def test_a_resumed_run_ends_in_the_same_bits(tmp_path: Path, workers: int) -> No
     Trainer(_config(data=data), tmp_path / "whole").fit()
 
     class Interrupted(Trainer):
-        def _save_state(self) -> None:
-            super()._save_state()
-            raise KeyboardInterrupt
+        def _occasionally(self) -> None:
+            super()._occasionally()
+            if self.position.step == 3:
+                raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         Interrupted(_config(data=data), tmp_path / "parts").fit()
     trainer = Trainer(_config(data=data), tmp_path / "parts")
     trainer.resume()
-    assert trainer.step == 2
+    assert trainer.position.step == 2
     trainer.fit()
 
     whole, parts = (_weights(tmp_path / name / "final.safetensors") for name in ("whole", "parts"))
@@ -118,6 +120,42 @@ def test_stage_2_needs_a_checkpoint_and_leaves_the_backbone_alone(tmp_path: Path
     )
     assert all(torch.equal(before[key], after[key]) for key in before)
     assert after["refiner.refine_pred.bias"].abs().max() > 0
+
+
+@pytest.mark.parametrize("accumulate", [2, 4])
+def test_parts_of_a_batch_give_the_gradient_of_the_whole(
+    tmp_path: Path, accumulate: int, live_model: Callable[..., DIM]
+) -> None:
+    # Weights that keep signals alive: with Xavier's the gradients are mere rounding noise.
+    checkpoint.save(live_model(stage=1, width=0.125), tmp_path / "live.safetensors")
+    settings = {"network": NetworkConfig(width=0.125), "batch": 4, "steps": 1, "ema": None}
+    whole, parts = (
+        _trained(_config(**settings, accumulate=n), tmp_path / str(n), tmp_path / "live.safetensors")
+        for n in (1, accumulate)
+    )
+    for ours, theirs in zip(whole.model.parameters(), parts.model.parameters(), strict=True):
+        assert ours.grad is not None
+        assert theirs.grad is not None
+        assert (ours.grad - theirs.grad).norm() <= 1e-4 * ours.grad.norm()
+
+
+def _trained(config: TrainConfig, folder: Path, init: Path) -> Trainer:
+    trainer = Trainer(config, folder, init=init)
+    trainer.fit()
+    return trainer
+
+
+def test_checkpoints_to_keep(tmp_path: Path) -> None:
+    Trainer(_config(keep_every=2), tmp_path).fit()
+    assert sorted(path.name for path in tmp_path.glob("step-*")) == [
+        "step-0000002.safetensors",
+        "step-0000004.safetensors",
+    ]
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
+    with pytest.raises(DivergenceError, match="diverged"):
+        Trainer(_config(learning_rate=1e30, network=NetworkConfig(width=0.125), steps=8), tmp_path).fit()
 
 
 def test_resuming_nothing_is_an_error(tmp_path: Path) -> None:

@@ -28,7 +28,10 @@ def fit(
     resume: Annotated[bool, typer.Option("--resume", help="go on from OUTPUT/last")] = False,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
 ) -> None:
-    """Train a recipe; writes last/, best.safetensors, final.safetensors and metrics.csv."""
+    """Train a recipe; writes last/, best.safetensors, final.safetensors and metrics.csv.
+
+    Several processes: torchrun --nproc_per_node N -m dim_training.cli fit …, or accelerate launch.
+    """
     from dim_training.config import read_config
     from dim_training.trainer import Trainer
 
@@ -76,3 +79,7 @@ def prepare_cutouts(
 def main() -> None:
     """Entry point of ``dim-train``."""
     console.run(app)
+
+
+if __name__ == "__main__":
+    main()

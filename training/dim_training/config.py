@@ -6,9 +6,9 @@ import difflib
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dim.contract import NetworkConfig
 from dim.errors import InputError
@@ -22,9 +22,12 @@ class DataConfig(_Section):
     """Where samples come from and how they are cut.
 
     Attributes:
-        kind: "procedural" draws foregrounds and backgrounds; "rgba" reads them from ``root``.
+        kind: "procedural" draws foregrounds and backgrounds; "rgba" reads them from ``root``; "comp1k"
+            reads an annotation list of MMEditing's form.
         root: for "rgba": a folder with ``foregrounds/`` (RGBA files, or sub-folders of them) and
-            ``backgrounds/`` (photographs, any depth).
+            ``backgrounds/`` (photographs, any depth); for "comp1k": what the paths in the list start from.
+        annotations: "comp1k": the list; ``training_list.json`` in ``root`` by default.
+        online: "comp1k": compose on line and leave the merged files alone.
         weights: "rgba": how often each sub-folder of ``foregrounds/`` is drawn from, relative to the
             others; a sub-folder that is not named has weight 1.
         tinted: "rgba": sub-folders whose cut-outs are white and get a random colour.
@@ -36,8 +39,10 @@ class DataConfig(_Section):
         workers: loader processes.
     """
 
-    kind: Literal["procedural", "rgba"] = "procedural"
+    kind: Literal["procedural", "rgba", "comp1k"] = "procedural"
     root: Path | None = None
+    annotations: Path | None = None
+    online: bool = False
     weights: dict[str, float] = Field(default_factory=dict)
     tinted: tuple[str, ...] = ()
     procedural: float = Field(default=0.0, ge=0, le=1)
@@ -61,11 +66,16 @@ class TrainConfig(_Section):
     Attributes:
         network: member of the family; its stage decides what is trained and which losses count.
         vgg: ImageNet weights for the encoder: "torchvision", or a file (.npz or .pth).
-        batch: samples for each step.
+        batch: samples for each process in each step.
+        accumulate: parts that a process's batch is split into, one after the other, to save memory; the
+            gradient stays that of the whole batch.
         decay_steps: length of the cosine at the end of the run that takes the learning rate to zero; 0
             keeps it constant, as the published recipes do.
         clip: largest norm of the gradient; None leaves it alone.
         ema: decay of the averaged weights that are scored and shipped; None ships the last ones.
+        checkpoint_every: steps between two states that a run can be resumed from.
+        keep_every: steps between two checkpoints that are kept for good; None keeps none but best and final.
+        tensorboard: write event files with image panels beside the CSV.
     """
 
     network: NetworkConfig = NetworkConfig()
@@ -74,6 +84,7 @@ class TrainConfig(_Section):
     validation: ValidationConfig = ValidationConfig()
     steps: int = Field(default=1_000_000, gt=0)
     batch: int = Field(default=1, gt=0)
+    accumulate: int = Field(default=1, gt=0)
     seed: int = 0
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     learning_rate: float = Field(default=1e-5, gt=0)
@@ -81,8 +92,16 @@ class TrainConfig(_Section):
     decay_steps: int = Field(default=0, ge=0)
     clip: float | None = Field(default=None, gt=0)
     ema: float | None = Field(default=None, gt=0, lt=1)
-    checkpoint_every: int = Field(default=40_000, gt=0)
+    checkpoint_every: int = Field(default=1000, gt=0)
+    keep_every: int | None = Field(default=None, gt=0)
+    tensorboard: bool = False
     log_every: int = Field(default=100, gt=0)
+
+    @model_validator(mode="after")
+    def _whole_parts(self) -> Self:
+        if self.batch % self.accumulate:
+            raise ValueError(f"batch {self.batch} cannot be split into {self.accumulate} equal parts")
+        return self
 
 
 def read_config(path: Path, overrides: Iterable[str] = ()) -> TrainConfig:

@@ -10,7 +10,7 @@ import numpy as np
 from rich.progress import track
 
 from dim.errors import InputError
-from dim_training.dataset import image_files
+from dim_training.files import image_files
 
 
 def prepare_cutouts(images: Path, alphas: Path, output: Path) -> int:

@@ -1,94 +1,89 @@
-"""Scoring a network on a folder of photographs: ``images/``, ``trimaps/``, ``alphas/``, equal stems."""
+"""The published test: every photograph predicted as a whole, four errors each, unweighted means."""
 
 from __future__ import annotations
 
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
-import cv2
-import numpy as np
-import torch
+from dim_runtime.image_io import write_image
+from dim_training.metric_workers import metric_workers
+from dim_training.photographs import Photograph, read_photographs
+from dim_training.predictors import Predictor
+from dim_training.scoring import Region, Score, UInt8, mean_sad, mean_scores, score
 
-from dim import metrics
-from dim import trimap as trimaps
-from dim.contract import STRIDE
-from dim.errors import InputError
-from dim.network import DIM, normalise
-from dim_training.dataset import image_files
-from dim_training.transforms import UInt8
+if TYPE_CHECKING:
+    from dim.network import DIM
 
+__all__ = [
+    "Photograph",
+    "Region",
+    "Score",
+    "evaluate",
+    "mean_sad",
+    "mean_scores",
+    "predict",
+    "read_photographs",
+    "score_network",
+]
 
-class Photograph(NamedTuple):
-    """``image`` uint8 H, W, 3 RGB; ``trimap`` (canonical) and ``alpha`` (truth) uint8 H, W."""
-
-    name: str
-    image: UInt8
-    trimap: UInt8
-    alpha: UInt8
-
-
-class Score(NamedTuple):
-    """Scores of one photograph; SAD is summed over its unknown pixels and divided by 1000."""
-
-    name: str
-    sad: float
-    mse: float
-    seconds: float
+WAITING_PER_WORKER = 2
+"""Predictions that may wait for each metrics worker: memory stays bounded where the network is faster."""
 
 
-def read_photographs(root: Path) -> list[Photograph]:
-    """All photographs of a folder; a missing or mis-sized partner is an error."""
-    return [_read_photograph(path, root) for path in image_files(root / "images")]
+def evaluate(
+    predictor: Predictor,
+    photographs: Iterable[Photograph],
+    *,
+    region: Region,
+    workers: int = 0,
+    alphas: Path | None = None,
+) -> Iterator[Score]:
+    """Predict and score photographs; the scores come in the photographs' order.
 
-
-def _read_photograph(path: Path, root: Path) -> Photograph:
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    alpha = cv2.imread(str(_partner(path, root / "alphas")), cv2.IMREAD_GRAYSCALE)
-    trimap = trimaps.read(_partner(path, root / "trimaps")).trimap
-    if image is None or alpha is None or not image.shape[:2] == alpha.shape == trimap.shape:
-        raise InputError(f"cannot score {path}", expected="image, trimap and alpha of one size")
-    rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
-    return Photograph(path.stem, rgb, trimap, alpha.astype(np.uint8, copy=False))
-
-
-def _partner(path: Path, folder: Path) -> Path:
-    for candidate in sorted(folder.glob(f"{path.stem}.*")):
-        return candidate
-    raise InputError(f"cannot score {path}", got=f"no {path.stem}.* in {folder}")
-
-
-@torch.inference_mode()
-def predict(model: DIM, image: UInt8, trimap: UInt8) -> UInt8:
-    """Whole-image alpha uint8 H, W as the published test does it.
-
-    Reflected to multiples of 32 at the bottom and the right, cropped back, known pixels forced.
+    Args:
+        predictor: image and trimap to alpha.
+        photographs: what to score; :func:`dim_training.photographs.prefetched` holds two of them at a time.
+        region: which pixels count.
+        workers: processes that compute metrics meanwhile; 0 computes them between two predictions.
+        alphas: folder for the predictions, ``NAME.png``, gray, 8 bits; None writes none.
     """
-    height, width = trimap.shape
-    pad = ((0, -height % STRIDE), (0, -width % STRIDE))
-    device = next(model.parameters()).device
-    padded = torch.from_numpy(np.pad(image, (*pad, (0, 0)), mode="reflect")).to(device).permute(2, 0, 1)[None]
-    padded_trimap = torch.from_numpy(np.pad(trimap, pad, mode="reflect")).to(device)[None, None]
-    alpha = model(normalise(padded, padded_trimap))[0, 0, :height, :width].float().cpu().numpy()
-    result: UInt8 = np.rint(alpha * 255).astype(np.uint8)
-    result[trimap == trimaps.BACKGROUND] = 0
-    result[trimap == trimaps.FOREGROUND] = 255
-    return result
+    waiting: deque[Future[Score]] = deque()
+    with metric_workers(workers) as pool:
+        for photo in photographs:
+            alpha, seconds = _timed(predictor, photo)
+            if alphas is not None:
+                write_image(alphas / f"{photo.name}.png", alpha)
+            task = partial(
+                score, photo.name, alpha, photo.alpha, photo.trimap, region=region, seconds=seconds
+            )
+            waiting.append(pool.submit(task))
+            while len(waiting) > WAITING_PER_WORKER * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
-def score(prediction: UInt8, photograph: Photograph, seconds: float = 0.0) -> Score:
-    """SAD and MSE; truth is taken from the trimap where it is known, so that only unknown pixels count."""
-    truth = photograph.alpha.copy()
-    truth[photograph.trimap == trimaps.BACKGROUND] = 0
-    truth[photograph.trimap == trimaps.FOREGROUND] = 255
-    sad = metrics.sad(prediction, truth, photograph.trimap)
-    return Score(photograph.name, sad, metrics.mse(prediction, truth, photograph.trimap), seconds)
+def score_network(
+    model: DIM, photographs: Iterable[Photograph], *, region: Region = Region.UNKNOWN
+) -> list[Score]:
+    """Scores of a network in eval mode, one photograph after the other, in this process."""
+    return list(evaluate(partial(predict, model), photographs, region=region))
 
 
-def score_network(model: DIM, photographs: list[Photograph]) -> list[Score]:
-    """Scores of a network in eval mode, one photograph after the other."""
-    return [score(predict(model, photo.image, photo.trimap), photo) for photo in photographs]
+def predict(model: DIM, image: UInt8, trimap: UInt8) -> UInt8:
+    """:func:`dim_training.prediction.predict`; PyTorch is loaded only when it is called."""
+    from dim_training.prediction import predict as predict_whole
+
+    return predict_whole(model, image, trimap)
 
 
-def mean_sad(scores: list[Score]) -> float:
-    """Unweighted mean over the photographs."""
-    return float(np.mean([item.sad for item in scores]))
+def _timed(predictor: Predictor, photograph: Photograph) -> tuple[UInt8, float]:
+    """The prediction, and the seconds that it took."""
+    started = time.perf_counter()
+    alpha = predictor(photograph.image, photograph.trimap)
+    return alpha, time.perf_counter() - started

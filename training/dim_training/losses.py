@@ -34,25 +34,36 @@ class Truth(NamedTuple):
     unknown: Tensor
 
 
-def charbonnier(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Mean Charbonnier distance where ``weight`` is 1; ``weight`` is broadcast over the channels."""
+def charbonnier(prediction: Tensor, target: Tensor, weight: Tensor, total: Tensor | None = None) -> Tensor:
+    """Mean Charbonnier distance where ``weight`` is 1; ``weight`` is broadcast over the channels.
+
+    Args:
+        total: Σ weight of the whole batch, where this is only a part of it: the parts' losses then add up.
+    """
     distance = torch.sqrt((prediction - target) ** 2 + EPSILON_SQUARED) * weight
-    return distance.sum() / (weight.sum() * prediction.shape[1] + EPSILON_SQUARED)
+    total = weight.sum() if total is None else total
+    return distance.sum() / (total * prediction.shape[1] + EPSILON_SQUARED)
 
 
-def composition_loss(alpha: Tensor, truth: Truth) -> Tensor:
+def composition_loss(alpha: Tensor, truth: Truth, total: Tensor | None = None) -> Tensor:
     """Distance between the image and the composite that the predicted alpha gives."""
     composite = alpha * truth.foreground + (1 - alpha) * truth.background
-    return charbonnier(composite, truth.image, truth.unknown)
+    return charbonnier(composite, truth.image, truth.unknown, total)
 
 
-def stage_losses(stage: Stage, matte: Matte, truth: Truth) -> dict[str, Tensor]:
-    """The weighted terms of a stage by their published names; their plain sum is minimised."""
+def stage_losses(stage: Stage, matte: Matte, truth: Truth, total: Tensor | None = None) -> dict[str, Tensor]:
+    """The weighted terms of a stage by their published names; their plain sum is minimised.
+
+    Args:
+        total: unknown pixels of the whole batch, where this is only a part of it.
+    """
     terms: dict[str, Tensor] = {}
     if stage != 2:
-        terms["loss_alpha"] = ALPHA_WEIGHT * charbonnier(matte.alpha, truth.alpha, truth.unknown)
-        terms["loss_comp"] = COMPOSITION_WEIGHT * composition_loss(matte.alpha, truth)
+        terms["loss_alpha"] = ALPHA_WEIGHT * charbonnier(matte.alpha, truth.alpha, truth.unknown, total)
+        terms["loss_comp"] = COMPOSITION_WEIGHT * composition_loss(matte.alpha, truth, total)
     if stage != 1:
         assert matte.refined is not None
-        terms["loss_refine"] = REFINEMENT_WEIGHT * charbonnier(matte.refined, truth.alpha, truth.unknown)
+        terms["loss_refine"] = REFINEMENT_WEIGHT * charbonnier(
+            matte.refined, truth.alpha, truth.unknown, total
+        )
     return terms

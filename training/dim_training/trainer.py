@@ -1,36 +1,41 @@
-"""The training loop: accelerate for device and precision, atomic checkpoints, exact sample positions."""
+"""The training loop: accelerate for device, precision and processes; exact sample positions."""
 
 from __future__ import annotations
 
-import csv
-import json
 import math
-import os
-import shutil
 import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import cv2
 import torch
 from accelerate import Accelerator
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from dim import checkpoint
-from dim.errors import InputError
+from dim.errors import DimError
 from dim.network import DIM
+from dim_training.averaging import averaged_copy
 from dim_training.config import TrainConfig
 from dim_training.dataset import GlobalOrder, Sample, build_dataset
-from dim_training.evaluate import Photograph, mean_sad, read_photographs, score_network
+from dim_training.evaluate import Photograph, mean_scores, predict, read_photographs, score_network
+from dim_training.journal import Journal, Panel
 from dim_training.losses import Truth, stage_losses
 from dim_training.stages import build_network, trained_part, training_mode
+from dim_training.state import Position, load_state, save_state
 
-_STATE = "state.json"
+PANELS = 4
+"""Photographs shown in TensorBoard at each validation."""
+
+
+class DivergenceError(DimError):
+    """The loss is no longer a number."""
+
+    exit_code = 1
 
 
 class TrainingStep(nn.Module):
@@ -40,7 +45,8 @@ class TrainingStep(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, batch: Sample) -> dict[str, Tensor]:
+    def forward(self, batch: Sample, total: Tensor | None = None) -> dict[str, Tensor]:
+        """Loss terms of a batch, or of its part of a batch with ``total`` unknown pixels."""
         matte = self.model.matte(batch.network_input)
         # The losses of a bfloat16 forward are summed over many thousand pixels: in float32.
         matte = matte._replace(
@@ -48,15 +54,15 @@ class TrainingStep(nn.Module):
             refined=None if matte.refined is None else matte.refined.float(),
         )
         truth = Truth(batch.alpha, batch.foreground, batch.background, batch.image, batch.unknown)
-        return stage_losses(self.model.config.stage, matte, truth)
+        return stage_losses(self.model.config.stage, matte, truth, total)
 
 
 class Trainer:
-    """One run of a recipe into a folder.
+    """One run of a recipe into a folder, in one process or several.
 
     Writes ``last/`` (everything that resuming needs), ``best.safetensors`` (lowest mean SAD on the
-    validation photographs; the final weights where there are none), ``final.safetensors`` and
-    ``metrics.csv``.
+    validation photographs; the final weights where there are none), ``final.safetensors``,
+    ``step-N.safetensors`` where the recipe keeps some, and ``metrics.csv``.
     """
 
     def __init__(
@@ -76,16 +82,14 @@ class Trainer:
         self.model = build_network(config, init).to(memory_format=torch.channels_last)
         parameters = [p for p in trained_part(self.model).parameters() if p.requires_grad]
         optimiser = torch.optim.Adam(parameters, lr=config.learning_rate)
-        schedule = LambdaLR(optimiser, lambda step: learning_rate_factor(config, step))
+        self.schedule = LambdaLR(optimiser, lambda step: learning_rate_factor(config, step))
         self.step_module, self.optimiser = self.accelerator.prepare(TrainingStep(self.model), optimiser)
-        self.schedule = schedule
-        self.averaged = _averaged(self.model, config.ema)
+        self.averaged = None if config.ema is None else averaged_copy(self.model, config.ema)
         self.accelerator.register_for_checkpointing(self.schedule)
         if self.averaged is not None:
             self.accelerator.register_for_checkpointing(self.averaged)
-        self.step, self.best, self.seconds = 0, math.inf, 0.0
-        self.photographs = _validation_set(config)
-        self.console = Console(stderr=True)
+        self.position = Position()
+        self.photographs = _validation_set(config) if self.accelerator.is_main_process else []
 
     @property
     def shipped(self) -> DIM:
@@ -97,127 +101,166 @@ class Trainer:
 
     def resume(self) -> None:
         """Continue from ``last/`` of the output folder."""
-        folder = next(
-            (f for f in (self.output / "last", self.output / ".last.old") if (f / _STATE).is_file()), None
-        )
-        if folder is None:
-            raise InputError(f"cannot resume {self.output}", got="no last/ in it", fix="leave out --resume")
-        self.accelerator.load_state(str(folder))
-        state = json.loads((folder / _STATE).read_text("utf-8"))
-        self.step, self.best, self.seconds = state["step"], state["best"], state["seconds"]
+        self.position = load_state(self.accelerator, self.output)
 
     def fit(self) -> None:
         """Train until ``config.steps``; validate, log and save on the way."""
+        batches = self._batches()
         self.output.mkdir(parents=True, exist_ok=True)
         (self.output / "config.json").write_text(self.config.model_dump_json(indent=2), "utf-8")
-        with self._progress() as progress:
-            task = progress.add_task("training", total=self.config.steps, completed=self.step)
-            started, recent = time.monotonic() - self.seconds, []
-            for batch in self._batches():
-                recent.append(self._train_step(batch))
-                self.step += 1
-                self.seconds = time.monotonic() - started
-                progress.update(task, completed=self.step, description=f"loss {recent[-1]['loss']:.4f}")
-                if self._due(self.config.log_every):
-                    self._log({name: sum(r[name] for r in recent) / len(recent) for name in recent[0]})
-                    recent.clear()
-                if self.photographs and self._due(self.config.validation.every):
-                    self._validate()
-                if self._due(self.config.checkpoint_every):
-                    self._save_state()
+        tensorboard = self.config.tensorboard and self.accelerator.is_main_process
+        self.journal = Journal(self.output, tensorboard=tensorboard, step=self.position.step)
+        try:
+            self._loop(batches)
+        finally:
+            self.journal.close()
         self._finish()
 
-    def _due(self, every: int) -> bool:
-        return self.step % every == 0 or self.step == self.config.steps
+    def _loop(self, batches: Iterator[tuple[Sample, ...]]) -> None:
+        started = time.monotonic() - self.position.seconds
+        recent: list[dict[str, Tensor]] = []
+        with self.journal.progress() as progress:
+            task = progress.add_task(
+                "training", total=self.config.steps, completed=self.position.step, rate=0.0,
+                visible=self.accelerator.is_main_process,
+            )  # fmt: skip
+            for parts in batches:
+                recent.append(self._train_step(parts))
+                self._advance(time.monotonic() - started)
+                rate = self._images_per_step / max(1e-9, (time.monotonic() - started) / self.position.step)
+                progress.update(task, completed=self.position.step, rate=rate)
+                if self._due(self.config.log_every):
+                    self._log({**self._mean_terms(recent), "images_per_second": rate})
+                    recent.clear()
+                self._occasionally()
 
-    def _batches(self) -> DataLoader[Sample]:
-        end = self.config.steps * self.config.batch
+    @property
+    def _images_per_step(self) -> int:
+        return self.config.batch * int(self.accelerator.num_processes)
+
+    def _advance(self, seconds: float) -> None:
+        self.position.step += 1
+        self.position.samples += self._images_per_step
+        self.position.seconds = seconds
+
+    def _occasionally(self) -> None:
+        if self.photographs and self._due(self.config.validation.every):
+            self._validate()
+        if self.config.keep_every and self._due(self.config.keep_every):
+            self._save_weights(f"step-{self.position.step:07d}")
+        if self._due(self.config.checkpoint_every):
+            save_state(self.accelerator, self.output, self.position)
+
+    def _due(self, every: int) -> bool:
+        return self.position.step % every == 0 or self.position.step == self.config.steps
+
+    def _batches(self) -> Iterator[tuple[Sample, ...]]:
+        """This process's batches, in ``accumulate`` parts each; sample i belongs to process i mod N."""
+        remaining = (self.config.steps - self.position.step) * self._images_per_step
+        end = self.position.samples + remaining
         # Loader processes are forked: OpenCV's thread pool, once used in the parent, would hang in them.
         cv2.setNumThreads(0)
         dataset = build_dataset(self.config.data, seed=self.config.seed, length=end)
+        first = self.position.samples + self.accelerator.process_index
         workers = self.config.data.workers
-        return DataLoader(
+        loader = DataLoader(
             dataset,
-            batch_size=self.config.batch,
-            sampler=GlobalOrder(self.step * self.config.batch, end),
+            batch_size=self.config.batch // self.config.accumulate,
+            sampler=GlobalOrder(first, end, self.accelerator.num_processes),
             num_workers=workers,
             worker_init_fn=_quiet_worker,
             prefetch_factor=4 if workers else None,
+            pin_memory=self.accelerator.device.type == "cuda",
         )
+        return _grouped(iter(loader), self.config.accumulate)
 
-    def _train_step(self, batch: Sample) -> dict[str, float]:
+    def _train_step(self, parts: tuple[Sample, ...]) -> dict[str, Tensor]:
+        """One optimiser step; returns this process's share of every loss term."""
         training_mode(self.model)
-        batch = Sample(*(tensor.to(self.accelerator.device) for tensor in batch))
-        batch = batch._replace(
-            network_input=batch.network_input.contiguous(memory_format=torch.channels_last)
-        )
+        parts = tuple(self._on_device(part) for part in parts)
+        # The losses are means over the unknown pixels of the whole batch, of all parts and processes.
+        total = self.accelerator.reduce(torch.stack([part.unknown.sum() for part in parts]).sum())
         self.optimiser.zero_grad()
-        terms = self.step_module(batch)
-        loss = torch.stack(list(terms.values())).sum()
-        if not torch.isfinite(loss):
-            raise InputError(
-                f"training diverged at step {self.step}", got=f"loss {loss.item()}", fix="lower learning_rate"
-            )
-        self.accelerator.backward(loss)
+        shares = []
+        for number, part in enumerate(parts, start=1):
+            alone = number < len(parts)
+            with self.accelerator.no_sync(self.step_module) if alone else nullcontext():
+                terms = self.step_module(part, total)
+                # Gradients are averaged over the processes; shares have to be added.
+                self.accelerator.backward(_sum(terms) * self.accelerator.num_processes)
+            shares.append({name: term.detach() for name, term in terms.items()})
+        self._update()
+        return _added(shares)
+
+    def _update(self) -> None:
         if self.config.clip is not None:
             self.accelerator.clip_grad_norm_(self.step_module.parameters(), self.config.clip)
         self.optimiser.step()
         self.schedule.step()
         if self.averaged is not None:
             self.averaged.update_parameters(self.model)
-        return {"loss": loss.item(), **{name: term.item() for name, term in terms.items()}}
+
+    def _on_device(self, batch: Sample) -> Sample:
+        device = self.accelerator.device
+        moved = Sample(*(tensor.to(device, non_blocking=True) for tensor in batch))
+        channels_last = moved.network_input.contiguous(memory_format=torch.channels_last)
+        return moved._replace(network_input=channels_last)
+
+    def _mean_terms(self, recent: list[dict[str, Tensor]]) -> dict[str, float]:
+        """Loss and terms since the last row, of all processes."""
+        means = {
+            name: float(self.accelerator.reduce(torch.stack([terms[name] for terms in recent]).mean()))
+            for name in recent[0]
+        }
+        loss = sum(means.values())
+        if not math.isfinite(loss):
+            raise DivergenceError(
+                f"training diverged before step {self.position.step}",
+                got=f"loss {loss}",
+                fix=f"--resume with a lower learning_rate than {self.config.learning_rate:g}, or clip",
+            )
+        return {"loss": loss, **means}
 
     def _validate(self) -> None:
         model = self.shipped.eval()
-        sad = mean_sad(score_network(model, self.photographs))
-        self._log({"sad": sad})
-        if sad < self.best:
-            self.best = sad
-            checkpoint.save(model, self.output / "best.safetensors", provenance=self._provenance())
+        means = mean_scores(score_network(model, self.photographs))
+        self._log(means._asdict())
+        if self.config.tensorboard:
+            self.journal.show(
+                [_panel(model, photo) for photo in self.photographs[:PANELS]], self.position.step
+            )
+        if means.sad < self.position.best:
+            self.position.best = means.sad
+            self._save_weights("best")
 
     def _finish(self) -> None:
-        self._save_state()
-        model = self.shipped.eval()
-        checkpoint.save(model, self.output / "final.safetensors", provenance=self._provenance())
-        if not self.photographs:
-            checkpoint.save(model, self.output / "best.safetensors", provenance=self._provenance())
+        self._save_weights("final")
+        if not math.isfinite(self.position.best):
+            self._save_weights("best")
+
+    def _save_weights(self, name: str) -> None:
+        if self.accelerator.is_main_process:
+            path = self.output / f"{name}.safetensors"
+            checkpoint.save(self.shipped, path, provenance=self._provenance())
 
     def _provenance(self) -> dict[str, str]:
+        position = self.position
         return {
             "command": self.command,
             "seed": str(self.config.seed),
-            "steps": str(self.step),
-            "hours": f"{self.seconds / 3600:.2f}",
-            **({"validation_sad": f"{self.best:.3f}"} if math.isfinite(self.best) else {}),
+            "steps": str(position.step),
+            "images": str(position.samples),
+            "hours": f"{position.seconds / 3600:.2f}",
+            **({"validation_sad": f"{position.best:.3f}"} if math.isfinite(position.best) else {}),
         }
 
     def _log(self, values: dict[str, float]) -> None:
-        rate = self.schedule.get_last_lr()[0]
-        row: dict[str, Any] = {
-            "step": self.step,
-            "seconds": round(self.seconds, 1),
-            "learning_rate": rate,
-            **values,
-        }
-        self.console.print("  ".join(f"{k} {v:.5g}" for k, v in row.items()))
-        _append_csv(self.output / "metrics.csv", row)
-
-    def _save_state(self) -> None:
-        """Write ``last/`` beside the old one and swap: an interruption leaves one of the two whole."""
-        new, last, old = (self.output / name for name in (".last.new", "last", ".last.old"))
-        shutil.rmtree(new, ignore_errors=True)
-        self.accelerator.save_state(str(new))
-        state = {"step": self.step, "best": self.best, "seconds": self.seconds}
-        (new / _STATE).write_text(json.dumps(state), "utf-8")
-        shutil.rmtree(old, ignore_errors=True)
-        if last.exists():
-            os.replace(last, old)
-        os.replace(new, last)
-        shutil.rmtree(old, ignore_errors=True)
-
-    def _progress(self) -> Progress:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        return Progress(*columns, console=self.console)
+        if self.accelerator.is_main_process:
+            rate = self.schedule.get_last_lr()[0]
+            seconds = round(self.position.seconds, 1)
+            self.journal.write(
+                {"step": self.position.step, "seconds": seconds, "learning_rate": rate, **values}
+            )
 
 
 def learning_rate_factor(config: TrainConfig, step: int) -> float:
@@ -229,16 +272,22 @@ def learning_rate_factor(config: TrainConfig, step: int) -> float:
     return warm * 0.5 * (1 + math.cos(math.pi * min(1.0, into_decay / config.decay_steps)))
 
 
-def _averaged(model: DIM, decay: float | None) -> AveragedModel | None:
-    if decay is None:
-        return None
+def _grouped(batches: Iterator[Sample], size: int) -> Iterator[tuple[Sample, ...]]:
+    return iter(lambda: tuple(islice(batches, size)), ())
 
-    def average(averaged: Any, current: Any, count: Any) -> None:
-        # At first a long memory would hold little but the random start.
-        warm = min(decay, (1 + int(count)) / (10 + int(count)))
-        get_ema_multi_avg_fn(warm)(averaged, current, count)  # type: ignore[no-untyped-call]
 
-    return AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+def _sum(terms: dict[str, Tensor]) -> Tensor:
+    return torch.stack(list(terms.values())).sum()
+
+
+def _added(shares: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.stack([share[name] for share in shares]).sum() for name in shares[0]}
+
+
+def _panel(model: DIM, photo: Photograph) -> Panel:
+    return Panel(
+        photo.name, photo.image, photo.trimap, predict(model, photo.image, photo.trimap), photo.alpha
+    )
 
 
 def _validation_set(config: TrainConfig) -> list[Photograph]:
@@ -248,13 +297,3 @@ def _validation_set(config: TrainConfig) -> list[Photograph]:
 def _quiet_worker(_: int) -> None:
     """One thread for each loader process: the cores belong to the network."""
     torch.set_num_threads(1)
-
-
-def _append_csv(path: Path, row: dict[str, Any]) -> None:
-    columns = ("step", "seconds", "learning_rate", "loss", "loss_alpha", "loss_comp", "loss_refine", "sad")
-    new = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, restval="")
-        if new:
-            writer.writeheader()
-        writer.writerow(row)

@@ -6,7 +6,7 @@ comes from the generator that is passed in, never from a global one.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -16,6 +16,8 @@ from dim import trimap as trimaps
 
 Array = npt.NDArray[np.float32]
 UInt8 = npt.NDArray[np.uint8]
+Layer = npt.NDArray[Any]
+"""What is cropped, flipped and resized together: uint8 or float32, H, W or H, W, 3."""
 Random = np.random.Generator
 
 
@@ -28,8 +30,8 @@ class Layers(NamedTuple):
 
 
 def crop_around_unknown(
-    alpha: UInt8, *others: UInt8, sides: tuple[int, ...], rng: Random
-) -> tuple[UInt8, ...]:
+    alpha: Layer, *others: Layer, sides: tuple[int, ...], rng: Random
+) -> tuple[Layer, ...]:
     """Square window of random side around a random pixel with 0 < alpha < 255; the same for all arrays.
 
     Images smaller than the window are enlarged (bilinear) until it fits. Pixels whose window lies inside
@@ -41,16 +43,16 @@ def crop_around_unknown(
     return tuple(layer[top : top + side, left : left + side] for layer in layers)
 
 
-def _enlarge(layers: tuple[UInt8, ...], side: int) -> tuple[UInt8, ...]:
+def _enlarge(layers: tuple[Layer, ...], side: int) -> tuple[Layer, ...]:
     height, width = layers[0].shape
     if min(height, width) >= side:
         return layers
     ratio = max(side / height, side / width)
     size = (max(int(width * ratio), side), max(int(height * ratio), side))
-    return tuple(_as_uint8(cv2.resize(layer, size, interpolation=cv2.INTER_LINEAR)) for layer in layers)
+    return tuple(_resized(layer, size) for layer in layers)
 
 
-def _window_origin(alpha: UInt8, side: int, rng: Random) -> tuple[int, int]:
+def _window_origin(alpha: Layer, side: int, rng: Random) -> tuple[int, int]:
     height, width = alpha.shape
     half = side // 2
     rows, columns = np.nonzero((alpha > 0) & (alpha < 255))
@@ -65,20 +67,25 @@ def _window_origin(alpha: UInt8, side: int, rng: Random) -> tuple[int, int]:
     return top, left
 
 
-def flip(layers: tuple[UInt8, ...], rng: Random) -> tuple[UInt8, ...]:
+def flip(layers: tuple[Layer, ...], rng: Random) -> tuple[Layer, ...]:
     """Mirror everything left-right with probability ½."""
     if rng.random() < 0.5:
         return layers
     return tuple(np.ascontiguousarray(layer[:, ::-1]) for layer in layers)
 
 
-def resize(layers: tuple[UInt8, ...], size: int) -> tuple[UInt8, ...]:
+def resize(layers: tuple[Layer, ...], size: int) -> tuple[Layer, ...]:
     """To a square of ``size`` pixels, bilinear as published; nothing happens at the same size."""
     if layers[0].shape == (size, size):
         return layers
     return tuple(
         _as_uint8(cv2.resize(layer, (size, size), interpolation=cv2.INTER_LINEAR)) for layer in layers
     )
+
+
+def _resized(layer: Layer, size: tuple[int, int]) -> Layer:
+    resized: Layer = cv2.resize(layer, size, interpolation=cv2.INTER_LINEAR).astype(layer.dtype, copy=False)
+    return resized
 
 
 def random_trimap(alpha: UInt8, sizes: tuple[int, int], rng: Random) -> UInt8:

@@ -1,0 +1,221 @@
+"""Annotation files of MMEditing 0.x and MMagic 1.x: which image files belong together.
+
+A JSON list of objects, or ``{"metainfo": …, "data_list": [objects]}``. The values of ``alpha_path``,
+``fg_path``, ``bg_path``, ``merged_path`` and ``trimap_path`` are paths relative to the root of the data set.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import Image, UnidentifiedImageError
+
+from dim.errors import InputError
+
+SUFFIX = "_path"
+"""What every key of a file ends with; the ones that MMEditing's documentation shows lack it."""
+
+_MOST_LISTED = 20
+
+_READERS = 16
+"""Threads that look at headers: the work is waiting for the disk or the network."""
+
+Size = tuple[int, int]
+"""Width and height, pixels."""
+
+
+class Annotation(NamedTuple):
+    """The files of one training composition, all of one size.
+
+    Attributes:
+        alpha: gray.
+        foreground, background: colours; the background is cut to the foreground's size.
+        merged: composite of the three; it need not exist unless it was asked for.
+        trimap: gray; training makes its own.
+    """
+
+    alpha: Path
+    foreground: Path
+    background: Path
+    merged: Path | None
+    trimap: Path | None
+
+
+class ScoringAnnotation(NamedTuple):
+    """The files of one test image, all of one size: alpha and trimap gray, merged in colour."""
+
+    alpha: Path
+    merged: Path
+    trimap: Path
+
+
+class Probe(NamedTuple):
+    """What a look at an image file found: its size, or what is wrong with it."""
+
+    size: Size | None
+    problem: str | None
+
+
+def read(path: Path, data_root: Path, *, composed: bool = False) -> list[Annotation]:
+    """The compositions that an annotation file lists, in its order; every file's header has been read.
+
+    Args:
+        path: annotation file; its trimaps, where it names any, must exist.
+        data_root: what its paths are relative to.
+        composed: the composites are read from disk too, so that they must exist.
+
+    Raises:
+        InputError: no annotation file, or any of its entries or files cannot be used; names them all, up to
+            a limit.
+    """
+    keys = ("alpha", "fg", "bg", *(("merged",) if composed else ()))
+    entries = _Entries(path, data_root, required=keys, optional=("merged", "trimap"))
+    entries.check_files((*keys, "trimap"))
+    return [
+        Annotation(row["alpha"], row["fg"], row["bg"], row.get("merged"), row.get("trimap"))
+        for row in entries.rows
+    ]
+
+
+def read_test(path: Path, data_root: Path) -> list[ScoringAnnotation]:
+    """The test images that an annotation file lists; foregrounds and backgrounds are not needed.
+
+    Raises:
+        InputError: as :func:`read` does.
+    """
+    keys = ("alpha", "merged", "trimap")
+    entries = _Entries(path, data_root, required=keys)
+    entries.check_files(keys)
+    return [ScoringAnnotation(row["alpha"], row["merged"], row["trimap"]) for row in entries.rows]
+
+
+def probe(path: Path, look: Callable[[Image.Image], Size] | None = None) -> Probe:
+    """Size of an image file, from its header alone unless ``look`` reads more of it and raises at damage."""
+    if not path.is_file():
+        return Probe(None, f"{path}: no such file")
+    try:
+        with Image.open(path) as image:
+            return Probe(image.size if look is None else look(image), None)
+    except Exception as error:  # decoders raise whatever they like on what they cannot read
+        return Probe(None, f"{path}: {_reason(error)}")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image, or damaged"
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+
+
+def sizes_differ(of: Path, size: Size, like: Path, expected: Size) -> str:
+    """How two files disagree, for an error's list."""
+    return f"{of}: {size[0]} × {size[1]} px, but {like} has {expected[0]} × {expected[1]} px"
+
+
+def listed(problems: Sequence[str]) -> str:
+    """The first problems, one a line, and how many there are in all."""
+    lines = list(problems[:_MOST_LISTED])
+    if len(problems) > _MOST_LISTED:
+        lines.append(f"… and {len(problems) - _MOST_LISTED} more; {len(problems)} in all")
+    return "\n    ".join(lines)
+
+
+class _Entries:
+    """Entries of an annotation file: paths by key (``alpha``, ``fg`` …), and what is wrong with them."""
+
+    def __init__(
+        self, path: Path, data_root: Path, *, required: Sequence[str], optional: Sequence[str] = ()
+    ) -> None:
+        self.path, self.data_root = path, data_root
+        self.required, self.optional = required, optional
+        self.problems: list[str] = []
+        self.rows = [self._row(index, entry) for index, entry in enumerate(_load(path))]
+
+    def check_files(self, keys: Iterable[str]) -> None:
+        """Raise if an entry is malformed, or a file of these keys is missing, damaged or of another size."""
+        keys = tuple(keys)
+        probes = _probe_all({row[key] for row in self.rows for key in keys if key in row})
+        self.problems += [probe.problem for probe in probes.values() if probe.problem is not None]
+        sizes = {file: probe.size for file, probe in probes.items() if probe.size is not None}
+        # A dictionary, for many entries share one foreground and its quarrel with its alpha.
+        self.problems += dict.fromkeys(text for row in self.rows for text in _quarrels(row, keys, sizes))
+        if self.problems:
+            raise InputError(
+                f"cannot use the data of {self.path}: {len(self.problems)} problems",
+                got=listed(self.problems),
+                expected="images of one size for each entry, at paths relative to "
+                f"{self.data_root}, under the keys {_names(self.required)}",
+                fix="dim-train prepare-comp1k makes the backgrounds and, for training with --composite, the "
+                "composites",
+            )
+
+    def _row(self, index: int, entry: object) -> dict[str, Path]:
+        if not isinstance(entry, dict):
+            self.problems.append(f"entry {index}: {type(entry).__name__} instead of an object")
+            return {}
+        row = {key: self._file(index, entry, key) for key in dict.fromkeys((*self.required, *self.optional))}
+        return {key: file for key, file in row.items() if file is not None}
+
+    def _file(self, index: int, entry: dict[str, Any], key: str) -> Path | None:
+        value = entry.get(key + SUFFIX)
+        if isinstance(value, str) and value.strip():
+            return self.data_root / value
+        if value is None and key not in self.required:
+            return None
+        self.problems.append(f"entry {index}: {_what_is_wrong(entry, key)}")
+        return None
+
+
+def _what_is_wrong(entry: dict[str, Any], key: str) -> str:
+    name = key + SUFFIX
+    if name in entry:
+        return f"{name} is {entry[name]!r}, not a path"
+    return f"no {name}" + (f" (it has {key}, which lacks the ending {SUFFIX})" if key in entry else "")
+
+
+def _load(path: Path) -> list[Any]:
+    problem = f"cannot read the annotation file {path}"
+    try:
+        document = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise InputError(
+            problem,
+            got=error.strerror,
+            fix="dim-train prepare-comp1k makes training_list.json and test_list.json",
+        ) from error
+    except ValueError as error:
+        raise InputError(problem, got="a file that is not JSON", why=str(error)) from error
+    entries = document.get("data_list") if isinstance(document, dict) else document
+    if not isinstance(entries, list) or not entries:
+        raise InputError(
+            problem,
+            got="an empty list" if entries == [] else type(document).__name__,
+            expected='a list of entries, or {"metainfo": …, "data_list": [entries]}',
+        )
+    return entries
+
+
+def _probe_all(paths: Iterable[Path]) -> dict[Path, Probe]:
+    unique = sorted(set(paths))
+    Image.init()  # registers the formats once, before threads ask for it
+    with ThreadPoolExecutor(_READERS) as readers:
+        return dict(zip(unique, readers.map(probe, unique), strict=True))
+
+
+def _quarrels(row: dict[str, Path], keys: Iterable[str], sizes: dict[Path, Size]) -> list[str]:
+    """Files of an entry whose size is not its alpha's."""
+    alpha = row.get("alpha")
+    if alpha is None or alpha not in sizes:
+        return []
+    expected = sizes[alpha]
+    others = [row[key] for key in keys if key in row and row[key] in sizes]
+    return [
+        sizes_differ(other, sizes[other], alpha, expected) for other in others if sizes[other] != expected
+    ]
+
+
+def _names(keys: Iterable[str]) -> str:
+    return ", ".join(key + SUFFIX for key in keys)

@@ -1,0 +1,125 @@
+"""Scenes: a foreground over a background, cut to the size that the network sees.
+
+Every source is a function of (index, generator): it keeps no position, so a run can start anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from dim_training import transforms
+from dim_training.annotations import Annotation
+from dim_training.config import DataConfig
+from dim_training.sources import Backgrounds, Cutout, Foregrounds, merge, read_gray, read_rgb
+from dim_training.transforms import Array, Layer, Layers, Random, UInt8
+
+MERGED = 0.15
+"""Share of photometric samples that show two foregrounds, one before the other."""
+DEFOCUSED = 0.45
+"""Share of photometric samples whose background is out of focus."""
+
+
+class Scene(NamedTuple):
+    """What a sample is made of.
+
+    Attributes:
+        layers: foreground, background and alpha, uint8 size × size.
+        image: their composite as the network sees it, float32 size, size, 3, RGB 0-255.
+    """
+
+    layers: Layers
+    image: Array
+
+
+class Scenes(Protocol):
+    """A source of scenes."""
+
+    def draw(self, index: int, rng: Random) -> Scene:
+        """The scene of global sample ``index``; all chance comes from ``rng``."""
+        ...
+
+
+class ComposedScenes:
+    """Foregrounds of one source over backgrounds of another, composed on line."""
+
+    def __init__(self, foregrounds: Foregrounds, backgrounds: Backgrounds, config: DataConfig) -> None:
+        self.foregrounds, self.backgrounds, self.config = foregrounds, backgrounds, config
+
+    def draw(self, index: int, rng: Random) -> Scene:
+        layers = self._layers(rng)
+        image = transforms.composite(layers)
+        return Scene(layers, transforms.camera_noise(image, rng) if self.config.photometric else image)
+
+    def _layers(self, rng: Random) -> Layers:
+        cutout = self._cutout(rng)
+        cut = transforms.crop_around_unknown(
+            cutout.alpha, cutout.colours, sides=self.config.crop_sides, rng=rng
+        )
+        alpha, colours = transforms.resize(transforms.flip(cut, rng), self.config.size)
+        background = self.backgrounds.draw(self.config.size, rng)
+        if self.config.photometric:
+            colours = transforms.jitter_colours(colours, rng, strength=0.7)
+            background = transforms.jitter_colours(background, rng)
+            if rng.random() < DEFOCUSED:
+                background = transforms.defocus(background, rng)
+        return Layers(colours, background, alpha)
+
+    def _cutout(self, rng: Random) -> Cutout:
+        cutout = self.foregrounds.draw(rng)
+        if self.config.photometric and rng.random() < MERGED:
+            cutout = merge(cutout, self.foregrounds.draw(rng))
+        return cutout
+
+
+class AnnotatedScenes:
+    """The images of an annotation list (Composition-1k), in an order shuffled anew for each pass.
+
+    With ``config.online`` the composite is made here, in float32 and not rounded; otherwise the merged
+    8-bit image is read from its file, as published.
+    """
+
+    def __init__(self, annotations: Sequence[Annotation], config: DataConfig, *, seed: int) -> None:
+        self.annotations, self.config, self.seed = annotations, config, seed
+
+    def draw(self, index: int, rng: Random) -> Scene:
+        annotation = self.annotations[self._position(index)]
+        alpha = read_gray(annotation.alpha)
+        foreground, background = read_rgb(annotation.foreground), read_rgb(annotation.background)
+        if self.config.online or annotation.merged is None:
+            alpha, foreground, background, image = self._composed(alpha, foreground, background, rng)
+        else:
+            merged = read_rgb(annotation.merged)
+            alpha, foreground, background, image = self._crop(alpha, foreground, background, merged, rng=rng)
+        cut = transforms.resize(
+            transforms.flip((alpha, foreground, background, image), rng), self.config.size
+        )
+        return Scene(Layers(_u8(cut[1]), _u8(cut[2]), _u8(cut[0])), cut[3].astype(np.float32, copy=False))
+
+    def _composed(self, alpha: UInt8, foreground: UInt8, background: UInt8, rng: Random) -> tuple[Layer, ...]:
+        """Composed before the crop, as published; after it, which is the same, where nothing grows."""
+        if min(alpha.shape) < max(self.config.crop_sides):
+            image = transforms.composite(Layers(foreground, background, alpha))
+            return self._crop(alpha, foreground, background, image, rng=rng)
+        alpha, foreground, background = map(_u8, self._crop(alpha, foreground, background, rng=rng))
+        return alpha, foreground, background, transforms.composite(Layers(foreground, background, alpha))
+
+    def _crop(self, alpha: Layer, *others: Layer, rng: Random) -> tuple[Layer, ...]:
+        return transforms.crop_around_unknown(alpha, *others, sides=self.config.crop_sides, rng=rng)
+
+    def _position(self, index: int) -> int:
+        epoch, place = divmod(index, len(self.annotations))
+        return int(_permutation(self.seed, epoch, len(self.annotations))[place])
+
+
+@lru_cache(maxsize=4)
+def _permutation(seed: int, epoch: int, length: int) -> npt.NDArray[np.int64]:
+    return np.random.default_rng((seed, epoch, length)).permutation(length)
+
+
+def _u8(layer: Layer) -> UInt8:
+    return layer.astype(np.uint8, copy=False)
