@@ -51,9 +51,8 @@ def canonical(trimap: UInt8) -> Reading:
     table = np.full(256, UNKNOWN, np.uint8)
     table[:DARKEST_UNKNOWN] = BACKGROUND
     table[LIGHTEST_UNKNOWN + 1 :] = FOREGROUND
-    counts = np.bincount(trimap.ravel(), minlength=256)
-    known_values = int(counts[BACKGROUND] + counts[UNKNOWN] + counts[FOREGROUND])
-    mapped = trimap.size - known_values
+    known = sum(int(np.count_nonzero(trimap == value)) for value in (BACKGROUND, UNKNOWN, FOREGROUND))
+    mapped = trimap.size - known
     return Reading(trimap if mapped == 0 else cv2.LUT(trimap, table).astype(np.uint8, copy=False), mapped)
 
 

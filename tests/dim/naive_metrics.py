@@ -54,7 +54,8 @@ def _gaussian_derivative(sigma: float) -> Array:
     for i in range(2 * half + 1):
         for j in range(2 * half + 1):
             x_filter[i, j] = _normal(i - half, sigma) * -(j - half) * _normal(j - half, sigma) / sigma**2
-    return x_filter / np.sqrt((x_filter**2).sum())
+    x_filter /= np.sqrt((x_filter**2).sum())
+    return x_filter
 
 
 def _normal(x: float, sigma: float) -> float:

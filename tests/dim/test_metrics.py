@@ -65,6 +65,13 @@ def equal_components() -> Inputs:
     return alpha, np.full_like(alpha, 255), np.full_like(alpha, 128)
 
 
+def two_components(width: int) -> Inputs:
+    """A component of 3 × width that is gone from 0.8 on, then one of 3 × 3 that goes on."""
+    alpha = np.zeros((8, 8), np.uint8)
+    alpha[:3, :width], alpha[4:7, :3] = 200, 230
+    return alpha, np.full_like(alpha, 255), np.full_like(alpha, 128)
+
+
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     threads = cv2.getNumThreads()
@@ -106,6 +113,9 @@ def test_the_published_example() -> None:
 @example(constant(0, 90, 0))
 @example(constant(0, 90, 255))
 @example(equal_components())
+@example(two_components(2))
+@example(two_components(3))
+@example(two_components(4))
 def test_fast_is_naive(inputs: Inputs) -> None:
     fast = metrics.all_metrics(*inputs)
     assert fast == pytest.approx(naive(inputs), rel=1e-9, abs=1e-12)

@@ -21,7 +21,7 @@ from PIL import Image
 from dim.errors import DimError, InputError
 from dim_training import annotations
 from dim_training.comp1k import Summary, prepare
-from dim_training.comp1k_files import write_whole
+from dim_training.comp1k_files import remove_temporaries, write_whole
 from dim_training.comp1k_images import composite, fit_background
 from dim_training.comp1k_layout import TEST, TRAINING
 from dim_training.comp1k_workers import crew
@@ -330,6 +330,25 @@ def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(DimError, match="what is written is kept"):
         write_whole(tmp_path / "x.png", b"data")
     assert list(tmp_path.iterdir()) == [tmp_path / "x.png"]
+
+
+def test_a_file_keeps_its_old_content_until_the_new_one_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "x.png"
+    write_whole(target, b"old")
+
+    def die_half_way(path: Path, data: bytes) -> None:
+        with path.open("wb") as file:
+            file.write(data[: len(data) // 2])
+        sys.exit("killed")
+
+    monkeypatch.setattr(Path, "write_bytes", die_half_way)
+    with pytest.raises(SystemExit):
+        write_whole(target, b"something new")
+    assert target.read_bytes() == b"old"
+    remove_temporaries(tmp_path)
+    assert list(tmp_path.iterdir()) == [target]
 
 
 _SCRIPT = """

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from dim import console
+from dim_training.score_command import score
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Train and score Deep Image Matting networks."
@@ -43,25 +44,7 @@ def fit(
     trainer.fit()
 
 
-@app.command()
-def test(
-    checkpoint: Annotated[Path, typer.Argument(help="checkpoint to score")],
-    data: Annotated[Path, typer.Option(help="folder with images/, trimaps/ and alphas/")],
-) -> None:
-    """Score a checkpoint: SAD (unknown pixels, /1000) and MSE of each photograph, and their means."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from dim.checkpoint import load
-    from dim_training.evaluate import mean_sad, read_photographs, score_network
-
-    scores = score_network(load(checkpoint), read_photographs(data))
-    table = Table("photograph", "SAD", "MSE", title=checkpoint.name)
-    for item in scores:
-        table.add_row(item.name, f"{item.sad:.2f}", f"{item.mse:.4f}")
-    table.add_section()
-    table.add_row("mean", f"{mean_sad(scores):.3f}", f"{sum(item.mse for item in scores) / len(scores):.5f}")
-    Console().print(table)
+app.command("test")(score)
 
 
 @app.command()
@@ -74,6 +57,28 @@ def prepare_cutouts(
     from dim_training.cutouts import prepare_cutouts as prepare
 
     typer.echo(f"{prepare(images, alphas, output)} cut-outs in {output}")
+
+
+@app.command()
+def prepare_comp1k(
+    data_root: Annotated[Path, typer.Argument(help="unpacked Adobe archive")],
+    coco_root: Annotated[Path, typer.Argument(help="COCO, with train2014 or train2017")],
+    voc_root: Annotated[Path, typer.Argument(help="VOCdevkit")],
+    composite: Annotated[
+        bool, typer.Option("--composite", help="compose the training set off line too")
+    ] = False,
+    workers: Annotated[int, typer.Option(min=1, help="processes")] = 4,
+    skip_train: Annotated[bool, typer.Option("--skip-train", help="the test set only")] = False,
+) -> None:
+    """Prepare Composition-1k: backgrounds, composites and annotation lists; an interrupted run goes on."""
+    from dim_training.comp1k import prepare
+
+    summary = prepare(
+        data_root, coco_root, voc_root, composite=composite, workers=workers, skip_train=skip_train
+    )
+    for part in filter(None, (summary.training, summary.test)):
+        typer.echo(f"{part.annotation}: {part.compositions} compositions of {part.foregrounds} foregrounds")
+    typer.echo(f"{summary.written} images written, {summary.kept} kept")
 
 
 def main() -> None:

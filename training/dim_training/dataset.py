@@ -101,7 +101,8 @@ def _scenes(config: DataConfig, seed: int) -> Scenes:
             fix="--set data.root=FOLDER",
         )
     if config.kind == "comp1k":
-        found = read_annotations(config.annotations or root / "training_list.json", root)
+        path = config.annotations or root / "training_list.json"
+        found = read_annotations(path, root, composed=not config.online)
         return AnnotatedScenes(found, config, seed=seed)
     return _cutout_scenes(config, root)
 

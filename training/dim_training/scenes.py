@@ -90,9 +90,10 @@ class AnnotatedScenes:
         annotation = self.annotations[self._position(index)]
         alpha = read_gray(annotation.alpha)
         foreground, background = read_rgb(annotation.foreground), read_rgb(annotation.background)
-        if self.config.online or annotation.merged is None:
+        if self.config.online:
             alpha, foreground, background, image = self._composed(alpha, foreground, background, rng)
         else:
+            assert annotation.merged is not None
             merged = read_rgb(annotation.merged)
             alpha, foreground, background, image = self._crop(alpha, foreground, background, merged, rng=rng)
         cut = transforms.resize(

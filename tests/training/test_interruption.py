@@ -1,0 +1,72 @@
+"""Killing a run at any moment leaves nothing unreadable, and the resumed run ends in the same bits."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from dim import checkpoint
+
+SCRIPT = Path(__file__).with_name("tiny_run.py")
+KILLS = 20
+
+
+def _start(output: Path) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, str(SCRIPT), str(output)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begins\n"
+    return process
+
+
+def _require_readable(output: Path) -> None:
+    for path in output.glob("*.safetensors"):
+        checkpoint.load(path)
+    if (output / "metrics.csv").exists():
+        with (output / "metrics.csv").open() as file:
+            assert list(csv.DictReader(file)) is not None
+    whole = [
+        folder for folder in (output / "last", output / ".last.old") if (folder / "state.json").is_file()
+    ]
+    if (output / "last").exists():
+        assert whole
+    for folder in whole:
+        assert json.loads((folder / "state.json").read_text())["step"] > 0
+
+
+@pytest.mark.slow
+def test_twenty_kills_change_nothing(tmp_path: Path) -> None:
+    whole = _start(tmp_path / "whole")
+    assert whole.wait() == 0
+    delays = random.Random(0)
+    killed = 0
+    for _ in range(KILLS):
+        process = _start(tmp_path / "parts")
+        time.sleep(delays.uniform(0, 0.4))
+        killed += process.poll() is None
+        process.kill()
+        process.wait()
+        _require_readable(tmp_path / "parts")
+    assert killed > KILLS // 4
+    assert _start(tmp_path / "parts").wait() == 0
+
+    for name in ("final", "step-0000005", "step-0000030"):
+        one, other = (
+            checkpoint.read(tmp_path / folder / f"{name}.safetensors").state_dict
+            for folder in ("whole", "parts")
+        )
+        assert all(torch.equal(one[key], other[key]) for key in one)
+    rows = [(tmp_path / folder / "metrics.csv").read_text().splitlines() for folder in ("whole", "parts")]
+    assert len(rows[0]) == len(rows[1]) == 31
