@@ -86,7 +86,7 @@ def print_bench(result: WindowBench, console: Console) -> None:
     console.print(table)
     console.print(
         f"one window of {result.size}×{result.size} px, {result.gflop:.1f} GFLOP, {result.threads} threads; "
-        f"ONNX Runtime is {result.ratio:.2f} × as fast as PyTorch",
+        f"ONNX Runtime is {result.ratio:.2f} × as fast as PyTorch (median of pairs)",
         soft_wrap=True,
     )
 
@@ -94,7 +94,7 @@ def print_bench(result: WindowBench, console: Console) -> None:
 def print_inspection(found: Inspection, console: Console) -> None:
     """Everything about an artefact, one fact a line, and how many nodes it has of each operator."""
     for name, value in _facts(found):
-        console.print(Text(f"{name:<12}", style="bold") + Text(value, style="not bold"))
+        console.print(Text(f"{name:<17} ", style="bold") + Text(value, style="not bold"))
     console.print(Text(f"{found.nodes} nodes", style="bold"))
     for operator, count in found.operators.items():
         console.print(f"{count:>5}  {operator}")

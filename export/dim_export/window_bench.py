@@ -45,8 +45,12 @@ class WindowBench(BaseModel):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def ratio(self) -> float:
-        """PyTorch's median over ONNX Runtime's: above 1, ONNX Runtime is faster."""
-        return self.torch_p50_s / self.onnxruntime_p50_s
+        """Median over the pairs of PyTorch's time over ONNX Runtime's: above 1, ONNX Runtime is faster.
+
+        Not the ratio of the medians: where the machine's load changes during the run, these may be of
+        different moments; the two runs of a pair are of the same.
+        """
+        return median(slow / fast for slow, fast in zip(self.torch_s, self.onnxruntime_s, strict=True))
 
 
 def bench_checkpoint(path: Path, *, size: int, pairs: int, threads: int | None = None) -> WindowBench:

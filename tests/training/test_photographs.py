@@ -105,12 +105,8 @@ def test_no_data_is_an_error(data: str, tmp_path: Path) -> None:
 
 
 def _annotate(path: Path, names: list[str]) -> Path:
-    keys = {
-        "merged_path": ("images", "png"),
-        "trimap_path": ("trimaps", "png"),
-        "alpha_path": ("alphas", "tif"),
-    }
-    rows = [{key: f"{kind}/{name}.{suffix}" for key, (kind, suffix) in keys.items()} for name in names]
+    files = (("merged", "images", "png"), ("trimap", "trimaps", "png"), ("alpha", "alphas", "tif"))
+    rows = [{f"{key}_path": f"{kind}/{name}.{suffix}" for key, kind, suffix in files} for name in names]
     path.write_text(json.dumps(rows))
     return path
 
