@@ -6,7 +6,6 @@ configuration and the provenance of the weights.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from dim import unpickling
 from dim.contract import METADATA_KEY, NetworkConfig, Stage
+from dim.download import digest
 from dim.errors import CheckpointError
 from dim.network import DIM
 
@@ -117,8 +117,7 @@ def save(
 
 def sha256(path: str | Path) -> str:
     """SHA-256 of a file, hexadecimal."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return digest(Path(path))
 
 
 def infer_config(state_dict: Mapping[str, Tensor], *, source: str) -> NetworkConfig:

@@ -15,7 +15,8 @@ import numpy.typing as npt
 from dim_training import transforms
 from dim_training.annotations import Annotation
 from dim_training.config import DataConfig
-from dim_training.sources import Backgrounds, Cutout, Foregrounds, merge, read_gray, read_rgb
+from dim_training.files import read_gray, read_rgb
+from dim_training.sources import Backgrounds, Cutout, Foregrounds, merge
 from dim_training.transforms import Array, Layer, Layers, Random, UInt8
 
 MERGED = 0.15

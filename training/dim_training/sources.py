@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from dim.errors import InputError
 from dim_training import synthetic, transforms
-from dim_training.files import image_files
+from dim_training.files import decode, image_files, read_rgb
 from dim_training.transforms import Random, UInt8
 
 LARGEST_BACKGROUND = 900
@@ -192,27 +191,6 @@ def _bleed(colours: UInt8, alpha: UInt8) -> UInt8:
         / np.maximum(cv2.GaussianBlur(weights, (0, 0), sigma), 1e-4)[..., None]
     )
     return np.where(visible > 0, colours, np.clip(near, 0, 255)).astype(np.uint8)
-
-
-def read_rgb(path: Path) -> UInt8:
-    """RGB uint8 H, W, 3, EXIF rotation applied."""
-    return cv2.cvtColor(decode(path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
-
-
-def read_gray(path: Path) -> UInt8:
-    """Gray uint8 H, W."""
-    return decode(path, cv2.IMREAD_GRAYSCALE).astype(np.uint8, copy=False)
-
-
-def decode(path: Path, mode: int) -> npt.NDArray[Any]:
-    """What OpenCV reads from a file; InputError where that is nothing."""
-    try:
-        image = cv2.imdecode(np.fromfile(path, np.uint8), mode)
-    except (OSError, cv2.error) as error:
-        raise InputError(f"cannot read {path}", got="no readable image file", why=str(error)) from error
-    if image is None:
-        raise InputError(f"cannot read {path}", got="not an image")
-    return image
 
 
 def _limit_size(image: UInt8) -> UInt8:
