@@ -59,6 +59,7 @@ def bench_checkpoint(path: Path, *, size: int, pairs: int, threads: int | None =
     Args:
         threads: of both engines; None takes PyTorch's number for both.
     """
+    _require_measurable(size, pairs)
     count = threads or torch.get_num_threads()
     torch.set_num_threads(count)
     with tempfile.TemporaryDirectory() as folder:
@@ -77,12 +78,7 @@ def compare_speed(eager: Backend, engine: Backend, *, size: int, pairs: int, thr
         pairs: timed runs of each; one run of each before them is not counted.
         threads: what both engines were told to use, for the record.
     """
-    if size < STRIDE or size % STRIDE or pairs < 1:
-        raise InputError(
-            "cannot measure this",
-            got=f"a window of {size} px, {pairs} pairs",
-            expected=f"a positive multiple of {STRIDE} px, and 1 pair or more",
-        )
+    _require_measurable(size, pairs)
     image, trimap = _window(size)
     runs = [(_seconds(eager, image, trimap), _seconds(engine, image, trimap)) for _ in range(pairs + 1)]
     counted = runs[1:]
@@ -93,6 +89,15 @@ def compare_speed(eager: Backend, engine: Backend, *, size: int, pairs: int, thr
         torch_s=tuple(pair[0] for pair in counted),
         onnxruntime_s=tuple(pair[1] for pair in counted),
     )
+
+
+def _require_measurable(size: int, pairs: int) -> None:
+    if size < STRIDE or size % STRIDE or pairs < 1:
+        raise InputError(
+            "cannot measure this",
+            got=f"a window of {size} px, {pairs} pairs",
+            expected=f"a positive multiple of {STRIDE} px, and 1 pair or more",
+        )
 
 
 def _window(size: int) -> tuple[UInt8, UInt8]:
