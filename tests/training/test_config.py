@@ -34,6 +34,11 @@ def test_overrides_reach_nested_keys(recipe: Path) -> None:
     assert config.vgg == "a/b.npz"
 
 
+def test_none_takes_a_key_out_of_the_recipe(recipe: Path) -> None:
+    assert read_config(recipe, ["network.width=none", "vgg=none"]).network.width == 1
+    assert read_config(CONFIGS / "compact.toml", ["ema=none"]).ema is None
+
+
 def test_unknown_key_names_the_nearest(recipe: Path) -> None:
     with pytest.raises(InputError, match=r"data\.crop_side: unknown key; did you mean data\.crop_sides\?"):
         read_config(recipe, ["data.crop_side=[320]"])

@@ -48,6 +48,24 @@ app.command("test")(score)
 
 
 @app.command()
+def bench_loader(
+    config: Annotated[Path, typer.Argument(help="recipe, TOML")],
+    more: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="further overrides")
+    ] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="override, key=value")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="samples to time")] = 200,
+) -> None:
+    """Time the data of a recipe alone: samples a second, and where one process spends its time."""
+    from dim_training.config import read_config
+    from dim_training.loader_bench import bench
+
+    result = bench(read_config(config, [*(overrides or []), *(more or [])]), samples=samples)
+    typer.echo(f"{result.samples_per_second:.1f} samples/s with {result.workers} workers")
+    typer.echo(result.profile)
+
+
+@app.command()
 def prepare_cutouts(
     images: Annotated[Path, typer.Argument(help="folder of photographs")],
     alphas: Annotated[Path, typer.Argument(help="folder of their alphas, same stems")],

@@ -107,6 +107,8 @@ class TrainConfig(_Section):
 def read_config(path: Path, overrides: Iterable[str] = ()) -> TrainConfig:
     """Read a TOML recipe and apply ``key=value`` overrides; nested keys are joined with dots.
 
+    ``key=none`` takes a key out of the recipe: its default counts then.
+
     Raises:
         InputError: no such file, not TOML, an unknown key (the nearest match is named) or a bad value.
     """
@@ -135,7 +137,10 @@ def _override(document: dict[str, Any], text: str) -> None:
         document = document.setdefault(section, {})
         if not isinstance(document, dict):
             raise InputError("cannot apply an override", got=repr(text), why=f"{section} is no section")
-    document[last] = _toml_value(value)
+    if value == "none":
+        document.pop(last, None)
+    else:
+        document[last] = _toml_value(value)
 
 
 def _toml_value(text: str) -> Any:

@@ -84,6 +84,11 @@ class GlobalOrder(Sampler[int]):
         return len(self.indices)
 
 
+def quiet_worker(_: int) -> None:
+    """One thread for each loader process: the cores belong to the network."""
+    torch.set_num_threads(1)
+
+
 def build_dataset(config: DataConfig, *, seed: int, length: int) -> MattingDataset:
     """The data set that a configuration describes; every file that it needs is checked first."""
     return MattingDataset(_scenes(config, seed), config.trimap_sizes, seed=seed, length=length)

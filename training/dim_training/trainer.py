@@ -21,7 +21,7 @@ from dim.errors import DimError
 from dim.network import DIM
 from dim_training.averaging import averaged_copy
 from dim_training.config import TrainConfig
-from dim_training.dataset import GlobalOrder, Sample, build_dataset
+from dim_training.dataset import GlobalOrder, Sample, build_dataset, quiet_worker
 from dim_training.evaluate import Photograph, mean_scores, predict, read_photographs, score_network
 from dim_training.journal import Journal, Panel
 from dim_training.losses import Truth, stage_losses
@@ -168,7 +168,7 @@ class Trainer:
             batch_size=self.config.batch // self.config.accumulate,
             sampler=GlobalOrder(first, end, self.accelerator.num_processes),
             num_workers=workers,
-            worker_init_fn=_quiet_worker,
+            worker_init_fn=quiet_worker,
             prefetch_factor=4 if workers else None,
             pin_memory=self.accelerator.device.type == "cuda",
         )
@@ -292,8 +292,3 @@ def _panel(model: DIM, photo: Photograph) -> Panel:
 
 def _validation_set(config: TrainConfig) -> list[Photograph]:
     return [] if config.validation.root is None else read_photographs(config.validation.root)
-
-
-def _quiet_worker(_: int) -> None:
-    """One thread for each loader process: the cores belong to the network."""
-    torch.set_num_threads(1)

@@ -78,9 +78,7 @@ def resize(layers: tuple[Layer, ...], size: int) -> tuple[Layer, ...]:
     """To a square of ``size`` pixels, bilinear as published; nothing happens at the same size."""
     if layers[0].shape == (size, size):
         return layers
-    return tuple(
-        _as_uint8(cv2.resize(layer, (size, size), interpolation=cv2.INTER_LINEAR)) for layer in layers
-    )
+    return tuple(_resized(layer, (size, size)) for layer in layers)
 
 
 def _resized(layer: Layer, size: tuple[int, int]) -> Layer:
