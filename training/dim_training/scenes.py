@@ -88,6 +88,7 @@ class AnnotatedScenes:
         self.annotations, self.config, self.seed = annotations, config, seed
 
     def draw(self, index: int, rng: Random) -> Scene:
+        """Crop around an unknown pixel, flip and resize, in the published order."""
         annotation = self.annotations[self._position(index)]
         alpha = read_gray(annotation.alpha)
         foreground, background = read_rgb(annotation.foreground), read_rgb(annotation.background)
