@@ -27,7 +27,7 @@ UInt8 = npt.NDArray[np.uint8]
 
 
 def main() -> None:
-    """Export, matte twice (alpha and cut-out), compare tiled with whole, and lay the pictures side by side."""
+    """Export, matte twice (alpha, cut-out), compare tiled with whole, lay the pictures side by side."""
     OUTPUT.mkdir(parents=True, exist_ok=True)
     package = Path(str(files("dim_runtime")))
     model = OUTPUT / "dim-compact.onnx"
