@@ -86,8 +86,8 @@ def from_alpha(alpha: UInt8, *, erode: int, dilate: int) -> UInt8:
         255 where the eroded alpha is 255, 0 where the dilated alpha is 0, 128 elsewhere.
     """
     validate(alpha)
-    eroded = cv2.erode(alpha, _ellipse(erode))
-    dilated = cv2.dilate(alpha, _ellipse(dilate))
+    eroded = cv2.erode(alpha, ellipse(erode))
+    dilated = cv2.dilate(alpha, ellipse(dilate))
     trimap = np.full(alpha.shape, UNKNOWN, np.uint8)
     trimap[eroded == 255] = FOREGROUND
     trimap[dilated == 0] = BACKGROUND
@@ -111,7 +111,8 @@ def from_mask(mask: UInt8, *, inside: int = 10, outside: int = 10) -> UInt8:
     return from_alpha(binary, erode=2 * inside + 1, dilate=2 * outside + 1)
 
 
-def _ellipse(side: int) -> UInt8:
+def ellipse(side: int) -> UInt8:
+    """The elliptical element of morphology, uint8 side, side of 0 and 1; its anchor is at ``side // 2``."""
     if side < 1:
         raise InputError("cannot make a trimap", got=f"element of side {side}", expected="1 or more")
     return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)).astype(np.uint8, copy=False)

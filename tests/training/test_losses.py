@@ -13,7 +13,7 @@ from dim.contract import NetworkConfig
 from dim.network import DIM
 from dim_training.config import TrainConfig
 from dim_training.dataset import Sample, to_sample
-from dim_training.losses import charbonnier
+from dim_training.losses import Truth, charbonnier, laplacian_loss
 from dim_training.scenes import Scene
 from dim_training.stages import trained_part
 from dim_training.trainer import TrainingStep
@@ -93,3 +93,36 @@ def test_published_values_are_the_defaults() -> None:
         320,
         (1, 29),
     )
+
+
+def _truth(alpha: torch.Tensor, unknown: torch.Tensor) -> Truth:
+    colours = torch.zeros(alpha.shape[0], 3, *alpha.shape[2:])
+    return Truth(alpha, colours, colours, colours, unknown)
+
+
+def test_the_laplacian_loss_counts_unknown_pixels_only() -> None:
+    draw = torch.Generator().manual_seed(0)
+    alpha, other = (torch.rand(2, 1, 64, 96, generator=draw) for _ in range(2))
+    unknown = (torch.rand(2, 1, 64, 96, generator=draw) < 0.5).float()
+    assert laplacian_loss(alpha, _truth(alpha, unknown)) == 0
+    known_differs = alpha * unknown + other * (1 - unknown)
+    assert laplacian_loss(known_differs, _truth(alpha, unknown)) == 0
+    assert laplacian_loss(other, _truth(alpha, unknown)) > 0.1
+
+
+def test_a_constant_error_is_left_to_the_coarsest_level() -> None:
+    alpha, unknown = torch.full((1, 1, 64, 64), 0.3), torch.ones(1, 1, 64, 64)
+    # The level 4 holds it, weighted with 2^4.
+    assert laplacian_loss(alpha + 0.1, _truth(alpha, unknown)).item() == pytest.approx(16 * 0.1, rel=1e-4)
+
+
+def test_parts_of_a_batch_add_up_to_its_laplacian_loss() -> None:
+    draw = torch.Generator().manual_seed(0)
+    alpha, other = (torch.rand(2, 1, 64, 64, generator=draw) for _ in range(2))
+    unknown = (torch.rand(2, 1, 64, 64, generator=draw) < 0.5).float()
+    whole = laplacian_loss(other, _truth(alpha, unknown))
+    parts = [
+        laplacian_loss(other[i : i + 1], _truth(alpha[i : i + 1], unknown[i : i + 1]), unknown.sum())
+        for i in range(2)
+    ]
+    assert sum(parts).item() == pytest.approx(whole.item(), rel=1e-5)  # type: ignore[union-attr]

@@ -51,9 +51,9 @@ def test_a_run_writes_what_it_promises(tmp_path: Path) -> None:
         assert [int(row["step"]) for row in csv.DictReader(file)] == [2, 4]
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_resumed_run_ends_in_the_same_bits(tmp_path: Path, workers: int) -> None:
-    data = DataConfig(crop_sides=(64,), size=64, workers=workers)
+@pytest.mark.parametrize("settings", [{"workers": 0}, {"workers": 1}, {"compose": "device", "workers": 1}])
+def test_a_resumed_run_ends_in_the_same_bits(tmp_path: Path, settings: dict[str, Any]) -> None:
+    data = DataConfig(crop_sides=(64,), size=64, photometric=True, **settings)
     Trainer(_config(data=data), tmp_path / "whole").fit()
 
     class Interrupted(Trainer):

@@ -36,6 +36,8 @@ class DataConfig(_Section):
         size: side that the crop is resized to: what the network sees.
         trimap_sizes: smallest and largest side of the elements that make the trimap.
         photometric: jitter colours, defocus, noise and JPEG artefacts; the published recipes do not.
+        compose: "loader" finishes samples in the loader processes; "device" leaves colours, composition,
+            noise, trimap and normalisation to the training device, so that loaders don't starve it.
         workers: loader processes.
     """
 
@@ -50,7 +52,14 @@ class DataConfig(_Section):
     size: int = Field(default=320, multiple_of=32, gt=0)
     trimap_sizes: tuple[int, int] = (1, 29)
     photometric: bool = False
+    compose: Literal["loader", "device"] = "loader"
     workers: int = Field(default=1, ge=0)
+
+    @model_validator(mode="after")
+    def _composable(self) -> Self:
+        if self.compose == "device" and self.kind == "comp1k" and not self.online:
+            raise ValueError('compose="device" needs online=true: merged images are read from files')
+        return self
 
 
 class ValidationConfig(_Section):
@@ -71,6 +80,7 @@ class TrainConfig(_Section):
             gradient stays that of the whole batch.
         decay_steps: length of the cosine at the end of the run that takes the learning rate to zero; 0
             keeps it constant, as the published recipes do.
+        laplacian: weight of a loss between Laplacian pyramids beside DIM's own; 0 as published.
         clip: largest norm of the gradient; None leaves it alone.
         ema: decay of the averaged weights that are scored and shipped; None ships the last ones.
         checkpoint_every: steps between two states that a run can be resumed from.
@@ -90,6 +100,7 @@ class TrainConfig(_Section):
     learning_rate: float = Field(default=1e-5, gt=0)
     warmup_steps: int = Field(default=0, ge=0)
     decay_steps: int = Field(default=0, ge=0)
+    laplacian: float = Field(default=0.0, ge=0)
     clip: float | None = Field(default=None, gt=0)
     ema: float | None = Field(default=None, gt=0, lt=1)
     checkpoint_every: int = Field(default=1000, gt=0)

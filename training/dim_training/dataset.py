@@ -91,10 +91,11 @@ def quiet_worker(_: int) -> None:
 
 def build_dataset(config: DataConfig, *, seed: int, length: int) -> MattingDataset:
     """The data set that a configuration describes; every file that it needs is checked first."""
-    return MattingDataset(_scenes(config, seed), config.trimap_sizes, seed=seed, length=length)
+    return MattingDataset(build_scenes(config, seed), config.trimap_sizes, seed=seed, length=length)
 
 
-def _scenes(config: DataConfig, seed: int) -> Scenes:
+def build_scenes(config: DataConfig, seed: int) -> Scenes:
+    """The source of scenes that a configuration describes; every file that it needs is checked first."""
     if config.kind == "procedural":
         backgrounds = ProceduralBackgrounds()
         return ComposedScenes(ProceduralForegrounds(_canvas(config), backgrounds), backgrounds, config)

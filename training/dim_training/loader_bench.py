@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from dim_training.config import TrainConfig
 from dim_training.dataset import GlobalOrder, MattingDataset, build_dataset, quiet_worker
+from dim_training.device_composition import PartsDataset, build_parts
 
 WARM_UP = 32
 """Samples that are made before the clock starts: processes begin, caches fill."""
@@ -32,7 +33,8 @@ class LoaderBench(NamedTuple):
 def bench(config: TrainConfig, *, samples: int) -> LoaderBench:
     """Time ``samples`` samples of a recipe, loaded as training loads them."""
     cv2.setNumThreads(0)
-    dataset = build_dataset(config.data, seed=config.seed, length=WARM_UP + samples)
+    build = build_parts if config.data.compose == "device" else build_dataset
+    dataset = build(config.data, seed=config.seed, length=WARM_UP + samples)
     profile = _profile(dataset)
     loader = DataLoader(
         dataset,
@@ -48,7 +50,7 @@ def bench(config: TrainConfig, *, samples: int) -> LoaderBench:
     return LoaderBench(samples / (time.perf_counter() - started), config.data.workers, profile)
 
 
-def _profile(dataset: MattingDataset) -> str:
+def _profile(dataset: MattingDataset | PartsDataset) -> str:
     profiler = cProfile.Profile()
     with profiler:
         for index in range(PROFILED):

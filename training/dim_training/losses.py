@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dim.contract import Stage
@@ -16,6 +17,9 @@ from dim.network import Matte
 
 EPSILON_SQUARED = 1e-12
 ALPHA_WEIGHT, COMPOSITION_WEIGHT, REFINEMENT_WEIGHT = 0.5, 0.5, 1.0
+LAPLACIAN_LEVELS = 5
+GAUSSIAN = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
+"""Taps of the pyramid's low-pass filter (Burt and Adelson 1983)."""
 
 
 class Truth(NamedTuple):
@@ -51,11 +55,14 @@ def composition_loss(alpha: Tensor, truth: Truth, total: Tensor | None = None) -
     return charbonnier(composite, truth.image, truth.unknown, total)
 
 
-def stage_losses(stage: Stage, matte: Matte, truth: Truth, total: Tensor | None = None) -> dict[str, Tensor]:
+def stage_losses(
+    stage: Stage, matte: Matte, truth: Truth, total: Tensor | None = None, *, laplacian: float = 0.0
+) -> dict[str, Tensor]:
     """The weighted terms of a stage by their published names; their plain sum is minimised.
 
     Args:
         total: unknown pixels of the whole batch, where this is only a part of it.
+        laplacian: weight of :func:`laplacian_loss` of the stage's output; 0 as published.
     """
     terms: dict[str, Tensor] = {}
     if stage != 2:
@@ -66,4 +73,44 @@ def stage_losses(stage: Stage, matte: Matte, truth: Truth, total: Tensor | None 
         terms["loss_refine"] = REFINEMENT_WEIGHT * charbonnier(
             matte.refined, truth.alpha, truth.unknown, total
         )
+    if laplacian:
+        output = matte.alpha if matte.refined is None else matte.refined
+        terms["loss_laplacian"] = laplacian * laplacian_loss(output, truth, total)
     return terms
+
+
+def laplacian_loss(alpha: Tensor, truth: Truth, total: Tensor | None = None) -> Tensor:
+    """Σ over levels l of 2^l times the mean distance between Laplacian pyramids (Hou and Liu 2019, eq. 2).
+
+    Known pixels count as right. A pixel of level l stands for 4^l pixels of the image, so that each level's
+    sum is divided by (unknown pixels / 4^l). Not one of DIM's losses: the published recipes leave it out.
+
+    Args:
+        alpha: prediction, float N, 1, H, W; H and W multiples of 16.
+        total: unknown pixels of the whole batch, where this is only a part of it.
+    """
+    total = truth.unknown.sum() if total is None else total
+    remaining = (alpha - truth.alpha) * truth.unknown
+    # The pyramid is linear: that of the difference is the difference of the pyramids.
+    terms = []
+    for level in range(LAPLACIAN_LEVELS):
+        coarse = _halved(remaining)
+        last = level == LAPLACIAN_LEVELS - 1
+        detail = remaining if last else remaining - _doubled(coarse)
+        terms.append(detail.abs().sum() * 2**level * 4**level / (total + EPSILON_SQUARED))
+        remaining = coarse
+    return torch.stack(terms).sum()
+
+
+def _halved(planes: Tensor) -> Tensor:
+    return _blurred(planes)[..., ::2, ::2]
+
+
+def _doubled(planes: Tensor) -> Tensor:
+    return F.interpolate(planes, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+def _blurred(planes: Tensor) -> Tensor:
+    taps = planes.new_tensor(GAUSSIAN)
+    padded = F.pad(planes, (2, 2, 2, 2), mode="replicate")
+    return F.conv2d(F.conv2d(padded, taps.view(1, 1, 5, 1)), taps.view(1, 1, 1, 5))

@@ -12,17 +12,16 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from dim_training import transforms
+from dim_training import photometry, transforms
 from dim_training.annotations import Annotation
 from dim_training.config import DataConfig
 from dim_training.files import read_gray, read_rgb
+from dim_training.photometry import Look
 from dim_training.sources import Backgrounds, Cutout, Foregrounds, merge
 from dim_training.transforms import Array, Layer, Layers, Random, UInt8
 
 MERGED = 0.15
 """Share of photometric samples that show two foregrounds, one before the other."""
-DEFOCUSED = 0.45
-"""Share of photometric samples whose background is out of focus."""
 
 
 class Scene(NamedTuple):
@@ -37,11 +36,22 @@ class Scene(NamedTuple):
     image: Array
 
 
+class Parts(NamedTuple):
+    """What a scene is composed of: clean layers, and the changes that follow; None for none."""
+
+    layers: Layers
+    look: Look | None
+
+
 class Scenes(Protocol):
     """A source of scenes."""
 
     def draw(self, index: int, rng: Random) -> Scene:
         """The scene of global sample ``index``; all chance comes from ``rng``."""
+        ...
+
+    def parts(self, index: int, rng: Random) -> Parts:
+        """What :meth:`draw` would compose, for composition elsewhere."""
         ...
 
 
@@ -52,23 +62,20 @@ class ComposedScenes:
         self.foregrounds, self.backgrounds, self.config = foregrounds, backgrounds, config
 
     def draw(self, index: int, rng: Random) -> Scene:
-        layers = self._layers(rng)
-        image = transforms.composite(layers)
-        return Scene(layers, transforms.camera_noise(image, rng) if self.config.photometric else image)
+        layers, look = self.parts(index, rng)
+        if look is None:
+            return Scene(layers, transforms.composite(layers))
+        layers = photometry.change_layers(layers, look)
+        return Scene(layers, photometry.photograph(transforms.composite(layers), look))
 
-    def _layers(self, rng: Random) -> Layers:
+    def parts(self, index: int, rng: Random) -> Parts:
         cutout = self._cutout(rng)
         cut = transforms.crop_around_unknown(
             cutout.alpha, cutout.colours, sides=self.config.crop_sides, rng=rng
         )
         alpha, colours = transforms.resize(transforms.flip(cut, rng), self.config.size)
-        background = self.backgrounds.draw(self.config.size, rng)
-        if self.config.photometric:
-            colours = transforms.jitter_colours(colours, rng, strength=0.7)
-            background = transforms.jitter_colours(background, rng)
-            if rng.random() < DEFOCUSED:
-                background = transforms.defocus(background, rng)
-        return Layers(colours, background, alpha)
+        layers = Layers(colours, self.backgrounds.draw(self.config.size, rng), alpha)
+        return Parts(layers, photometry.draw_look(rng) if self.config.photometric else None)
 
     def _cutout(self, rng: Random) -> Cutout:
         cutout = self.foregrounds.draw(rng)
@@ -89,9 +96,8 @@ class AnnotatedScenes:
 
     def draw(self, index: int, rng: Random) -> Scene:
         """Crop around an unknown pixel, flip and resize, in the published order."""
-        annotation = self.annotations[self._position(index)]
-        alpha = read_gray(annotation.alpha)
-        foreground, background = read_rgb(annotation.foreground), read_rgb(annotation.background)
+        annotation = self._annotation(index)
+        alpha, foreground, background = _read_layers(annotation)
         if self.config.online:
             alpha, foreground, background, image = self._composed(alpha, foreground, background, rng)
         else:
@@ -102,6 +108,12 @@ class AnnotatedScenes:
             transforms.flip((alpha, foreground, background, image), rng), self.config.size
         )
         return Scene(Layers(_u8(cut[1]), _u8(cut[2]), _u8(cut[0])), cut[3].astype(np.float32, copy=False))
+
+    def parts(self, index: int, rng: Random) -> Parts:
+        """Crop, flip and resize; composition comes last then, where the published order has it first."""
+        alpha, foreground, background = self._crop(*_read_layers(self._annotation(index)), rng=rng)
+        cut = transforms.resize(transforms.flip((alpha, foreground, background), rng), self.config.size)
+        return Parts(Layers(_u8(cut[1]), _u8(cut[2]), _u8(cut[0])), None)
 
     def _composed(self, alpha: UInt8, foreground: UInt8, background: UInt8, rng: Random) -> tuple[Layer, ...]:
         """Composed before the crop, as published; after it, which is the same, where nothing grows."""
@@ -114,9 +126,14 @@ class AnnotatedScenes:
     def _crop(self, alpha: Layer, *others: Layer, rng: Random) -> tuple[Layer, ...]:
         return transforms.crop_around_unknown(alpha, *others, sides=self.config.crop_sides, rng=rng)
 
-    def _position(self, index: int) -> int:
+    def _annotation(self, index: int) -> Annotation:
         epoch, place = divmod(index, len(self.annotations))
-        return int(_permutation(self.seed, epoch, len(self.annotations))[place])
+        return self.annotations[int(_permutation(self.seed, epoch, len(self.annotations))[place])]
+
+
+def _read_layers(annotation: Annotation) -> tuple[UInt8, UInt8, UInt8]:
+    """Alpha, foreground and background."""
+    return read_gray(annotation.alpha), read_rgb(annotation.foreground), read_rgb(annotation.background)
 
 
 @lru_cache(maxsize=4)

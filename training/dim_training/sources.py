@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from dim.errors import InputError
-from dim_training import synthetic, transforms
+from dim_training import photometry, synthetic
 from dim_training.files import decode, image_files, read_rgb
 from dim_training.transforms import Random, UInt8
 
@@ -77,7 +77,8 @@ class ProceduralForegrounds:
 
     def draw(self, rng: Random) -> Cutout:
         alpha = synthetic.draw_alpha(self.side, rng)
-        colours = transforms.jitter_colours(self.textures.draw(self.side, rng), rng, strength=2.0)
+        textures = self.textures.draw(self.side, rng)
+        colours = photometry.apply_tone(textures, photometry.draw_tone(rng, strength=2.0))
         if rng.random() < 0.5:
             colours = _flatten(colours, rng)
         return Cutout(colours, alpha)

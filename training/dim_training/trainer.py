@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import cv2
 import torch
@@ -22,6 +23,7 @@ from dim.network import DIM
 from dim_training.averaging import averaged_copy
 from dim_training.config import TrainConfig
 from dim_training.dataset import GlobalOrder, Sample, build_dataset, quiet_worker
+from dim_training.device_composition import PackedParts, build_parts, compose
 from dim_training.evaluate import Photograph, mean_scores, predict, read_photographs, score_network
 from dim_training.journal import Journal, Panel
 from dim_training.losses import Truth, stage_losses
@@ -32,18 +34,44 @@ PANELS = 4
 """Photographs shown in TensorBoard at each validation."""
 
 
+Batch = tuple[Sample, ...] | tuple[PackedParts, ...]
+"""One step's samples in ``accumulate`` parts, as a loader makes them."""
+
+
 class DivergenceError(DimError):
     """The loss is no longer a number."""
 
     exit_code = 1
 
 
+class Waited:
+    """An iterator that measures how long its consumer waited for it.
+
+    Attributes:
+        seconds: in all, so far.
+    """
+
+    def __init__(self, source: Iterator[Batch]) -> None:
+        self.source, self.seconds = source, 0.0
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        started = time.monotonic()
+        try:
+            return next(self.source)
+        finally:
+            self.seconds += time.monotonic() - started
+
+
 class TrainingStep(nn.Module):
     """Forward pass and losses as one module: what accelerate wraps."""
 
-    def __init__(self, model: DIM) -> None:
+    def __init__(self, model: DIM, *, laplacian: float = 0.0) -> None:
         super().__init__()
         self.model = model
+        self.laplacian = laplacian
 
     def forward(self, batch: Sample, total: Tensor | None = None) -> dict[str, Tensor]:
         """Loss terms of a batch, or of its part of a batch with ``total`` unknown pixels."""
@@ -54,7 +82,7 @@ class TrainingStep(nn.Module):
             refined=None if matte.refined is None else matte.refined.float(),
         )
         truth = Truth(batch.alpha, batch.foreground, batch.background, batch.image, batch.unknown)
-        return stage_losses(self.model.config.stage, matte, truth, total)
+        return stage_losses(self.model.config.stage, matte, truth, total, laplacian=self.laplacian)
 
 
 class Trainer:
@@ -83,7 +111,9 @@ class Trainer:
         parameters = [p for p in trained_part(self.model).parameters() if p.requires_grad]
         optimiser = torch.optim.Adam(parameters, lr=config.learning_rate)
         self.schedule = LambdaLR(optimiser, lambda step: learning_rate_factor(config, step))
-        self.step_module, self.optimiser = self.accelerator.prepare(TrainingStep(self.model), optimiser)
+        self.step_module, self.optimiser = self.accelerator.prepare(
+            TrainingStep(self.model, laplacian=config.laplacian), optimiser
+        )
         self.averaged = None if config.ema is None else averaged_copy(self.model, config.ema)
         self.accelerator.register_for_checkpointing(self.schedule)
         if self.averaged is not None:
@@ -116,8 +146,10 @@ class Trainer:
             self.journal.close()
         self._finish()
 
-    def _loop(self, batches: Iterator[tuple[Sample, ...]]) -> None:
-        started = time.monotonic() - self.position.seconds
+    def _loop(self, source: Iterator[Batch]) -> None:
+        began = time.monotonic()
+        started = began - self.position.seconds
+        batches = Waited(source)
         recent: list[dict[str, Tensor]] = []
         with self.journal.progress() as progress:
             task = progress.add_task(
@@ -130,7 +162,8 @@ class Trainer:
                 rate = self._images_per_step / max(1e-9, (time.monotonic() - started) / self.position.step)
                 progress.update(task, completed=self.position.step, rate=rate)
                 if self._due(self.config.log_every):
-                    self._log({**self._mean_terms(recent), "images_per_second": rate})
+                    waiting = batches.seconds / max(1e-9, time.monotonic() - began)
+                    self._log({**self._mean_terms(recent), "images_per_second": rate, "waiting": waiting})
                     recent.clear()
                 self._occasionally()
 
@@ -154,13 +187,14 @@ class Trainer:
     def _due(self, every: int) -> bool:
         return self.position.step % every == 0 or self.position.step == self.config.steps
 
-    def _batches(self) -> Iterator[tuple[Sample, ...]]:
+    def _batches(self) -> Iterator[Batch]:
         """This process's batches, in ``accumulate`` parts each; sample i belongs to process i mod N."""
         remaining = (self.config.steps - self.position.step) * self._images_per_step
         end = self.position.samples + remaining
         # Loader processes are forked: OpenCV's thread pool, once used in the parent, would hang in them.
         cv2.setNumThreads(0)
-        dataset = build_dataset(self.config.data, seed=self.config.seed, length=end)
+        build = build_parts if self.config.data.compose == "device" else build_dataset
+        dataset = build(self.config.data, seed=self.config.seed, length=end)
         first = self.position.samples + self.accelerator.process_index
         workers = self.config.data.workers
         loader = DataLoader(
@@ -174,18 +208,18 @@ class Trainer:
         )
         return _grouped(iter(loader), self.config.accumulate)
 
-    def _train_step(self, parts: tuple[Sample, ...]) -> dict[str, Tensor]:
+    def _train_step(self, parts: Batch) -> dict[str, Tensor]:
         """One optimiser step; returns this process's share of every loss term."""
         training_mode(self.model)
-        parts = tuple(self._on_device(part) for part in parts)
+        samples = tuple(self._on_device(part) for part in parts)
         # The losses are means over the unknown pixels of the whole batch, of all parts and processes.
-        total = self.accelerator.reduce(torch.stack([part.unknown.sum() for part in parts]).sum())
+        total = self.accelerator.reduce(torch.stack([sample.unknown.sum() for sample in samples]).sum())
         self.optimiser.zero_grad()
         shares = []
-        for number, part in enumerate(parts, start=1):
-            alone = number < len(parts)
+        for number, sample in enumerate(samples, start=1):
+            alone = number < len(samples)
             with self.accelerator.no_sync(self.step_module) if alone else nullcontext():
-                terms = self.step_module(part, total)
+                terms = self.step_module(sample, total)
                 # Gradients are averaged over the processes; shares have to be added.
                 self.accelerator.backward(_sum(terms) * self.accelerator.num_processes)
             shares.append({name: term.detach() for name, term in terms.items()})
@@ -200,9 +234,12 @@ class Trainer:
         if self.averaged is not None:
             self.averaged.update_parameters(self.model)
 
-    def _on_device(self, batch: Sample) -> Sample:
+    def _on_device(self, batch: Sample | PackedParts) -> Sample:
         device = self.accelerator.device
-        moved = Sample(*(tensor.to(device, non_blocking=True) for tensor in batch))
+        if isinstance(batch, PackedParts):
+            moved = compose(batch, device)
+        else:
+            moved = Sample(*(tensor.to(device, non_blocking=True) for tensor in batch))
         channels_last = moved.network_input.contiguous(memory_format=torch.channels_last)
         return moved._replace(network_input=channels_last)
 
@@ -272,7 +309,7 @@ def learning_rate_factor(config: TrainConfig, step: int) -> float:
     return warm * 0.5 * (1 + math.cos(math.pi * min(1.0, into_decay / config.decay_steps)))
 
 
-def _grouped(batches: Iterator[Sample], size: int) -> Iterator[tuple[Sample, ...]]:
+def _grouped(batches: Iterator[Any], size: int) -> Iterator[Batch]:
     return iter(lambda: tuple(islice(batches, size)), ())
 
 

@@ -1,4 +1,4 @@
-"""The specification's crop, flip, resize and trimap, and the photometric changes of the compact recipe.
+"""The specification's crop, flip, resize, trimap and composition.
 
 All arrays are H, W or H, W, 3 (RGB); colours and alpha are float32 0-255 unless stated otherwise. Randomness
 comes from the generator that is passed in, never from a global one.
@@ -99,40 +99,3 @@ def composite(layers: Layers) -> Array:
     alpha = layers.alpha[..., None].astype(np.float32) / np.float32(255)
     blended: Array = layers.foreground * alpha + layers.background * (np.float32(1) - alpha)
     return blended
-
-
-def jitter_colours(image: UInt8, rng: Random, strength: float = 1.0) -> UInt8:
-    """Random gamma, gain for each channel, contrast and saturation; one look-up table and one mix."""
-    gamma = float(np.exp(rng.normal(0, 0.2 * strength)))
-    gains = np.exp(rng.normal(0, 0.12 * strength, 3) + rng.normal(0, 0.15 * strength))
-    ramp = (np.arange(256) / 255.0) ** gamma
-    table = np.clip(255 * ramp[:, None] * gains, 0, 255).astype(np.uint8)
-    toned = cv2.LUT(image, table[None])
-    saturation = float(np.clip(rng.normal(1, 0.3 * strength), 0, 1.8))
-    gray = cv2.cvtColor(cv2.cvtColor(toned, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    return _as_uint8(cv2.addWeighted(toned, saturation, gray, 1 - saturation, 0))
-
-
-def defocus(image: UInt8, rng: Random) -> UInt8:
-    """Blur as a background out of focus has it, σ between 0.7 and 8 px, log-uniform."""
-    sigma = float(np.exp(rng.uniform(np.log(0.7), np.log(8))))
-    return _as_uint8(cv2.GaussianBlur(image, (0, 0), sigma))
-
-
-def camera_noise(image: Array, rng: Random) -> Array:
-    """Gaussian noise of up to 5 gray levels, sometimes JPEG artefacts; float32 0-255 in and out."""
-    noise = rng.standard_normal(image.shape, dtype=np.float32) * np.float32(
-        rng.uniform(0, 5) * (rng.random() < 0.6)
-    )
-    noisy = np.clip(image + noise, 0, 255)
-    if rng.random() < 0.2:
-        quality = int(rng.integers(40, 96))
-        _, encoded = cv2.imencode(".jpg", noisy.round().astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, quality])
-        decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
-        assert decoded is not None
-        return decoded.astype(np.float32)
-    return noisy
-
-
-def _as_uint8(image: npt.NDArray[np.generic]) -> UInt8:
-    return image.astype(np.uint8, copy=False)
