@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dim import checkpoint
 from dim.contract import NetworkConfig
@@ -89,7 +90,9 @@ def test_the_loss_of_a_fixed_batch_falls() -> None:
     assert losses[-1] < 0.7 * losses[0]
 
 
-def test_validation_scores_photographs_and_keeps_the_best(tmp_path: Path) -> None:
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    """One photograph of 70 × 50 pixels, all of it unknown."""
     draw = np.random.default_rng(0)
     for folder, array in (
         ("images", draw.integers(0, 256, (50, 70, 3), dtype=np.uint8)),
@@ -98,7 +101,27 @@ def test_validation_scores_photographs_and_keeps_the_best(tmp_path: Path) -> Non
     ):
         (tmp_path / "photos" / folder).mkdir(parents=True)
         cv2.imwrite(str(tmp_path / "photos" / folder / "one.png"), array)
-    config = _config(validation=ValidationConfig(root=tmp_path / "photos", every=2))
+    return tmp_path / "photos"
+
+
+def test_tensorboard_shows_losses_scores_and_panels(tmp_path: Path, photographs: Path) -> None:
+    validation = ValidationConfig(root=photographs, every=2)
+    Trainer(_config(validation=validation, tensorboard=True), tmp_path / "run").fit()
+    events = EventAccumulator(str(tmp_path / "run" / "events")).Reload()
+    assert {"loss", "loss_alpha", "learning_rate", "sad", "conn"} <= set(events.Tags()["scalars"])
+    assert [event.step for event in events.Images("one")] == [2, 4]
+    panel = cv2.imdecode(
+        np.frombuffer(events.Images("one")[0].encoded_image_string, np.uint8), cv2.IMREAD_COLOR_RGB
+    )
+    image, trimap, prediction, truth = np.split(panel, 4, axis=1)
+    assert np.array_equal(image[..., ::-1], cv2.imread(str(photographs / "images" / "one.png")))
+    assert (trimap == 128).all()
+    assert np.array_equal(truth[..., 0], cv2.imread(str(photographs / "alphas" / "one.png"), 0))
+    assert prediction.std() > 0
+
+
+def test_validation_scores_photographs_and_keeps_the_best(tmp_path: Path, photographs: Path) -> None:
+    config = _config(validation=ValidationConfig(root=photographs, every=2))
     Trainer(config, tmp_path / "run").fit()
     with (tmp_path / "run" / "metrics.csv").open() as file:
         scores = [float(row["sad"]) for row in csv.DictReader(file) if row["sad"]]

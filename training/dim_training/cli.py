@@ -55,12 +55,16 @@ def bench_loader(
     ] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="override, key=value")] = None,
     samples: Annotated[int, typer.Option(min=1, help="samples to time")] = 200,
+    drawn: Annotated[
+        float | None, typer.Option(metavar="MEGAPIXELS", help="load drawn files of this size, not data.root")
+    ] = None,
 ) -> None:
     """Time the data of a recipe alone: samples a second, and where one process spends its time."""
     from dim_training.config import read_config
-    from dim_training.loader_bench import bench
+    from dim_training.loader_bench import bench, bench_drawn
 
-    result = bench(read_config(config, [*(overrides or []), *(more or [])]), samples=samples)
+    recipe = read_config(config, [*(overrides or []), *(more or [])])
+    result = bench_drawn(recipe, drawn, samples=samples) if drawn else bench(recipe, samples=samples)
     typer.echo(f"{result.samples_per_second:.1f} samples/s with {result.workers} workers")
     typer.echo(result.profile)
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from dim import trimap as trimaps
-from dim.contract import IMAGE_MEAN, IMAGE_STD
 from dim.errors import InputError
+from dim.network import normalise
 from dim_training import transforms
 from dim_training.annotations import read as read_annotations
 from dim_training.config import DataConfig
@@ -145,17 +145,17 @@ def _cutout_sources(root: Path, config: DataConfig) -> tuple[Sequence[Foreground
 def to_sample(scene: Scene, trimap: UInt8) -> Sample:
     """Tensors of a scene and its trimap, uint8 H, W."""
     layers, image = scene
-    normalised = (image - np.asarray(IMAGE_MEAN, np.float32)) / np.asarray(IMAGE_STD, np.float32)
-    network_input = np.concatenate([normalised, trimap[..., None].astype(np.float32) / 255], axis=2)
+    colours, hints = _planes(image), torch.from_numpy(trimap)
     return Sample(
-        _planes(network_input),
-        _planes(layers.alpha[..., None]) / 255,
+        normalise(colours[None], hints[None, None])[0],
+        torch.from_numpy(layers.alpha)[None].float() / 255,
         _planes(layers.foreground) / 255,
         _planes(layers.background) / 255,
-        _planes(image) / 255,
-        torch.from_numpy((trimap == trimaps.UNKNOWN).astype(np.float32))[None],
+        colours / 255,
+        (hints == trimaps.UNKNOWN)[None].float(),
     )
 
 
-def _planes(array: Array | UInt8) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1), np.float32))
+def _planes(image: Array | UInt8) -> Tensor:
+    """H, W, C of any kind -> float32 C, H, W; copied plane by plane, which is several times faster."""
+    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).contiguous().float()

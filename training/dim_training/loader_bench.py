@@ -5,7 +5,9 @@ from __future__ import annotations
 import cProfile
 import io
 import pstats
+import tempfile
 import time
+from pathlib import Path
 from typing import NamedTuple
 
 import cv2
@@ -14,6 +16,7 @@ from torch.utils.data import DataLoader
 from dim_training.config import TrainConfig
 from dim_training.dataset import GlobalOrder, MattingDataset, build_dataset, quiet_worker
 from dim_training.device_composition import PartsDataset, build_parts
+from dim_training.drawn_set import write_drawn_set
 
 WARM_UP = 32
 """Samples that are made before the clock starts: processes begin, caches fill."""
@@ -48,6 +51,14 @@ def bench(config: TrainConfig, *, samples: int) -> LoaderBench:
         if number == WARM_UP:
             started = time.perf_counter()
     return LoaderBench(samples / (time.perf_counter() - started), config.data.workers, profile)
+
+
+def bench_drawn(config: TrainConfig, megapixels: float, *, samples: int) -> LoaderBench:
+    """Time a recipe with files of drawn pictures of this size, in a temporary folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_drawn_set(Path(folder), megapixels=megapixels)
+        data = config.data.model_copy(update={"root": Path(folder), "weights": {}, "tinted": ()})
+        return bench(config.model_copy(update={"data": data}), samples=samples)
 
 
 def _profile(dataset: MattingDataset | PartsDataset) -> str:

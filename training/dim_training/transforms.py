@@ -55,16 +55,30 @@ def _enlarge(layers: tuple[Layer, ...], side: int) -> tuple[Layer, ...]:
 def _window_origin(alpha: Layer, side: int, rng: Random) -> tuple[int, int]:
     height, width = alpha.shape
     half = side // 2
-    rows, columns = np.nonzero((alpha > 0) & (alpha < 255))
-    inside = (rows >= half) & (rows < height - half) & (columns >= half) & (columns < width - half)
-    if inside.any():
-        rows, columns = rows[inside], columns[inside]
-    if len(rows) == 0:
+    unknown = ((alpha > 0) & (alpha < 255)).view(np.uint8)
+    inside = unknown[half : height - half, half : width - half]
+    counts, margin = _counts(inside), half
+    if counts[-1] == 0:
+        counts, margin, inside = _counts(unknown), 0, unknown
+    if counts[-1] == 0:
         return 0, 0
-    pick = rng.integers(len(rows))
-    top = int(np.clip(rows[pick] - half, 0, height - side))
-    left = int(np.clip(columns[pick] - half, 0, width - side))
+    row, column = _nth(inside, counts, int(rng.integers(counts[-1])))
+    top = int(np.clip(row + margin - half, 0, height - side))
+    left = int(np.clip(column + margin - half, 0, width - side))
     return top, left
+
+
+def _counts(mask: UInt8) -> npt.NDArray[np.int64]:
+    """How many pixels are set in the rows up to each row; a single 0 for an empty mask."""
+    rows = np.count_nonzero(mask, axis=1).astype(np.int64)
+    return np.cumsum(rows) if mask.size else np.zeros(1, np.int64)
+
+
+def _nth(mask: UInt8, counts: npt.NDArray[np.int64], number: int) -> tuple[int, int]:
+    """Row and column of a set pixel by its number, in reading order: no list of all of them is made."""
+    row = int(np.searchsorted(counts, number, side="right"))
+    before = int(counts[row - 1]) if row else 0
+    return row, int(np.flatnonzero(mask[row])[number - before])
 
 
 def flip(layers: tuple[Layer, ...], rng: Random) -> tuple[Layer, ...]:
