@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dim.errors import InputError
-from dim_training.photographs import find_entries, prefetched, read, read_photographs, survey
+from dim_training.photographs import find_entries, prefetched, read, readable_entries, survey
 
 NAMES = ("owl", "fox [1]", "cat")
 
@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_folder_is_read_in_order_as_rgb(folder: Path) -> None:
-    photographs = read_photographs(folder)
+    photographs = [read(entry) for entry in readable_entries(folder)]
     assert [photo.name for photo in photographs] == sorted(NAMES)
     assert photographs[0].image[0, 0].tolist() == [200, 100, 0]
     assert np.unique(photographs[0].trimap).tolist() == [0, 128]
@@ -80,7 +80,7 @@ def test_damaged_and_mis_sized_files_are_listed_together(folder: Path) -> None:
     ]
     assert "alpha 40×50 px" in problems[0]
     with pytest.raises(InputError, match="4 problems"):
-        read_photographs(folder)
+        readable_entries(folder)
 
 
 def test_a_mis_sized_photograph_is_not_read(folder: Path) -> None:

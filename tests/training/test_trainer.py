@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,21 @@ def test_validation_scores_photographs_and_keeps_the_best(tmp_path: Path, photog
     assert float(
         checkpoint.read(tmp_path / "run" / "best.safetensors").provenance["validation_sad"]
     ) == pytest.approx(min(scores), abs=1e-3)
+
+
+def test_an_annotation_list_is_scored_as_published(tmp_path: Path, photographs: Path) -> None:
+    paths = {"merged": "images", "trimap": "trimaps", "alpha": "alphas", "fg": "images", "bg": "images"}
+    entry = {f"{name}_path": f"{folder}/one.png" for name, folder in paths.items()}
+    (tmp_path / "test_list.json").write_text(json.dumps([entry]))
+    for root, data_root in ((photographs, None), (tmp_path / "test_list.json", photographs)):
+        config = _config(validation=ValidationConfig(root=root, data_root=data_root, every=4))
+        Trainer(config, tmp_path / root.stem).fit()
+    rows = [
+        (tmp_path / name / "metrics.csv").read_text().splitlines()[-1] for name in ("photos", "test_list")
+    ]
+    # All of the picture is unknown: both regions are the same.
+    assert rows[0].split(",")[-4:] == rows[1].split(",")[-4:]
+    assert all(float(value) > 0 for value in rows[0].split(",")[-4:])
 
 
 def test_stage_2_needs_a_checkpoint_and_leaves_the_backbone_alone(tmp_path: Path) -> None:

@@ -63,9 +63,16 @@ class DataConfig(_Section):
 
 
 class ValidationConfig(_Section):
-    """Scoring while training: a folder of ``images/``, ``trimaps/`` and ``alphas/``, every so many steps."""
+    """Scoring while training, every so many steps.
+
+    Attributes:
+        root: folder of ``images/``, ``trimaps/`` and ``alphas/`` (scored over unknown pixels), or an
+            annotation list of MMEditing's form (scored over all pixels, as published).
+        data_root: what the paths in a list start from; the list's own folder by default.
+    """
 
     root: Path | None = None
+    data_root: Path | None = None
     every: int = Field(default=1000, gt=0)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from dim_runtime.image_io import write_image
 from dim_training.metric_workers import metric_workers
-from dim_training.photographs import Photograph, read_photographs
+from dim_training.photographs import Photograph
 from dim_training.predictors import Predictor
 from dim_training.scoring import Region, Score, UInt8, mean_sad, mean_scores, score
 
@@ -27,7 +27,6 @@ __all__ = [
     "mean_sad",
     "mean_scores",
     "predict",
-    "read_photographs",
     "score_network",
 ]
 

@@ -84,11 +84,11 @@ def read(entry: Entry) -> Photograph:
     return Photograph(entry.name, image, trimap, alpha)
 
 
-def read_photographs(root: Path) -> list[Photograph]:
-    """All photographs of a folder, in memory; what is missing, damaged or mis-sized is listed together."""
-    entries = find_entries(root)
-    require_readable(root, survey(entries).problems)
-    return [read(entry) for entry in entries]
+def readable_entries(data: Path, data_root: Path | None = None) -> list[Entry]:
+    """:func:`find_entries`, each file decoded once: what is missing or damaged is listed together."""
+    entries = find_entries(data, data_root)
+    require_readable(data, survey(entries).problems)
+    return entries
 
 
 def prefetched(entries: Iterable[Entry]) -> Iterator[Photograph]:

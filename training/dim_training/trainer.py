@@ -24,9 +24,10 @@ from dim_training.averaging import averaged_copy
 from dim_training.config import TrainConfig
 from dim_training.dataset import GlobalOrder, Sample, build_dataset, quiet_worker
 from dim_training.device_composition import PackedParts, build_parts, compose
-from dim_training.evaluate import Photograph, mean_scores, predict, read_photographs, score_network
+from dim_training.evaluate import Region, mean_scores, predict, score_network
 from dim_training.journal import Journal, Panel
 from dim_training.losses import Truth, stage_losses
+from dim_training.photographs import Entry, prefetched, read, readable_entries
 from dim_training.stages import build_network, trained_part, training_mode
 from dim_training.state import Position, load_state, save_state
 
@@ -260,11 +261,13 @@ class Trainer:
 
     def _validate(self) -> None:
         model = self.shipped.eval()
-        means = mean_scores(score_network(model, self.photographs))
+        assert self.config.validation.root is not None
+        region = Region.UNKNOWN if self.config.validation.root.is_dir() else Region.ALL
+        means = mean_scores(score_network(model, prefetched(self.photographs), region=region))
         self._log(means._asdict())
         if self.config.tensorboard:
             self.journal.show(
-                [_panel(model, photo) for photo in self.photographs[:PANELS]], self.position.step
+                [_panel(model, entry) for entry in self.photographs[:PANELS]], self.position.step
             )
         if means.sad < self.position.best:
             self.position.best = means.sad
@@ -321,11 +324,13 @@ def _added(shares: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.stack([share[name] for share in shares]).sum() for name in shares[0]}
 
 
-def _panel(model: DIM, photo: Photograph) -> Panel:
+def _panel(model: DIM, entry: Entry) -> Panel:
+    photo = read(entry)
     return Panel(
         photo.name, photo.image, photo.trimap, predict(model, photo.image, photo.trimap), photo.alpha
     )
 
 
-def _validation_set(config: TrainConfig) -> list[Photograph]:
-    return [] if config.validation.root is None else read_photographs(config.validation.root)
+def _validation_set(config: TrainConfig) -> list[Entry]:
+    settings = config.validation
+    return [] if settings.root is None else readable_entries(settings.root, settings.data_root)
