@@ -1,0 +1,189 @@
+"""How fast a :class:`~dim_runtime.Matting` is on one image, beside the machine's ceiling and eager PyTorch."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, computed_field
+
+from dim.contract import ArtefactMetadata
+from dim.errors import DimError
+from dim_runtime.matting import Matting
+from dim_runtime.memory import peak_resident_bytes
+
+Image = npt.NDArray[np.uint8 | np.uint16]
+UInt8 = npt.NDArray[np.uint8]
+
+CEILING_SIDE = 2048
+"""Side of the matrices whose product is the machine's ceiling."""
+CEILING_RUNS = 5
+
+
+class BenchError(DimError):
+    """A measurement that could not be made."""
+
+
+class _Measured(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Against(_Measured):
+    """The same image in another way of running the network."""
+
+    name: str
+    seconds: tuple[float, ...]
+    peak_bytes: int
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def p50_s(self) -> float:
+        return statistics.median(self.seconds)
+
+
+class Bench(_Measured):
+    """One image, several runs.
+
+    Attributes:
+        seconds: of each run, planning, padding and stitching included; reading and writing files not.
+        plan_seconds: of planning alone.
+        cost: area of all windows over the whole image's.
+        work: multiply-adds of one run.
+        peak_bytes: of this process while it ran, the image and the model included.
+        ceiling_gflops: a product of float32 matrices on all cores; None where it was not measured.
+    """
+
+    model: str
+    backend: str
+    device: str
+    precision: str
+    height: int
+    width: int
+    windows: int
+    context: int
+    exact: bool
+    cost: float
+    work: float
+    seconds: tuple[float, ...]
+    plan_seconds: float
+    peak_bytes: int
+    ceiling_gflops: float | None = None
+    against: Against | None = None
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def p50_s(self) -> float:
+        return statistics.median(self.seconds)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def p95_s(self) -> float:
+        return float(np.percentile(self.seconds, 95))
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def megapixels_per_s(self) -> float:
+        """Of the image, not of the windows."""
+        return self.height * self.width / 1e6 / self.p50_s
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def gflops(self) -> float:
+        """Work really done, two operations for each multiply-add."""
+        return 2 * self.work / 1e9 / self.p50_s
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def share_of_ceiling(self) -> float | None:
+        return None if self.ceiling_gflops is None else self.gflops / self.ceiling_gflops
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def speedup(self) -> float | None:
+        return None if self.against is None else self.against.p50_s / self.p50_s
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def memory_share(self) -> float | None:
+        """Peak memory over the other way's."""
+        return None if self.against is None else self.peak_bytes / self.against.peak_bytes
+
+
+def bench(matting: Matting, image: Image, trimap: UInt8, *, runs: int, about: dict[str, str]) -> Bench:
+    """Time ``runs`` calls after one warm-up.
+
+    Args:
+        about: ``model``, ``backend`` and ``device`` as the report names them, and ``precision``.
+    """
+    started = time.perf_counter()
+    plan = matting.plan(trimap)
+    plan_seconds = time.perf_counter() - started
+    matting(image, trimap)
+    seconds = tuple(timed(lambda: matting(image, trimap)) for _ in range(runs))
+    area = sum(window.area for window in plan.windows)
+    return Bench(
+        **about,
+        height=trimap.shape[0],
+        width=trimap.shape[1],
+        windows=len(plan.windows),
+        context=plan.context,
+        exact=plan.exact,
+        cost=plan.cost,
+        work=float(area) * matting.metadata.multiply_adds_per_pixel,
+        seconds=seconds,
+        plan_seconds=plan_seconds,
+        peak_bytes=peak_resident_bytes(),
+    )
+
+
+def timed(run: Callable[[], object]) -> float:
+    """Seconds of one call."""
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
+
+
+def matrix_ceiling() -> float:
+    """GFLOP/s of a product of two large float32 matrices on all cores: the best of a few runs."""
+    rng = np.random.default_rng(0)
+    a, b = (rng.random((CEILING_SIDE, CEILING_SIDE), np.float32) for _ in range(2))
+    best = min(timed(lambda: a @ b) for _ in range(CEILING_RUNS))
+    return float(2 * CEILING_SIDE**3 / best / 1e9)
+
+
+def eager_pytorch(metadata: ArtefactMetadata, height: int, width: int, *, runs: int) -> Against:
+    """The whole image in eager PyTorch, in a process of its own (:mod:`dim.eager_baseline`).
+
+    Raises:
+        BenchError: PyTorch is not installed, or there is not enough memory for the whole image.
+    """
+    network = metadata.network
+    options = ["--stage", str(network.stage), "--width", str(network.width), "--runs", str(runs)]
+    options += ["--batch-norm"] if network.batch_norm else []
+    command = [sys.executable, "-m", "dim.eager_baseline", str(height), str(width), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise BenchError(
+            "cannot run the whole image in eager PyTorch",
+            got=_last_line(done.stderr) or f"exit status {done.returncode}",
+            why="PyTorch is not installed, or the machine's memory does not hold the whole image's maps",
+            fix='pip install "dim-matting[export]"; a smaller image; or leave out --against',
+        )
+    found = json.loads(done.stdout)
+    name = f"eager PyTorch {found['torch']}, whole image, fp32, {found['threads']} threads"
+    return Against(name=name, seconds=tuple(found["seconds"]), peak_bytes=found["peak_bytes"])
+
+
+def model_name(model: Path | None) -> str:
+    return "the embedded model" if model is None else model.name
+
+
+def _last_line(text: str) -> str:
+    return text.strip().rpartition("\n")[2]
