@@ -1,8 +1,8 @@
 """Whole-image DIM in eager PyTorch: what artefacts and tiling are measured against.
 
-Float32, NCHW, max-pooling with indices and max-unpooling, inference mode, all threads, one warm-up: the way in
-which the reference implementation runs. Weights are random, which changes neither time nor memory. Run as a
-program of its own, so that its memory is its own and the runtime never imports torch::
+Float32, NCHW, max-pooling with indices and max-unpooling, inference mode, all threads, one warm-up: as the
+reference implementation runs. Weights are random, which changes neither time nor memory. Run as a program
+of its own, so that its memory is its own and the runtime never imports torch::
 
     python -m dim.eager_baseline 1024 1536 --stage 3 --width 1.0 --runs 3
 

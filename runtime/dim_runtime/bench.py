@@ -1,4 +1,4 @@
-"""How fast a :class:`~dim_runtime.Matting` is on one image, beside the machine's ceiling and eager PyTorch."""
+"""How fast a Matting is on one image, beside the machine's ceiling and beside eager PyTorch."""
 
 from __future__ import annotations
 

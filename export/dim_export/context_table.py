@@ -1,0 +1,129 @@
+"""What a smaller context saves and what it costs in accuracy, measured on photographs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+
+import dim.trimap
+from dim.errors import InputError
+from dim_runtime.backends.opening import BackendName
+from dim_runtime.folders import find_pairs
+from dim_runtime.image_io import read_gray, read_image
+from dim_runtime.image_io import read_trimap as read_levels
+from dim_runtime.matting import Matting
+from dim_runtime.planning import Context
+
+UInt8 = npt.NDArray[np.uint8]
+Alpha = npt.NDArray[np.float32]
+
+CONTEXTS = (32, 64, 96, 128, 160)
+"""Pixels; "exact" is measured beside them."""
+
+
+class Scene(NamedTuple):
+    """``image`` uint8 H, W, 3; ``trimap`` uint8 H, W (0, 128, 255); ``alpha`` uint8 H, W, None if unknown."""
+
+    image: npt.NDArray[np.uint8 | np.uint16]
+    trimap: UInt8
+    alpha: UInt8 | None
+
+
+class ContextRow(BaseModel):
+    """Means over the photographs.
+
+    Attributes:
+        context: pixels around each core; None is "exact".
+        cost: area of the windows over the whole image's.
+        planned_cost: the same for the trimaps that were only planned for; None without any.
+        difference: mean difference of an unknown pixel's alpha from "exact".
+        largest: largest difference of a pixel.
+        sad: Σ |alpha − truth| over unknown pixels / 1000; None without true alphas.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    context: int | None
+    cost: float
+    planned_cost: float | None
+    difference: float
+    largest: float
+    sad: float | None
+
+
+def measure(
+    model: Path | None,
+    scenes: Sequence[Scene],
+    *,
+    trimaps: Sequence[UInt8] = (),
+    tile: int = 1536,
+    backend: BackendName | None = None,
+    threads: int | None = None,
+) -> list[ContextRow]:
+    """A row for "exact" and one for each of :data:`CONTEXTS`.
+
+    Args:
+        scenes: photographs to matte.
+        trimaps: further trimaps, uint8 H, W, that are only planned for.
+    """
+    exact: list[Alpha] = []
+    rows = []
+    contexts: tuple[Context, ...] = ("exact", *reversed(CONTEXTS))
+    for context in contexts:
+        with Matting(model, backend=backend, tile=tile, context=context, threads=threads) as matting:
+            alphas = [matting(scene.image, scene.trimap) for scene in scenes]
+            exact = exact or alphas
+            rows.append(
+                ContextRow(
+                    context=None if context == "exact" else context,
+                    cost=_mean_cost(matting, (scene.trimap for scene in scenes)),
+                    planned_cost=_mean_cost(matting, trimaps) if trimaps else None,
+                    **_differences(scenes, alphas, exact),
+                )
+            )
+    return rows
+
+
+def read_scenes(folder: Path) -> list[Scene]:
+    """``images/NAME.*``, ``trimaps/NAME.*`` and, where they are, ``alphas/NAME.*``."""
+    return [_read(folder, *pair.files()) for pair in find_pairs(folder)]
+
+
+def read_trimaps(folder: Path) -> list[UInt8]:
+    """Every trimap of a folder."""
+    files = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
+    if not files:
+        raise InputError(
+            f"cannot find trimaps in {folder}", got="none" if folder.is_dir() else "no such folder"
+        )
+    return [dim.trimap.canonical(read_levels(path)).trimap for path in files]
+
+
+def _read(folder: Path, image: Path, trimap: Path) -> Scene:
+    truth = next(iter(sorted((folder / "alphas").glob(f"{image.stem}.*"))), None)
+    hints = dim.trimap.canonical(read_levels(trimap)).trimap
+    return Scene(read_image(image), hints, None if truth is None else read_gray(truth))
+
+
+def _mean_cost(matting: Matting, trimaps: Iterable[UInt8]) -> float:
+    return fmean(matting.plan(trimap).cost for trimap in trimaps)
+
+
+def _differences(
+    scenes: Sequence[Scene], alphas: Sequence[Alpha], exact: Sequence[Alpha]
+) -> dict[str, float | None]:
+    means, largest, sads = [], 0.0, []
+    for scene, alpha, whole in zip(scenes, alphas, exact, strict=True):
+        where = dim.trimap.unknown(scene.trimap)
+        difference = np.abs(alpha[where] - whole[where])
+        means.append(float(difference.mean()) if difference.size else 0.0)
+        largest = max(largest, float(difference.max(initial=0)))
+        if scene.alpha is not None:
+            sads.append(float(np.abs(alpha[where] - scene.alpha[where] / np.float32(255)).sum()) / 1000)
+    return {"difference": fmean(means), "largest": largest, "sad": fmean(sads) if sads else None}
