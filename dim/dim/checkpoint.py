@@ -1,4 +1,4 @@
-"""Checkpoints: reading OpenMMLab's, bare state dicts and our own; writing our own.
+"""Checkpoints: reading OpenMMLab's, bare state dicts, other people's and our own; writing our own.
 
 Our format is safetensors whose header holds, under the key ``dim``, one JSON document with the network's
 configuration and the provenance of the weights.
@@ -17,11 +17,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from dim import unpickling
+from dim import foreign_layouts, unpickling
 from dim.contract import METADATA_KEY, NetworkConfig, Stage
 from dim.download import digest
 from dim.errors import CheckpointError
 from dim.network import DIM
+from dim.restricted_pickle import Placeholder
 
 StateDict = dict[str, Tensor]
 
@@ -42,12 +43,14 @@ def load(path: str | Path, *, stage: Stage | None = None) -> DIM:
 
     Args:
         path: safetensors, or an OpenMMLab / PyTorch file (``meta`` and ``state_dict``, or a bare state
-            dict, with or without ``module.`` in front of the keys). Nothing in a pickle is ever run.
+            dict, with or without ``module.`` in front of the keys), or one of the layouts that
+            :mod:`dim.foreign_layouts` knows. Nothing in a pickle is ever run.
         stage: wanted stage; None takes the checkpoint's own. A stage-1 checkpoint wanted as stage 2 gets
             a refiner with fresh weights: that is how stage 2 begins.
 
     Raises:
         CheckpointError: unreadable, or keys and shapes are not those of the network.
+        dim.foreign_layouts.OtherNetworkError: a known layout of another network.
     """
     contents = read(path)
     config = contents.config if stage is None else contents.config.model_copy(update={"stage": stage})
@@ -85,8 +88,7 @@ def read(path: str | Path) -> Contents:
         raise CheckpointError(f"cannot read the checkpoint {path}", got="no such file")
     if _is_safetensors(path):
         return _read_safetensors(path)
-    state_dict = _state_dict_of(unpickling.load(path), path)
-    return Contents(state_dict, infer_config(state_dict, source=str(path)), {})
+    return _contents_of(_state_dict_of(unpickling.load(path), path), path)
 
 
 def save(
@@ -163,7 +165,7 @@ def _read_safetensors(path: Path) -> Contents:
             f"cannot read {path}", got="a damaged safetensors file", why=str(error)
         ) from error
     if METADATA_KEY not in header:
-        return Contents(state_dict, infer_config(state_dict, source=str(path)), {})
+        return _contents_of(state_dict, path)
     try:
         document = json.loads(header[METADATA_KEY])
         config = NetworkConfig.model_validate(document["network"])
@@ -173,12 +175,21 @@ def _read_safetensors(path: Path) -> Contents:
     return Contents(state_dict, config, provenance)
 
 
+def _contents_of(state_dict: StateDict, path: Path) -> Contents:
+    """Contents of a file that says nothing of itself."""
+    ours, origin = foreign_layouts.translate(state_dict, source=str(path))
+    provenance = {} if origin is None else {"layout": origin}
+    return Contents(ours, infer_config(ours, source=str(path)), provenance)
+
+
 def _as_float32(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.is_floating_point() else tensor
 
 
 def _state_dict_of(loaded: object, path: Path) -> StateDict:
     candidate = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
+    if isinstance(candidate, dict) and isinstance(candidate.get("model"), Placeholder):
+        foreign_layouts.refuse_whole_model(candidate, source=str(path))
     if not isinstance(candidate, dict) or not candidate:
         raise CheckpointError(
             f"cannot use {path}: there is no state dict in it",

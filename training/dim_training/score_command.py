@@ -7,25 +7,18 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import typer
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-    track,
-)
-from rich.progress import Progress as Bar
+from rich.progress import track
 
-from dim.download import Progress, digest, fetch, is_url, require_sha256
+from dim.checkpoint_argument import download_bar
+from dim.download import digest
 from dim.errors import InputError
+from dim.published import PUBLISHED, locate
 from dim_training import score_report
 from dim_training.evaluate import evaluate
 from dim_training.photographs import Entry, find_entries, prefetched, require_readable, survey
@@ -46,7 +39,8 @@ def score(
     model: Annotated[
         str,
         typer.Argument(
-            metavar="CHECKPOINT_OR_MODEL", help="checkpoint or exported artefact: a path, or an https URL"
+            metavar="CHECKPOINT_OR_MODEL",
+            help="checkpoint or exported artefact: a path, an https URL, or " + ", ".join(PUBLISHED),
         ),
     ],
     data: Annotated[
@@ -107,14 +101,11 @@ def _require_writable(outputs: Outputs) -> None:
 
 
 def _model_file(model: str, sha256: str | None, ranks: Ranks) -> Path:
-    """The local file of a path or URL, checked against the digest where one is known."""
-    if is_url(model):
-        with ranks.first_on_each_machine(), _download_bar(quiet=not ranks.is_first) as progress:
-            return fetch(model, sha256=sha256, progress=progress)
-    path = Path(model)
-    if sha256 is not None and path.is_file():
-        require_sha256(path, sha256)
-    return path
+    """The local file of a path, URL or published name, checked against the digest where one is known."""
+    if Path(model).is_file():
+        return locate(model, sha256=sha256)
+    with ranks.first_on_each_machine(), download_bar(quiet=not ranks.is_first) as progress:
+        return locate(model, sha256=sha256, progress=progress)
 
 
 def _device(device: str, ranks: Ranks) -> str:
@@ -157,21 +148,6 @@ def _report(
     if outputs.json is not None:
         score_report.write_text(outputs.json, score_report.to_json(scores, **about))
     Console().print(score_report.table(scores, title=title, region=region))
-
-
-@contextmanager
-def _download_bar(*, quiet: bool) -> Iterator[Progress]:
-    """A bar on standard error that a download moves."""
-    columns = (
-        TextColumn("downloading"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Bar(*columns, console=_errors(), transient=True, disable=quiet or not sys.stderr.isatty()) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _errors() -> Console:

@@ -1,0 +1,88 @@
+"""A checkpoint argument of a command line: a path, a URL, or the name of a published file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from types import MappingProxyType
+
+from dim.download import Progress, fetch, is_url, require_sha256
+from dim.errors import InputError
+
+_OPENMMLAB = "https://download.openmmlab.com/mmediting/mattors/dim/dim_"
+_SCORED = "1x1_1000k_comp1k_SAD"
+
+PUBLISHED: Mapping[str, str] = MappingProxyType(
+    {
+        "openmmlab/dim_stage1": f"{_OPENMMLAB}stage1_v16_{_SCORED}-53.8_20200605_140257-979a420f.pth",
+        "openmmlab/dim_stage2": f"{_OPENMMLAB}stage2_v16_pln_{_SCORED}-52.3_20200607_171909-d83c4775.pth",
+        "openmmlab/dim_stage3": f"{_OPENMMLAB}stage3_v16_pln_{_SCORED}-50.6_20200609_111851-647f24b6.pth",
+    }
+)
+"""Names and addresses. An address ends with the first 8 digits of the file's SHA-256, as OpenMMLab publishes
+them; a download is checked against these."""
+
+
+def locate(
+    argument: str | Path,
+    *,
+    sha256: str | None = None,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+    allow_local: bool = False,
+) -> Path:
+    """The local file of a checkpoint argument, downloaded into the cache if it has to be.
+
+    A file that exists is taken before a published name. A path that does not exist is given back as it is:
+    whoever reads it says so.
+
+    Args:
+        argument: a path, an https URL, or a name of :data:`PUBLISHED`; ``#sha256=…`` behind it is a digest,
+            as in pip's URLs.
+        sha256: the same apart, and before the other: hexadecimal, 8 to 64 digits, that the file must have. A
+            URL needs it unless its name ends with 8 of its digits.
+        cache, progress, allow_local: see :func:`dim.download.fetch`.
+
+    Raises:
+        InputError: an unknown published name, or a file with another digest than ``sha256``.
+        dim.download.DownloadError: the download failed, or the file is not the published one.
+    """
+    path = Path(argument)
+    text, named = (str(argument), None) if path.is_file() else _without_digest(str(argument))
+    path, expected = Path(text), sha256 or named
+    if path.is_file():
+        if expected is not None:
+            require_sha256(path, expected)
+        return path
+    if text in PUBLISHED:
+        _require_agreement(text, expected)
+    if text in PUBLISHED or is_url(text):
+        url = PUBLISHED.get(text, text)
+        return fetch(url, sha256=expected, cache=cache, progress=progress, allow_local=allow_local)
+    _refuse_unknown_name(text)
+    return path
+
+
+def _without_digest(text: str) -> tuple[str, str | None]:
+    """``TEXT#sha256=DIGEST`` taken apart."""
+    start, mark, digest = text.rpartition("#sha256=")
+    return (start, digest) if mark else (text, None)
+
+
+def _require_agreement(name: str, sha256: str | None) -> None:
+    digits = PUBLISHED[name].rpartition("-")[2].partition(".")[0]
+    if sha256 is not None and not sha256.lower().startswith(digits):
+        raise InputError(
+            f"cannot use {name}: it is published with another SHA-256", got=sha256, expected=f"{digits}…"
+        )
+
+
+def _refuse_unknown_name(text: str) -> None:
+    """``openmmlab/…`` that is neither a file nor a name is a misspelt name; a suffix makes it a path."""
+    publisher, _, name = text.partition("/")
+    if publisher in {known.partition("/")[0] for known in PUBLISHED} and "." not in name:
+        nearest = get_close_matches(text, PUBLISHED, n=1, cutoff=0)
+        raise InputError(
+            f"there is no published checkpoint {text}", expected=", ".join(PUBLISHED), fix=f"{nearest[0]}?"
+        )
