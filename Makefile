@@ -34,5 +34,5 @@ clean:
 	@touch $@
 
 .venv/.test-installed: pyproject.toml | .venv/bin/pip
-	$(BIN)/pip install --quiet --editable ".[cpu,cutout,export,openvino,ray,serving,tensorrt-rtx,training,dev]"
+	$(BIN)/pip install --quiet --editable ".[cpu,cutout,export,openvino,ray,serving,tensorrt-rtx,tiff,training,dev]"
 	@touch $@

@@ -1,4 +1,4 @@
-"""What is made of an alpha matte: foreground colours, cut-outs with straight alpha, composites.
+"""What is made of an alpha matte: foreground colours, cut-outs, composites.
 
 Images are uint8 or uint16 H, W, 3, RGB; alpha is floating point H, W in [0, 1].
 """
@@ -6,8 +6,9 @@ Images are uint8 or uint16 H, W, 3, RGB; alpha is floating point H, W in [0, 1].
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -22,8 +23,16 @@ Colour = tuple[int, int, int]
 Depth = Literal[8, 16]
 """Bits of a sample."""
 
+Floats = npt.NDArray[np.float32]
+
 STRIP = 256
 """Rows that are blended together: floats take four times the memory of the image."""
+TILE = 1024
+"""Side of the squares whose foreground colours are estimated together, pixels."""
+OVERLAP = 128
+"""What an estimate sees around its square, pixels. The method carries colours over short distances only."""
+ESTIMATOR_BYTES = 80
+"""Memory of an estimate per pixel seen: image, foreground and background in float32, twice, and alpha."""
 
 
 def quantise(alpha: Alpha, depth: Depth) -> Image:
@@ -69,13 +78,49 @@ def require_estimator() -> None:
         )
 
 
+class Tile(NamedTuple):
+    """A square of the image, and what is seen around it; slices of rows and columns.
+
+    Attributes:
+        rows, columns: the square itself.
+        outer_rows, outer_columns: the same with :data:`OVERLAP` pixels around it, inside the image.
+    """
+
+    rows: slice
+    columns: slice
+    outer_rows: slice
+    outer_columns: slice
+
+    @property
+    def inside(self) -> tuple[slice, slice]:
+        """Where the square lies in what is seen."""
+        pairs = ((self.rows, self.outer_rows), (self.columns, self.outer_columns))
+        rows, columns = (slice(own.start - seen.start, own.stop - seen.start) for own, seen in pairs)
+        return rows, columns
+
+
+def tiles(height: int, width: int) -> Iterator[Tile]:
+    """Squares of :data:`TILE` pixels that cover an image once, row by row."""
+    for y in range(0, height, TILE):
+        for x in range(0, width, TILE):
+            (rows, seen_rows), (columns, seen_columns) = _grown(y, height), _grown(x, width)
+            yield Tile(rows, columns, seen_rows, seen_columns)
+
+
+def _grown(start: int, side: int) -> tuple[slice, slice]:
+    stop = min(start + TILE, side)
+    return slice(start, stop), slice(max(start - OVERLAP, 0), min(stop + OVERLAP, side))
+
+
 def estimate_foreground(image: Image, alpha: Alpha) -> Image:
     """Colours of the foreground alone, where the photograph shows it mixed with the background.
 
-    Multi-level estimation (Germer et al., "Fast Multi-Level Foreground Estimation", ICPR 2020) by pymatting.
+    Multi-level estimation (Germer et al., "Fast Multi-Level Foreground Estimation", ICPR 2020) by pymatting,
+    in 32-bit floats, tile by tile: memory does not grow with the image beyond the result.
 
     Returns:
-        H, W, 3 in the image's dtype; meaningful where alpha is above 0.
+        H, W, 3 in the image's dtype. Where alpha is 1 the image's own colours; where it is 0 and no mixed
+        pixel is in the same tile, black.
 
     Raises:
         InputError: image and alpha differ in size.
@@ -83,40 +128,100 @@ def estimate_foreground(image: Image, alpha: Alpha) -> Image:
     """
     _require_same_size(image, alpha)
     require_estimator()
+    result = np.empty_like(image)
+    for tile in tiles(*alpha.shape):
+        seen = tile.outer_rows, tile.outer_columns
+        result[tile.rows, tile.columns] = tile_foreground(image[seen], alpha[seen], tile)
+    return result
+
+
+def tile_foreground(image: Image, alpha: Alpha, tile: Tile) -> Image:
+    """:func:`estimate_foreground` of one tile, from what is seen around it.
+
+    Args:
+        image: outer rows, outer columns, 3.
+        alpha: outer rows, outer columns.
+
+    Returns:
+        rows, columns, 3 in the image's dtype.
+    """
+    own, own_alpha = image[tile.inside], alpha[tile.inside]
+    solid = own_alpha == 1
+    if not np.any((own_alpha > 0) & ~solid):
+        return np.where(solid[..., None], own, own.dtype.type(0))
     # Imported here: it compiles its kernels on import.
     from pymatting import estimate_foreground_ml
 
-    scale = 2 ** depth_of(image) - 1
-    estimated = np.asarray(estimate_foreground_ml(image / np.float32(scale), alpha))
-    return quantise(np.clip(estimated, 0, 1), depth_of(image))
+    depth = depth_of(image)
+    estimated = np.asarray(estimate_foreground_ml(image / np.float32(2**depth - 1), alpha))[tile.inside]
+    return np.where(solid[..., None], own, quantise(np.clip(estimated, 0, 1), depth))
 
 
-def rgba(foreground: Image, alpha: Alpha) -> Image:
-    """A cut-out: H, W, 4 in the foreground's dtype, straight (not premultiplied) alpha."""
+def rgba(foreground: Image, alpha: Alpha, *, premultiplied: bool = False) -> Image:
+    """A cut-out: H, W, 4 in the foreground's dtype.
+
+    Args:
+        foreground: H, W, 3.
+        alpha: H, W in [0, 1].
+        premultiplied: colours are stored times alpha; otherwise alpha is straight and they are stored as
+            they are.
+    """
     _require_same_size(foreground, alpha)
+    if premultiplied:
+        foreground = composite(foreground, alpha, (0, 0, 0))
     cut: Image = np.dstack([foreground, quantise(alpha, depth_of(foreground))])
     return cut
 
 
-def composite(foreground: Image, alpha: Alpha, background: Image | Colour) -> Image:
+def composite(
+    foreground: Image, alpha: Alpha, background: Image | Colour, *, linear_light: bool = False
+) -> Image:
     """Foreground over background: alpha · F + (1 − alpha) · B, in the foreground's dtype, halves to even.
 
     Args:
         foreground: H, W, 3.
         background: an image of the same size, 8 or 16 bit, or one colour.
+        linear_light: blend light instead of the stored values: both are decoded with the curve of sRGB
+            before, and the result is encoded with it after.
     """
     _require_same_size(foreground, alpha)
     if isinstance(background, np.ndarray):
         _require_same_size(background, alpha)
     else:
         background = _plain(background, foreground.shape)
+    blend = _blend_light if linear_light else _blend
     result = np.empty_like(foreground)
     for y in range(0, len(alpha), STRIP):
         rows = slice(y, y + STRIP)
-        behind = to_depth(background[rows], depth_of(foreground)).astype(np.float32)
-        weight = alpha[rows, :, None].astype(np.float32)
-        result[rows] = np.rint(behind + weight * (foreground[rows] - behind))
+        behind = to_depth(background[rows], depth_of(foreground))
+        result[rows] = blend(foreground[rows], alpha[rows, :, None].astype(np.float32), behind)
     return result
+
+
+def _blend(front: Image, weight: Floats, behind: Image) -> Floats:
+    values = behind.astype(np.float32)
+    values += weight * (front - values)
+    return np.rint(values, out=values)
+
+
+def _blend_light(front: Image, weight: Floats, behind: Image) -> Floats:
+    scale = 2 ** depth_of(front) - 1
+    light = decode_srgb(np.divide(behind, scale, dtype=np.float32))
+    light += weight * (decode_srgb(np.divide(front, scale, dtype=np.float32)) - light)
+    values: Floats = encode_srgb(light) * np.float32(scale)
+    return np.rint(values, out=values)
+
+
+def decode_srgb(encoded: Floats) -> Floats:
+    """Stored values in [0, 1] to linear light in [0, 1]; IEC 61966-2-1."""
+    curve = ((encoded + np.float32(0.055)) / np.float32(1.055)) ** np.float32(2.4)
+    return np.where(encoded <= 0.04045, encoded / np.float32(12.92), curve)
+
+
+def encode_srgb(light: Floats) -> Floats:
+    """Linear light in [0, 1] to stored values in [0, 1]; the inverse of :func:`decode_srgb`."""
+    curve = np.float32(1.055) * light ** np.float32(1 / 2.4) - np.float32(0.055)
+    return np.where(light <= 0.0031308, light * np.float32(12.92), curve)
 
 
 def _plain(colour: Colour, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:

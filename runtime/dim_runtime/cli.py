@@ -5,24 +5,25 @@ from __future__ import annotations
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import typer
 
 import dim.console
 import dim.trimap
-from dim.cutout import Depth
 from dim.errors import DimError, InputError
-from dim_runtime.backends.opening import BackendName
-from dim_runtime.errors import TrimapWarning
+from dim_runtime import options
+from dim_runtime.batch_command import batch
+from dim_runtime.bench_command import bench_image
+from dim_runtime.errors import ProfileWarning, TrimapWarning
 from dim_runtime.folders import Pair, find_pairs
 from dim_runtime.image_io import MAX_PIXELS, read_gray, require_writable, write_image
-from dim_runtime.jobs import Foreground, Output, Recipe, describe, read_trimap, run_pair
+from dim_runtime.jobs import AlphaKind, Foreground, Output, Recipe, describe, plan_pair, run_pair
 from dim_runtime.matting import Matting
-from dim_runtime.memory import parse_bytes
-from dim_runtime.planning import Context
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Images and trimaps to alpha mattes.")
+app.command()(batch)
+app.command("bench")(bench_image)
 
 
 @app.command()
@@ -30,43 +31,37 @@ def run(
     image: Annotated[Path, typer.Argument(help="Image, folder, or folder of images/ and trimaps/.")],
     trimap: Annotated[Path | None, typer.Argument(help="Trimap, or folder of the same names.")] = None,
     *,
-    out_path: Annotated[Path, typer.Option("-o", "--output", help="PNG or TIFF to write, or a folder.")],
-    out: Annotated[Output, typer.Option("--out", help="What to write.")] = Output.ALPHA,
-    model: Annotated[Path | None, typer.Option(help="Artefact; default: the embedded model.")] = None,
-    foreground: Annotated[
-        Foreground, typer.Option(help="Colours of cut-outs: estimated (extra 'cutout'), or the image's own.")
-    ] = Foreground.ESTIMATED,
-    background: Annotated[str, typer.Option(help="Of a composite: #RRGGBB or an image.")] = "#FFFFFF",
-    backend: Annotated[str | None, typer.Option(help="onnxruntime; default: by the model's suffix.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
-    tile: Annotated[int, typer.Option(help="Largest window side, context included, px.")] = 1536,
-    context: Annotated[str, typer.Option(help="exact, or pixels: faster, windows are blended.")] = "exact",
-    threads: Annotated[int | None, typer.Option(help="Threads; default: one per physical core.")] = None,
-    memory_limit: Annotated[
-        str | None, typer.Option(help="Peak resident memory while matting, such as 2GB.")
-    ] = None,
-    depth: Annotated[int | None, typer.Option(help="Bits, 8 or 16; default: the input's.")] = None,
-    max_pixels: Annotated[int, typer.Option(help="Refuse larger images.")] = MAX_PIXELS,
+    out_path: Annotated[
+        Path, typer.Option("-o", "--output", help="PNG or TIFF (a composite: or JPEG, WebP), or a folder.")
+    ],
+    out: options.Out = Output.ALPHA,
+    model: options.Model = None,
+    foreground: options.Colours = Foreground.ESTIMATED,
+    background: options.Background = "#FFFFFF",
+    alpha: options.Alpha = AlphaKind.STRAIGHT,
+    linear_light: options.LinearLight = False,
+    backend: options.Engine = None,
+    device: options.Device = "cpu",
+    precision: options.Lowered = None,
+    tile: options.Tile = 1536,
+    context: options.ContextText = "exact",
+    threads: options.Threads = None,
+    memory_limit: options.MemoryLimit = None,
+    depth: options.Bits = None,
+    max_pixels: options.MaxPixels = MAX_PIXELS,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, compute nothing.")] = False,
-    progress: Annotated[bool | None, typer.Option(help="Progress bar; default: on a terminal.")] = None,
+    progress: options.ShowProgress = None,
 ) -> None:
     """Matte one image, or a folder of them."""
-    recipe = Recipe(out, foreground, background, _depth(depth), max_pixels)
+    bits = options.parse_depth(depth)
+    recipe = Recipe(out, foreground, background, bits, max_pixels, alpha, linear_light)
     recipe.check()
     pairs = _pairs(image, trimap)
     if pairs is None and not dry_run:
-        require_writable(out_path)
-    matting = Matting(
-        model,
-        # Checked where it is used: one list of names.
-        backend=cast("BackendName | None", backend),
-        device=device,
-        tile=tile,
-        context=_context(context),
-        threads=threads,
-        memory_limit=None if memory_limit is None else parse_bytes(memory_limit),
-        progress=sys.stderr.isatty() if progress is None else progress,
-    )
+        recipe.require_writable(out_path)
+    limit, around = options.parse_limit(memory_limit), options.parse_context(context)
+    chosen = options.MattingOptions(model, backend, device, precision, tile, around, threads, limit)
+    matting = chosen.open(sys.stderr.isatty() if progress is None else progress)
     with matting:
         if pairs is not None:
             _run_all(matting, pairs, out_path, recipe, dry_run)
@@ -93,7 +88,7 @@ def _run_one(
     matting: Matting, image: Path, trimap: Path, out_path: Path, recipe: Recipe, dry_run: bool
 ) -> str:
     if dry_run:
-        return describe(matting.plan(read_trimap(trimap, recipe.max_pixels)))
+        return describe(plan_pair(matting, image, trimap, out_path, recipe))
     return f"{out_path}: {run_pair(matting, image, trimap, out_path, recipe).summary()}"
 
 
@@ -112,20 +107,6 @@ def _run_all(matting: Matting, pairs: list[Pair], folder: Path, recipe: Recipe, 
     typer.echo(f"{len(pairs) - failed} done, {failed} failed")
     if failed:
         raise typer.Exit(1)
-
-
-def _context(text: str) -> Context:
-    if text == "exact":
-        return "exact"
-    if not text.isdigit():
-        raise InputError("cannot use this context", got=repr(text), expected="exact, or a number of pixels")
-    return int(text)
-
-
-def _depth(bits: int | None) -> Depth | None:
-    if bits not in (None, 8, 16):
-        raise InputError("cannot write this depth", got=f"{bits} bits", expected="8 or 16")
-    return cast("Depth | None", bits)
 
 
 @app.command("trimap")
@@ -161,7 +142,8 @@ def doctor() -> None:
 def main() -> None:
     """Entry point of ``dim-matte``."""
     warnings.showwarning = _show_warning
-    warnings.simplefilter("always", TrimapWarning)
+    for kind in (TrimapWarning, ProfileWarning):
+        warnings.simplefilter("always", kind)
     dim.console.run(app)
 
 

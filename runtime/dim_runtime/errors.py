@@ -12,6 +12,7 @@ __all__ = [
     "InputError",
     "MemoryLimitError",
     "MissingExtraError",
+    "ProfileWarning",
     "TileError",
     "TrimapWarning",
 ]
@@ -70,3 +71,7 @@ class TrimapWarning(UserWarning):
             f"{mapped} pixels of {source} are not 0, 128 or 255: at most 10 was read as background, "
             "at least 245 as foreground, the rest as unknown"
         )
+
+
+class ProfileWarning(UserWarning):
+    """An ICC profile that a result does not carry, or that does not fit the other picture of a composite."""

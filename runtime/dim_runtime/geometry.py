@@ -66,6 +66,7 @@ class Plan:
         unknown_pixels: how many pixels of the trimap are unknown.
         peak_bytes: expected peak resident memory of the process during the call, bytes.
         note: why the plan is not the one asked for; None if it is.
+        seconds: expected time of the network at the speed of this machine; None where nobody asked for it.
     """
 
     height: int
@@ -79,6 +80,7 @@ class Plan:
     unknown_pixels: int
     peak_bytes: int
     note: str | None = None
+    seconds: float | None = None
 
     @property
     def cost(self) -> float:

@@ -6,10 +6,9 @@ import struct
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from dim_runtime import tiff_tags
+
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-TIFF_WIDTH, TIFF_HEIGHT = 256, 257
-TIFF_FORMATS = {3: "H", 4: "I"}
-"""Types of a TIFF entry that hold a side: 16 and 32 bits."""
 JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """Markers that start a frame; the three left out are tables."""
 
@@ -23,11 +22,32 @@ def declared_pixels(path: Path) -> int | None:
                 return _png(file)
             if start[:2] == b"\xff\xd8":
                 return _jpeg(file)
-            if start[:4] in (b"II*\0", b"MM\0*"):
-                return _tiff(file, "<" if start[:2] == b"II" else ">")
+            if tiff_tags.is_tiff(start):
+                return _tiff(file)
         except (struct.error, KeyError):
             return None
     return None
+
+
+PNG_WITH_ALPHA = frozenset({3, 4, 6})
+"""Colour types that have an alpha channel, or a palette that may have one."""
+
+
+def may_have_alpha(path: Path) -> bool:
+    """Whether the header allows an alpha channel; False for other or damaged files."""
+    with path.open("rb") as file:
+        start = file.read(26)
+        if start[:8] == PNG_SIGNATURE:
+            return start[25:26] != b"" and start[25] in PNG_WITH_ALPHA
+        if not tiff_tags.is_tiff(start):
+            return start[8:12] == b"WEBP"
+        try:
+            return tiff_tags.first_number(file, tiff_tags.read_tags(file), tiff_tags.SAMPLES_PER_PIXEL) in (
+                2,
+                4,
+            )
+        except (struct.error, KeyError):
+            return False
 
 
 def _png(file: BinaryIO) -> int:
@@ -47,16 +67,10 @@ def _jpeg(file: BinaryIO) -> int:
         file.seek(length - 2, 1)
 
 
-def _tiff(file: BinaryIO, order: str) -> int:
-    file.seek(4)
-    file.seek(_unpack(file, order + "I")[0])
-    sides: dict[int, int] = {}
-    for _ in range(_unpack(file, order + "H")[0]):
-        tag, kind, _, value = _unpack(file, order + "HHI4s")
-        if tag in (TIFF_WIDTH, TIFF_HEIGHT):
-            form = order + TIFF_FORMATS[kind]
-            (sides[tag],) = struct.unpack(form, value[: struct.calcsize(form)])
-    return sides[TIFF_WIDTH] * sides[TIFF_HEIGHT]
+def _tiff(file: BinaryIO) -> int:
+    tags = tiff_tags.read_tags(file)
+    width, height = (tiff_tags.first_number(file, tags, tag) for tag in (tiff_tags.WIDTH, tiff_tags.HEIGHT))
+    return width * height
 
 
 def _unpack(file: BinaryIO, form: str) -> tuple[Any, ...]:

@@ -5,62 +5,38 @@ from __future__ import annotations
 import time
 import warnings
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 import dim.trimap
-from dim import cutout
+from dim_runtime import image_io
+from dim_runtime.compositing import kept_profile, render, require_room, whole_bytes
 from dim_runtime.errors import TrimapWarning
 from dim_runtime.geometry import Plan
-from dim_runtime.image_io import MAX_PIXELS, Image, read_image, require_pixels, require_writable, write_image
+from dim_runtime.image_io import Image, read_image, write_image
+from dim_runtime.large_images import plan_streamed, run_streamed, streams
 from dim_runtime.matting import Alpha, Matting
 from dim_runtime.memory import format_bytes, peak_resident_bytes
+from dim_runtime.recipe import AlphaKind, Foreground, Output, Recipe
 
-
-class Output(StrEnum):
-    """What is written: the matte, the foreground with straight alpha, or the foreground over a background."""
-
-    ALPHA = "alpha"
-    CUTOUT = "cutout"
-    COMPOSITE = "composite"
-
-
-class Foreground(StrEnum):
-    """Where the foreground's colours come from."""
-
-    ESTIMATED = "estimated"
-    IMAGE = "image"
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a result is made.
-
-    Attributes:
-        output: what is written.
-        foreground: colours of cut-outs and composites.
-        background: of composites: ``#RRGGBB`` or an image file, scaled to cover.
-        depth: bits of the output, 8 or 16; None for the input's.
-        max_pixels: larger images are refused.
-    """
-
-    output: Output = Output.ALPHA
-    foreground: Foreground = Foreground.ESTIMATED
-    background: str = "#FFFFFF"
-    depth: cutout.Depth | None = None
-    max_pixels: int = MAX_PIXELS
-
-    def check(self) -> None:
-        """Raise what can be known to be wrong before any work is done."""
-        if self.output is not Output.ALPHA and self.foreground is Foreground.ESTIMATED:
-            cutout.require_estimator()
-        if self.output is Output.COMPOSITE and self.background.startswith("#"):
-            cutout.parse_colour(self.background)
-        elif self.output is Output.COMPOSITE:
-            require_pixels(Path(self.background), self.max_pixels)
+__all__ = [
+    "AlphaKind",
+    "Foreground",
+    "Loaded",
+    "Outcome",
+    "Output",
+    "Recipe",
+    "describe",
+    "load",
+    "plan_pair",
+    "read_trimap",
+    "render",
+    "run_pair",
+    "save",
+]
 
 
 @dataclass(frozen=True)
@@ -86,46 +62,58 @@ def describe(plan: Plan) -> str:
     context = "exact" if plan.exact else f"context {plan.context} px"
     text = f"{count} window{'' if count == 1 else 's'}, cost {plan.cost:.2f}, {context}, "
     text += f"planned peak {format_bytes(plan.peak_bytes)}"
+    if plan.seconds is not None:
+        text += f", about {plan.seconds:.1f} s"
     return text if plan.note is None else f"{text} ({plan.note})"
 
 
 def run_pair(matting: Matting, image_path: Path, trimap_path: Path, out: Path, recipe: Recipe) -> Outcome:
     """Matte one pair of files and write the result; a DimError leaves no file behind."""
-    require_writable(out)
+    recipe.require_writable(out)
+    if streams(image_path, trimap_path, out):
+        plan, seconds = run_streamed(matting, image_path, trimap_path, out, recipe)
+        return Outcome(plan, seconds, peak_resident_bytes())
+    loaded = load(image_path, trimap_path, recipe)
+    require_room(matting.memory_limit, recipe, held=whole_bytes(recipe, loaded.image))
+    plan = matting.plan(loaded.trimap)
+    started = time.perf_counter()
+    alpha = matting(loaded.image, loaded.trimap)
+    outcome = Outcome(plan, time.perf_counter() - started, peak_resident_bytes())
+    save(out, loaded, alpha, recipe)
+    return outcome
+
+
+def plan_pair(matting: Matting, image_path: Path, trimap_path: Path, out: Path, recipe: Recipe) -> Plan:
+    """What :func:`run_pair` would run."""
+    if streams(image_path, trimap_path, out):
+        return plan_streamed(matting, trimap_path)
+    return matting.plan(read_trimap(trimap_path, recipe.max_pixels))
+
+
+class Loaded(NamedTuple):
+    """One pair in memory: image uint8 or uint16 H, W, 3, RGB; canonical trimap uint8 H, W; ICC profile."""
+
+    image: Image
+    trimap: npt.NDArray[np.uint8]
+    profile: bytes | None = None
+
+
+def load(image_path: Path, trimap_path: Path, recipe: Recipe) -> Loaded:
+    """Read what the network needs of one pair."""
     trimap = read_trimap(trimap_path, recipe.max_pixels)
     image = read_image(image_path, max_pixels=recipe.max_pixels)
-    plan = matting.plan(trimap)
-    started = time.perf_counter()
-    alpha = matting(image, trimap)
-    outcome = Outcome(plan, time.perf_counter() - started, peak_resident_bytes())
-    write_image(out, render(image, alpha, recipe))
-    return outcome
+    return Loaded(image, trimap, kept_profile(image_path, recipe))
+
+
+def save(out: Path, loaded: Loaded, alpha: Alpha, recipe: Recipe) -> None:
+    """Write what the recipe makes of one result: whole, or not at all."""
+    made = render(loaded.image, alpha, recipe)
+    write_image(out, made, profile=loaded.profile, premultiplied=recipe.premultiplied)
 
 
 def read_trimap(path: Path, max_pixels: int) -> npt.NDArray[np.uint8]:
     """A canonical trimap from a file; a warning counts the pixels that were mapped."""
-    require_pixels(path, max_pixels)
-    reading = dim.trimap.read(path)
+    reading = dim.trimap.canonical(image_io.read_trimap(path, max_pixels=max_pixels))
     if reading.mapped:
         warnings.warn(TrimapWarning(reading.mapped, str(path)), stacklevel=2)
     return reading.trimap
-
-
-def render(image: Image, alpha: Alpha, recipe: Recipe) -> Image:
-    """The matte, cut-out or composite in the depth asked for."""
-    depth = recipe.depth or cutout.depth_of(image)
-    if recipe.output is Output.ALPHA:
-        return cutout.quantise(alpha, depth)
-    colours = cutout.to_depth(image, depth)
-    if recipe.foreground is Foreground.ESTIMATED:
-        colours = cutout.estimate_foreground(colours, alpha)
-    if recipe.output is Output.CUTOUT:
-        return cutout.rgba(colours, alpha)
-    return cutout.composite(colours, alpha, _background(alpha, recipe))
-
-
-def _background(alpha: Alpha, recipe: Recipe) -> Image | cutout.Colour:
-    if recipe.background.startswith("#"):
-        return cutout.parse_colour(recipe.background)
-    height, width = alpha.shape
-    return cutout.covering(read_image(recipe.background, max_pixels=recipe.max_pixels), height, width)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import threading
+import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -11,17 +16,22 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-import dim.trimap
 from dim.contract import ArtefactMetadata
 from dim.errors import InputError
 from dim_runtime.backends.base import Backend
 from dim_runtime.backends.opening import BackendName, Precision, open_backend
 from dim_runtime.errors import TrimapWarning
+from dim_runtime.flow import Job, Steps
 from dim_runtime.geometry import Plan
+from dim_runtime.inputs import require_out, require_pair, require_trimap
+from dim_runtime.mapped import by_windows, held_bytes
 from dim_runtime.memory import resident_bytes
 from dim_runtime.occupancy import Survey, survey
+from dim_runtime.pipeline import Pipeline
 from dim_runtime.planning import Context, Options, Planner
 from dim_runtime.progress import reporting
+from dim_runtime.sliceable import Sliceable, Writable
+from dim_runtime.speed import pixels_per_second
 from dim_runtime.tiling import Progress, run_plan
 
 UInt8 = npt.NDArray[np.uint8]
@@ -29,6 +39,8 @@ Image = npt.NDArray[np.uint8 | np.uint16]
 Alpha = npt.NDArray[np.float32]
 
 ALPHA_BYTES = 4
+STEPS = 4
+"""Images in flight where steps overlap: one that is read, one cut, one computed, one finished."""
 
 
 def default_model() -> Path:
@@ -72,12 +84,10 @@ class Matting:
         progress: bool | Progress = False,
     ) -> None:
         # Before the model is loaded: a wrong option is told at once.
-        self._options = Options(tile, context, memory_limit)
-        self._progress = progress
+        options = Options(tile, context, memory_limit)
         path = default_model() if model is None else Path(model)
-        self._backend: Backend | None = open_backend(
-            path, backend=backend, device=device, precision=precision, threads=threads
-        )
+        opened = open_backend(path, backend=backend, device=device, precision=precision, threads=threads)
+        self._set(opened, options, progress)
 
     @classmethod
     def from_backend(
@@ -91,18 +101,27 @@ class Matting:
     ) -> Self:
         """A matting around any :class:`~dim_runtime.backends.base.Backend`: engines and tests of your own."""
         made = cls.__new__(cls)
-        made._options = Options(tile, context, memory_limit)
-        made._progress = progress
-        made._backend = backend
+        made._set(backend, Options(tile, context, memory_limit), progress)
         return made
 
-    def __call__(self, image: Image, trimap: UInt8) -> Alpha:
+    def _set(self, backend: Backend, options: Options, progress: bool | Progress) -> None:
+        self._backend: Backend | None = backend
+        self._options, self._progress = options, progress
+        self._speed: float | None = None
+        limited = options.memory_limit is not None
+        # More than one window at a time is memory too: under a limit there is one.
+        self._batch = 1 if limited or backend.metadata.static_shape else backend.preferred_batch
+        # Two calls at once would each plan as if all the rest were theirs.
+        self._turn: AbstractContextManager[Any] = threading.Lock() if limited else nullcontext()
+
+    def __call__(self, image: Image | Sliceable, trimap: UInt8 | Sliceable) -> Alpha:
         """Compute an alpha matte.
 
         Args:
-            image: uint8 or uint16 H, W, 3, RGB over the full range of the type.
-            trimap: uint8 H, W: 0 background, 128 unknown, 255 foreground. At most 10 and at least 245 are
-                read as background and foreground, the rest as unknown, with a :class:`TrimapWarning`.
+            image: uint8 or uint16 H, W, 3, RGB over the full range of the type; anything that slices like an
+                array: ``ndarray``, ``memmap``, zarr.
+            trimap: uint8 H, W, likewise: 0 background, 128 unknown, 255 foreground. At most 10 and at least
+                245 are read as background and foreground, the rest as unknown, with a :class:`TrimapWarning`.
 
         Returns:
             float32 H, W in [0, 1]; exactly 0 and 1 where the trimap is known.
@@ -112,28 +131,109 @@ class Matting:
             TileError: the tile cannot hold the context.
             MemoryLimitError: no tile keeps the memory limit.
         """
-        _validate(image, trimap)
-        found = survey(trimap)
-        if found.mapped:
-            warnings.warn(TrimapWarning(found.mapped), stacklevel=2)
-        plan = self._plan(trimap, found, file_backed=_file_backed(image) + _file_backed(trimap))
-        alpha = np.empty(trimap.shape, np.float32)
+        job = Job(lambda: (image, trimap))
         with reporting(self._progress) as progress:
-            run_plan(self._open, image, trimap, plan, alpha, progress=progress)
-        return alpha
+            self._alone(job, progress)
+        return self._taken(job)
 
-    def plan(self, trimap: UInt8) -> Plan:
-        """What a call with this trimap would compute and take, without running the network.
+    def into(self, image: Image | Sliceable, trimap: UInt8 | Sliceable, out: Writable) -> Plan:
+        """Compute an alpha matte into an array of the caller's, window by window.
+
+        Nothing as large as the image is made: with a ``memmap`` or zarr array for all three, peak memory
+        depends on the tile alone.
+
+        Args:
+            image, trimap: as :meth:`__call__` takes them.
+            out: float16, float32 or float64 H, W, read and written by slices. Every pixel is written; after
+                an error the content is undefined.
+
+        Returns:
+            What was run.
 
         Raises:
             InputError, TileError, MemoryLimitError: as the call does.
         """
-        dim.trimap.validate(trimap)
-        return self._plan(trimap, survey(trimap), file_backed=_file_backed(trimap))
+        with self._turn, reporting(self._progress) as progress:
+            image, trimap, target = by_windows(image), by_windows(trimap), by_windows(out)
+            require_pair(image, trimap)
+            require_out(out, trimap)
+            found = survey(trimap)
+            if found.mapped:
+                warnings.warn(TrimapWarning(found.mapped), stacklevel=2)
+            taken = target.nbytes if type(target) is np.ndarray else held_bytes(target)
+            plan = self._plan(trimap, found, held=taken + held_bytes(image) + held_bytes(trimap))
+            run_plan(self._open, image, trimap, plan, target, progress=progress, batch=self._batch)
+        return plan
+
+    def plan(self, trimap: UInt8 | Sliceable) -> Plan:
+        """What a call with this trimap would compute and take: windows, memory, expected time.
+
+        The first plan runs the network on one small window, to learn how fast it is here.
+
+        Raises:
+            InputError, TileError, MemoryLimitError: as the call does.
+        """
+        trimap = by_windows(trimap)
+        require_trimap(trimap)
+        held = held_bytes(trimap) + ALPHA_BYTES * math.prod(trimap.shape)
+        plan = self._plan(trimap, survey(trimap), held=held)
+        return replace(plan, seconds=self._expected_seconds(plan))
 
     def map(self, pairs: Iterable[tuple[Image, UInt8]]) -> Iterator[Alpha]:
-        """Alpha mattes of pairs of image and trimap, one after the other, in order."""
-        return (self(image, trimap) for image, trimap in pairs)
+        """Alpha mattes of pairs of image and trimap, in order; reading, inference and stitching overlap.
+
+        Nothing is read before the first result is asked for. From then on the pairs are pulled by a thread, a
+        few images ahead of the caller (``4 + backend.preferred_batch``, the one last returned included), and
+        windows of one shape run together where the back end gains from it. Under a ``memory_limit`` nothing
+        overlaps: what is in flight is one image, so that the limit holds as it does for a single call; the
+        next pair is pulled when its turn comes, and its size need not be known before.
+
+        Args:
+            pairs: image and trimap as :meth:`__call__` takes them.
+
+        Yields:
+            float32 H, W in [0, 1]. An error of the iterable or of one pair is raised in that pair's place and
+            ends the iteration, which may also be closed early: its threads end then. A thread that still
+            waits inside ``pairs`` ends when that gives its next pair.
+        """
+        with reporting(self._progress) as progress:
+            for job in self.stream(map(_given, pairs), progress=progress):
+                if job.error is not None:
+                    raise job.error
+                yield self._taken(job)
+
+    def stream(
+        self,
+        jobs: Iterable[Job],
+        *,
+        finish: Callable[[Job], None] | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[Job]:
+        """What :meth:`map` and the batch command are made of: jobs in order, each done or with its error.
+
+        Args:
+            jobs: each is loaded in a thread, as is all the rest; see :class:`~dim_runtime.flow.Job`.
+            finish: called for each job that has its alpha, in a thread of its own: to write it, say. A
+                job is in flight until the caller asks for the next one.
+            progress: called with the windows done and in all of each image.
+        """
+        if self._options.memory_limit is not None:
+            yield from self._one_by_one(jobs, finish, progress)
+            return
+        pipeline = Pipeline(in_flight=STEPS + self._batch)
+        steps = Steps(self._open, self._load, self._batch, progress)
+        try:
+            for job in steps.run(jobs, pipeline, finish):
+                yield job
+                del job
+                pipeline.release()
+        finally:
+            pipeline.stop()
+
+    @property
+    def memory_limit(self) -> int | None:
+        """Peak resident memory of the process during a call, bytes; None for no limit."""
+        return self._options.memory_limit
 
     @property
     def metadata(self) -> ArtefactMetadata:
@@ -160,33 +260,69 @@ class Matting:
             raise InputError("cannot use this Matting: it is closed", fix="make a new one")
         return self._backend
 
-    def _plan(self, trimap: UInt8, found: Survey, *, file_backed: int) -> Plan:
-        held = resident_bytes() + file_backed + ALPHA_BYTES * trimap.size
-        return Planner(trimap.shape, found, self._open, self._options, held).plan()
+    def _one_by_one(
+        self, jobs: Iterable[Job], finish: Callable[[Job], None] | None, progress: Progress | None
+    ) -> Iterator[Job]:
+        for job in jobs:
+            with job.noting():
+                self._alone(job, progress)
+                if finish is not None:
+                    finish(job)
+            yield job
+            # Or this frame would keep it alive while the next one is read.
+            del job
+
+    def _alone(self, job: Job, progress: Progress | None) -> None:
+        """Everything that one job needs, in the caller's thread."""
+        job.image, job.trimap = map(by_windows, job.load())
+        with self._turn:
+            job.plan, job.mapped = self._prepare(job.image, job.trimap)
+            started = time.perf_counter()
+            job.alpha = np.empty(job.trimap.shape, np.float32)
+            run_plan(
+                self._open, job.image, job.trimap, job.plan, job.alpha, progress=progress, batch=self._batch
+            )
+        job.seconds = time.perf_counter() - started
+        job.let_go()
+
+    @staticmethod
+    def _taken(job: Job) -> Alpha:
+        if job.mapped:
+            # Three frames up: whoever called the matting, or asked its iterator for the next result.
+            warnings.warn(TrimapWarning(job.mapped), stacklevel=3)
+        assert job.alpha is not None, "a job without an error has its alpha"
+        alpha, job.alpha = job.alpha, None
+        return alpha
+
+    def _load(self, job: Job) -> None:
+        job.image, job.trimap = map(by_windows, job.load())
+        job.plan, job.mapped = self._prepare(job.image, job.trimap)
+
+    def _prepare(self, image: Sliceable, trimap: Sliceable) -> tuple[Plan, int]:
+        """The plan, and how many pixels of the trimap are not 0, 128 or 255."""
+        require_pair(image, trimap)
+        found = survey(trimap)
+        held = held_bytes(image) + held_bytes(trimap) + ALPHA_BYTES * math.prod(trimap.shape)
+        return self._plan(trimap, found, held=held), found.mapped
+
+    def _plan(self, trimap: Sliceable, found: Survey, *, held: int) -> Plan:
+        """``held``: what arrays and output take during the call, beyond what is resident already; bytes."""
+        plan = Planner(trimap.shape, found, self._open, self._options, resident_bytes() + held).plan()
+        return plan if self._batch == 1 else replace(plan, peak_bytes=plan.peak_bytes + self._beside(plan))
+
+    def _expected_seconds(self, plan: Plan) -> float:
+        area = sum(window.area for window in plan.windows)
+        if area and self._speed is None:
+            self._speed = pixels_per_second(self._open)
+        return area / self._speed if self._speed else 0.0
+
+    def _beside(self, plan: Plan) -> int:
+        """Memory of the windows that run together with the first one of a batch, bytes."""
+        largest = max(plan.windows, key=lambda window: window.area, default=None)
+        if largest is None:
+            return 0
+        return (self._batch - 1) * self._open.window_bytes(largest.height, largest.width)
 
 
-def _validate(image: object, trimap: object) -> None:
-    trimap = dim.trimap.validate(trimap)
-    if not isinstance(image, np.ndarray):
-        raise InputError("cannot use this image", got=type(image).__name__, expected="a numpy array, H, W, 3")
-    if image.dtype not in (np.uint8, np.uint16) or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise InputError(
-            "cannot use this image",
-            got=f"{image.dtype} with shape {image.shape}",
-            expected="uint8 or uint16 H, W, 3, RGB",
-            fix="repeat a gray channel three times, drop a fourth channel; for floats in [0, 1]: "
-            "(x * 255).round().astype('uint8')",
-        )
-    (height, width), (rows, columns) = image.shape[:2], trimap.shape
-    if (height, width) != (rows, columns):
-        raise InputError(
-            "image and trimap differ in size",
-            got=f"image of {width}×{height} px, trimap of {columns}×{rows} px",
-            expected="the same size",
-            fix="make the trimap from this image, or resize it with nearest-neighbour interpolation",
-        )
-
-
-def _file_backed(array: npt.NDArray[Any]) -> int:
-    """Bytes of a memory-mapped array: its pages become resident only as windows read them."""
-    return array.nbytes if isinstance(array, np.memmap) else 0
+def _given(pair: tuple[Image, UInt8]) -> Job:
+    return Job(lambda: pair)

@@ -1,4 +1,4 @@
-"""Where a trimap is unknown, found strip by strip: no temporary array as large as the image."""
+"""Where a trimap is unknown, found piece by piece: no temporary array as large as the image."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from dim.contract import STRIDE
 from dim.trimap import BACKGROUND, DARKEST_UNKNOWN, FOREGROUND, LIGHTEST_UNKNOWN, UNKNOWN, UInt8
 from dim_runtime.geometry import round_up
 from dim_runtime.partition import Blocks
+from dim_runtime.sliceable import Sliceable
 
-STRIP = 16 * STRIDE
-"""Rows looked at together."""
+ROWS, COLUMNS = 16 * STRIDE, 128 * STRIDE
+"""Pixels looked at together."""
 
 
 class Survey(NamedTuple):
@@ -30,27 +31,29 @@ class Survey(NamedTuple):
     mapped: int
 
 
-def survey(trimap: UInt8) -> Survey:
+def survey(trimap: UInt8 | Sliceable) -> Survey:
     """Look through a trimap, uint8 H, W: at most 10 is background, at least 245 foreground, else unknown."""
     height, width = trimap.shape
     occupied = np.zeros((round_up(height) // STRIDE, round_up(width) // STRIDE), np.bool_)
     unknown = mapped = 0
-    for rows in strips(height):
-        strip = np.asarray(trimap[rows])
-        found = (strip >= DARKEST_UNKNOWN) & (strip <= LIGHTEST_UNKNOWN)
+    for rows, columns in pieces(height, width):
+        piece = np.asarray(trimap[rows, columns])
+        found = (piece >= DARKEST_UNKNOWN) & (piece <= LIGHTEST_UNKNOWN)
         unknown += int(np.count_nonzero(found))
-        mapped += strip.size - sum(
-            int(np.count_nonzero(strip == v)) for v in (BACKGROUND, UNKNOWN, FOREGROUND)
+        mapped += piece.size - sum(
+            int(np.count_nonzero(piece == v)) for v in (BACKGROUND, UNKNOWN, FOREGROUND)
         )
-        first = rows.start // STRIDE
+        top, left = rows.start // STRIDE, columns.start // STRIDE
         blocks = _blocks(found)
-        occupied[first : first + len(blocks)] = blocks
+        occupied[top : top + blocks.shape[0], left : left + blocks.shape[1]] = blocks
     return Survey(occupied, unknown, mapped)
 
 
-def strips(height: int) -> Iterator[slice]:
-    """Slices of at most :data:`STRIP` rows that cover the image once."""
-    return (slice(y, min(y + STRIP, height)) for y in range(0, height, STRIP))
+def pieces(height: int, width: int) -> Iterator[tuple[slice, slice]]:
+    """Rows and columns of at most :data:`ROWS` by :data:`COLUMNS` that cover the image once."""
+    for y in range(0, height, ROWS):
+        for x in range(0, width, COLUMNS):
+            yield slice(y, min(y + ROWS, height)), slice(x, min(x + COLUMNS, width))
 
 
 def _blocks(unknown: Blocks) -> Blocks:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from dim_runtime.tiling import Progress
+
+Advance = Callable[[float], object]
+"""Called for each item that is settled, with the megapixels that were computed for it."""
 
 
 @contextmanager
@@ -26,3 +30,27 @@ def _bar() -> Iterator[Progress]:
     with Bar(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("matting", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def counting(items: int, *, shown: bool) -> Iterator[Advance]:
+    """A bar of a batch on standard error: items, megapixels per second, time left; or nothing."""
+    if not shown:
+        yield lambda megapixels: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    rate, left = TextColumn("{task.fields[rate]:.2f} megapixels/s"), TimeRemainingColumn()
+    columns = (TextColumn("matting"), BarColumn(), MofNCompleteColumn(), rate, left)
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("matting", total=items, rate=0.0)
+        started, computed = time.monotonic(), 0.0
+
+        def advance(megapixels: float) -> None:
+            nonlocal computed
+            computed += megapixels
+            bar.update(task, advance=1, rate=computed / max(time.monotonic() - started, 1e-3))
+
+        yield advance

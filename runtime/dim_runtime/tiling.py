@@ -5,8 +5,9 @@ Images, trimaps and outputs are anything that slices like a numpy array: ``ndarr
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,25 +17,18 @@ from dim.trimap import FOREGROUND, canonical, unknown
 from dim_runtime.backends.base import Backend, Floating, UInt8
 from dim_runtime.blending import share
 from dim_runtime.geometry import Plan, Rectangle, Window, reflected
-from dim_runtime.occupancy import strips
+from dim_runtime.occupancy import pieces
+from dim_runtime.sliceable import Sliceable, Writable
 
 Progress = Callable[[int, int], object]
 """Called with the windows done and the windows in all, before the first and after each."""
 
 
-class Sliceable(Protocol):
-    """Anything that reads like a numpy array."""
+class Cut(NamedTuple):
+    """A window as the network sees it: colours uint8 H, W, 3, RGB; hints uint8 H, W, a canonical trimap."""
 
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    def __getitem__(self, key: Any, /) -> Any: ...
-
-
-class Writable(Sliceable, Protocol):
-    """Anything that reads and writes like a numpy array."""
-
-    def __setitem__(self, key: Any, value: Any, /) -> None: ...
+    colours: UInt8
+    hints: UInt8
 
 
 def run_plan(
@@ -45,6 +39,7 @@ def run_plan(
     out: Writable,
     *,
     progress: Progress | None = None,
+    batch: int = 1,
 ) -> None:
     """Compute the alpha of every pixel into ``out``.
 
@@ -56,31 +51,54 @@ def run_plan(
         out: floating H, W; its dtype decides the precision of the result. Every pixel is written: 0 and 1
             where the trimap is known, the network's alpha in [0, 1] elsewhere.
         progress: see :data:`Progress`.
+        batch: windows of one shape that are run together, at most.
     """
-    _write_known(trimap, plan, out)
-    _tell(progress, 0, plan)
-    for done, window in enumerate(plan.windows, start=1):
-        _run_window(backend, image, trimap, plan, window, out)
-        _tell(progress, done, plan)
+    write_known(trimap, plan, out)
+    tell(progress, 0, plan)
+    done = 0
+    for windows in batches(plan.windows, batch):
+        cuts = [cut(image, trimap, plan, window) for window in windows]
+        alphas = backend.run(*stacked(cuts))
+        for window, (_, hints), alpha in zip(windows, cuts, alphas, strict=True):
+            stitch(alpha, hints, plan, window, out)
+            done += 1
+            tell(progress, done, plan)
 
 
-def _tell(progress: Progress | None, done: int, plan: Plan) -> None:
+def batches(windows: Sequence[Window], size: int) -> Iterator[list[Window]]:
+    """The windows in order, neighbours of one shape together, at most ``size`` of them."""
+    for _, group in groupby(windows, key=lambda window: (window.height, window.width)):
+        alike = list(group)
+        yield from (alike[start : start + size] for start in range(0, len(alike), size))
+
+
+def tell(progress: Progress | None, done: int, plan: Plan) -> None:
+    """Report the windows done, if somebody listens."""
     if progress is not None:
         progress(done, len(plan.windows))
 
 
-def _write_known(trimap: Sliceable, plan: Plan, out: Writable) -> None:
+def write_known(trimap: Sliceable, plan: Plan, out: Writable) -> None:
     """1 in the foreground, 0 elsewhere: what is unknown is written by its window later."""
-    for rows in strips(plan.height):
-        out[rows] = canonical(np.ascontiguousarray(trimap[rows])).trimap == FOREGROUND
+    for piece in pieces(plan.height, plan.width):
+        out[piece] = canonical(np.ascontiguousarray(trimap[piece])).trimap == FOREGROUND
 
 
-def _run_window(
-    backend: Backend, image: Sliceable, trimap: Sliceable, plan: Plan, window: Window, out: Writable
-) -> None:
+def cut(image: Sliceable, trimap: Sliceable, plan: Plan, window: Window) -> Cut:
+    """What the network sees of one window: colours uint8 H, W, 3 and canonical hints uint8 H, W."""
     colours = eight_bits(read_padded(image, window, plan))
-    hints = canonical(read_padded(trimap, window, plan)).trimap
-    alpha = backend.run(colours[None], hints[None])[0]
+    return Cut(colours, canonical(read_padded(trimap, window, plan)).trimap)
+
+
+def stacked(cuts: Sequence[Cut]) -> tuple[UInt8, UInt8]:
+    """Cuts of one shape as a batch: N, H, W, 3 and N, H, W; a single one is not copied."""
+    if len(cuts) == 1:
+        return cuts[0].colours[None], cuts[0].hints[None]
+    return np.stack([part.colours for part in cuts]), np.stack([part.hints for part in cuts])
+
+
+def stitch(alpha: Floating, hints: UInt8, plan: Plan, window: Window, out: Writable) -> None:
+    """Write a window's alpha, H, W in [0, 1]: its core in an exact plan, else its share of all of it."""
     if plan.exact:
         _write_core(alpha, hints, plan, window, out)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -69,6 +70,53 @@ def test_colours() -> None:
             cutout.parse_colour(text)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_premultiplied_is_colours_times_alpha(dtype: type) -> None:
+    top = np.iinfo(dtype).max
+    image = np.full((1, 3, 3), top // 2, dtype)
+    cut = cutout.rgba(image, np.array([[0, 0.5, 1]], np.float32), premultiplied=True)
+    assert cut.dtype == dtype
+    assert cut[0, :, 0].tolist() == [0, np.rint(top // 2 * 0.5), top // 2]
+    assert cut[0, :, 3].tolist() == [0, np.rint(top * 0.5), top]
+
+
+def test_the_curve_of_srgb() -> None:
+    """Known values: middle gray 188 is half the light, and the two parts of the curve meet."""
+    values = np.array([0, 1, 10, 11, 188, 255], np.float32) / 255
+    light = cutout.decode_srgb(values)
+    np.testing.assert_allclose(
+        light, [0, 0.000303527, 0.00303527, 0.00334654, 0.502886, 1], rtol=2e-5, atol=1e-9
+    )
+    deep = np.arange(65536, dtype=np.float32) / 65535
+    np.testing.assert_array_equal(np.rint(cutout.encode_srgb(cutout.decode_srgb(deep)) * 65535), deep * 65535)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_linear_light_blends_light(dtype: type) -> None:
+    top = np.iinfo(dtype).max
+    white, half = np.full((300, 2, 3), top, dtype), np.full((300, 2), 0.5, np.float32)
+    found = cutout.composite(white, half, (0, 0, 0), linear_light=True)
+    assert np.abs(found / top - 0.735357).max() < 0.6 / top
+    drawn = np.random.default_rng(0).integers(0, top + 1, white.shape, dtype)
+    for alpha, expected in ((np.zeros_like(half), drawn), (np.ones_like(half), white)):
+        np.testing.assert_array_equal(cutout.composite(white, alpha, drawn, linear_light=True), expected)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1024, 1025), (3000, 700)])
+def test_tiles_cover_the_image_once_and_see_around_themselves(size: tuple[int, int]) -> None:
+    count = np.zeros(size, np.uint8)
+    for tile in cutout.tiles(*size):
+        count[tile.rows, tile.columns] += 1
+        for own, seen, inside, side in (
+            (tile.rows, tile.outer_rows, tile.inside[0], size[0]),
+            (tile.columns, tile.outer_columns, tile.inside[1], size[1]),
+        ):
+            assert seen.start == max(own.start - cutout.OVERLAP, 0)
+            assert seen.stop == min(own.stop + cutout.OVERLAP, side)
+            assert (seen.start + inside.start, seen.start + inside.stop) == (own.start, own.stop)
+    assert (count == 1).all()
+
+
 def test_sizes_must_agree() -> None:
     image, alpha = np.zeros((2, 3, 3), np.uint8), np.zeros((3, 2), np.float32)
     for make in (cutout.rgba, cutout.estimate_foreground):
@@ -84,13 +132,82 @@ def test_without_pymatting_the_error_names_the_extra(monkeypatch: pytest.MonkeyP
         cutout.require_estimator()
 
 
-@pytest.mark.slow
-def test_estimated_colours_are_those_of_the_foreground() -> None:
-    pytest.importorskip("pymatting")
-    alpha = np.tile(np.linspace(0, 1, 64, dtype=np.float32), (64, 1))
-    red, blue = np.array([220.0, 30, 30]), np.array([20.0, 20, 200])
-    mixed = (alpha[..., None] * red + (1 - alpha[..., None]) * blue).round().astype(np.uint8)
-    found = cutout.estimate_foreground(mixed, alpha)
-    assert found.dtype == np.uint8
-    assert np.abs(found[:, 16:].astype(float) - red).max() < 40
-    assert np.abs(mixed[:, 16:].astype(float) - red).max() > 100
+class Scene(NamedTuple):
+    """A photograph whose foreground, background and alpha are known: float64 in [0, 1]."""
+
+    foreground: np.ndarray
+    background: np.ndarray
+    alpha: np.ndarray
+
+    def photograph(self, dtype: type) -> np.ndarray:
+        solid = self.alpha[..., None]
+        mixed = solid * self.foreground + (1 - solid) * self.background
+        return np.rint(mixed * np.iinfo(dtype).max).astype(dtype)
+
+
+def scene(side: int) -> Scene:
+    """A round, frayed thing of slowly changing reds before slowly changing blues."""
+    y, x = np.mgrid[:side, :side] / side
+    angle, distance = np.arctan2(y - 0.5, x - 0.5), np.hypot(y - 0.5, x - 0.5)
+    alpha = np.clip((0.33 + 0.015 * np.sin(40 * angle) - distance) / 0.06, 0, 1)
+    red = np.stack([0.7 + 0.2 * np.sin(9 * x), 0.15 + 0.1 * np.cos(7 * y), 0.1 + 0 * x], -1)
+    blue = np.stack([0.1 + 0 * x, 0.3 + 0.2 * np.sin(8 * y), 0.8 + 0.15 * np.cos(6 * x)], -1)
+    return Scene(red, blue, alpha)
+
+
+def fringe(colours: np.ndarray, made: Scene) -> np.ndarray:
+    """What is wrong in a composite over anything: the error of the colours, times alpha; in [0, 1]."""
+    error = np.abs(colours / np.iinfo(colours.dtype).max - made.foreground).max(-1) * made.alpha
+    return error[(made.alpha > 0) & (made.alpha < 1)]
+
+
+@pytest.fixture
+def estimator() -> Any:
+    return pytest.importorskip("pymatting")
+
+
+@pytest.mark.usefixtures("estimator")
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_estimated_colours_leave_no_fringe_of_the_background(dtype: type) -> None:
+    made = scene(256)
+    photograph = made.photograph(dtype)
+    found = cutout.estimate_foreground(photograph, made.alpha.astype(np.float32))
+    assert found.dtype == dtype
+    assert fringe(photograph, made).mean() > 0.08
+    assert fringe(found, made).mean() < 0.01
+    assert np.percentile(fringe(found, made), 99) < 0.05
+    solid = made.alpha == 1
+    np.testing.assert_array_equal(found[solid], photograph[solid])
+
+
+@pytest.mark.usefixtures("estimator")
+def test_16_bits_are_not_rounded_to_8() -> None:
+    made = scene(256)
+    found = cutout.estimate_foreground(made.photograph(np.uint16), made.alpha.astype(np.float32))
+    mixed = (made.alpha > 0) & (made.alpha < 1)
+    assert len(np.unique(found[mixed])) > 2000
+    assert (found[mixed] % 257 != 0).mean() > 0.9
+
+
+@pytest.mark.usefixtures("estimator")
+def test_tiles_are_as_good_as_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The method's grids depend on what it sees: tiles differ a little from the whole, and are no worse."""
+    made = scene(600)
+    photograph, alpha = made.photograph(np.uint8), made.alpha.astype(np.float32)
+    whole = cutout.estimate_foreground(photograph, alpha)
+    monkeypatch.setattr(cutout, "TILE", 256)
+    tiled = cutout.estimate_foreground(photograph, alpha)
+    difference = np.abs(tiled.astype(int) - whole).max(-1) * made.alpha
+    assert 0 < difference.max() < 12
+    assert difference[(made.alpha > 0) & (made.alpha < 1)].mean() < 0.8
+    assert fringe(tiled, made).mean() < fringe(whole, made).mean() + 0.001
+
+
+@pytest.mark.usefixtures("estimator")
+def test_known_tiles_are_copied_and_known_background_is_black(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cutout, "TILE", 32)
+    image = np.random.default_rng(0).integers(1, 256, (32, 64, 3), np.uint8)
+    alpha = np.zeros((32, 64), np.float32)
+    alpha[:, 16:32] = 1
+    found = cutout.estimate_foreground(image, alpha)
+    np.testing.assert_array_equal(found, np.where(alpha[..., None] == 1, image, 0))

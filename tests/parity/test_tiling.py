@@ -10,7 +10,8 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from dim_export.parity import VISIBLE, whole
+from dim_export.comparison import VISIBLE
+from dim_export.reference import whole
 from dim_export.torch_backend import TorchBackend
 from dim_runtime.backends.base import Backend
 from dim_runtime.backends.onnxruntime import OnnxRuntimeBackend

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from dim.errors import InputError
-from dim_runtime.image_io import read_gray, read_image, require_writable, write_image
+from dim_runtime.image_header import declared_pixels, may_have_alpha
+from dim_runtime.image_io import read_gray, read_image, read_trimap, require_writable, write_image
 
 
 def colours(dtype: type = np.uint8, channels: int = 3) -> np.ndarray:
@@ -46,6 +47,81 @@ def test_gray_reading(tmp_path: Path) -> None:
     gray = colours()[..., 0]
     write_image(tmp_path / "gray.png", gray)
     np.testing.assert_array_equal(read_gray(tmp_path / "gray.png"), gray)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("kind", ["assocalpha", "unassalpha"])
+def test_colours_of_an_rgba_tiff_are_read_as_they_are_stored(tmp_path: Path, kind: str, dtype: type) -> None:
+    """The decoder would multiply 8-bit colours with straight alpha."""
+    tifffile = pytest.importorskip("tifffile")
+    image = colours(dtype, channels=4)
+    for byteorder in "<>":
+        options = {"photometric": "rgb", "extrasamples": [kind], "byteorder": byteorder}
+        tifffile.imwrite(tmp_path / "rgba.tif", image, **options)
+        np.testing.assert_array_equal(read_image(tmp_path / "rgba.tif"), image[..., :3])
+
+
+@pytest.mark.parametrize("bigtiff", [False, True])
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+def test_every_kind_of_tiff_tells_its_size(tmp_path: Path, byteorder: str, bigtiff: bool) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    path = tmp_path / "image.tif"
+    tifffile.imwrite(path, colours(channels=4), photometric="rgb", byteorder=byteorder, bigtiff=bigtiff)
+    assert declared_pixels(path) == 35
+    assert may_have_alpha(path)
+    tifffile.imwrite(path, colours(), photometric="rgb", byteorder=byteorder, bigtiff=bigtiff)
+    assert not may_have_alpha(path)
+    path.write_bytes(path.read_bytes()[:20])
+    assert declared_pixels(path) is None
+    assert not may_have_alpha(path)
+
+
+TRIMAP = np.array([[0, 128, 255]], np.uint8).repeat(4, 0)
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        TRIMAP,
+        TRIMAP.astype(np.uint16) * 257,
+        TRIMAP[..., None].repeat(3, 2),
+        np.dstack([TRIMAP, TRIMAP, TRIMAP, np.full_like(TRIMAP, 255)]),
+    ],
+    ids=["gray", "16 bits", "equal channels", "opaque alpha"],
+)
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
+def test_trimaps_are_read_as_they_are(tmp_path: Path, stored: np.ndarray, suffix: str) -> None:
+    if suffix == ".webp" and stored.dtype == np.uint16:
+        pytest.skip("WebP has 8 bits")
+    cv2.imwrite(str(tmp_path / f"trimap{suffix}"), stored)
+    np.testing.assert_array_equal(read_trimap(tmp_path / f"trimap{suffix}"), TRIMAP)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
+def test_transparent_and_coloured_trimaps_are_errors(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"trimap{suffix}"
+    cv2.imwrite(str(path), np.dstack([TRIMAP] * 4))
+    with pytest.raises(InputError, match="transparent pixels"):
+        read_trimap(path)
+    cv2.imwrite(str(path), np.dstack([TRIMAP, TRIMAP, TRIMAP[:, ::-1]]))
+    with pytest.raises(InputError, match="colours"):
+        read_trimap(path)
+
+
+def test_float_trimaps_are_errors(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "trimap.tif"), TRIMAP.astype(np.float32) / 255)
+    with pytest.raises(InputError, match="float32"):
+        read_trimap(tmp_path / "trimap.tif")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg", ".webp"])
+def test_files_that_are_cut_off_are_errors(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"image{suffix}"
+    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    for read in (read_image, read_trimap):
+        with pytest.raises(InputError, match=str(path.name)):
+            read(path)
 
 
 def with_orientation(jpeg: bytes, orientation: int) -> bytes:
@@ -110,6 +186,23 @@ def test_a_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
 def test_only_lossless_formats_are_written(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match=r"\.png"):
         require_writable(tmp_path / name)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".webp"])
+def test_lossy_files_get_8_bits_and_no_alpha(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"image{suffix}"
+    plain = np.full((16, 16, 3), 40_000, np.uint16)
+    write_image(path, plain)
+    assert np.abs(read_image(path).astype(int) - 40_000 // 257).max() <= 2
+    for channels in (colours(channels=4), colours()[..., 0]):
+        with pytest.raises(InputError, match="suffix"):
+            write_image(path, channels)
+
+
+def test_a_format_that_is_too_small_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not hold"):
+        write_image(tmp_path / "long.webp", np.zeros((1, 17_000, 3), np.uint8))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_is_made_and_nothing_else_is_left(tmp_path: Path) -> None:

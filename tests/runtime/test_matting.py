@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import threading
+import time
 import warnings
+import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
+from dim.contract import ArtefactMetadata
 from dim.errors import InputError
 from dim_runtime import Matting
+from dim_runtime.backends.base import Backend, Floating, UInt8
 from dim_runtime.errors import MemoryLimitError, TileError, TrimapWarning
+from dim_runtime.flow import Job
 from dim_runtime.samples import lemur
 
 
@@ -79,6 +86,176 @@ def test_map_keeps_the_order(matting: Matting, pair: Any) -> None:
     pairs = [pair(10, 10 + n, seed=n) for n in range(3)]
     results = list(matting.map(iter(pairs)))
     assert [alpha.shape for alpha in results] == [(10, 10), (10, 11), (10, 12)]
+
+
+class Batching(Backend):
+    """Prefers several windows at a time; alpha is the red channel. A black corner makes it fail."""
+
+    def __init__(self, metadata: ArtefactMetadata, size: int = 2) -> None:
+        self._metadata, self._size = metadata, size
+        self.shapes: list[tuple[int, ...]] = []
+
+    @property
+    def metadata(self) -> ArtefactMetadata:
+        return self._metadata
+
+    @property
+    def preferred_batch(self) -> int:
+        return self._size
+
+    def run(self, image: UInt8, trimap: UInt8) -> Floating:
+        self.shapes.append(trimap.shape)
+        if (image[:, 0, 0] == 0).all(-1).any():
+            raise RuntimeError("out of memory")
+        return image[..., 0] / np.float64(255)
+
+
+def boxes(height: int, width: int) -> tuple[UInt8, UInt8]:
+    """Unknown everywhere: all windows of a small tile have one of few shapes."""
+    return np.full((height, width, 3), 51, np.uint8), np.full((height, width), 128, np.uint8)
+
+
+def test_map_batches_windows_of_one_image_and_of_several(metadata: Any) -> None:
+    backend = Batching(metadata())
+    matting = Matting.from_backend(backend)
+    results = list(matting.map([boxes(64, 64)] * 9))
+    assert all((alpha == np.float32(0.2)).all() for alpha in results)
+    assert sum(shape[0] for shape in backend.shapes) == 9
+    assert {shape[0] for shape in backend.shapes} <= {1, 2}
+    backend.shapes.clear()
+    image, trimap = boxes(64, 1200)
+    alone = Matting.from_backend(Batching(metadata(), 1), tile=448)
+    tiled = Matting.from_backend(backend, tile=448)
+    np.testing.assert_array_equal(tiled(image, trimap), alone(image, trimap))
+    assert max(shape[0] for shape in backend.shapes) == 2
+    one, two = alone.plan(trimap), tiled.plan(trimap)
+    assert two.peak_bytes - one.peak_bytes > 0.5 * backend.window_bytes(64, 448)
+
+
+def test_a_memory_limit_runs_one_window_at_a_time(metadata: Any) -> None:
+    backend = Batching(metadata())
+    Matting.from_backend(backend, tile=448, memory_limit=10**12)(*boxes(64, 1200))
+    assert {shape[0] for shape in backend.shapes} == {1}
+
+
+@pytest.mark.parametrize("limit", [None, 10**12])
+def test_an_error_surfaces_at_its_place_and_ends_the_map(identity: Any, pair: Any, limit: int | None) -> None:
+    good = pair(8, 8)
+    results = Matting.from_backend(identity, memory_limit=limit).map(
+        [good, good, (good[0], good[1][1:]), good]
+    )
+    assert [next(results).shape, next(results).shape] == [(8, 8), (8, 8)]
+    with pytest.raises(InputError, match="differ in size"):
+        next(results)
+    assert list(results) == []
+
+
+@pytest.mark.parametrize("limit", [None, 10**12])
+def test_an_error_of_the_source_surfaces_after_the_results_before_it(
+    identity: Any, pair: Any, limit: int | None
+) -> None:
+    def source() -> Iterator[Any]:
+        yield pair(8, 8)
+        yield pair(9, 9)
+        raise OSError("the disk is gone")
+
+    results = Matting.from_backend(identity, memory_limit=limit).map(source())
+    assert [next(results).shape, next(results).shape] == [(8, 8), (9, 9)]
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(results)
+
+
+def test_an_error_of_the_engine_is_the_images_own(metadata: Any) -> None:
+    bad = boxes(64, 64)
+    bad[0][0, 0] = 0
+    matting = Matting.from_backend(Batching(metadata()))
+    jobs = [Job(lambda pair=pair: pair) for pair in (boxes(32, 32), bad, boxes(96, 32))]
+    errors = [job.error for job in matting.stream(jobs)]
+    assert [type(error) for error in errors] == [type(None), RuntimeError, type(None)]
+
+
+def test_map_is_lazy_bounded_and_stops_when_closed(identity: Any, pair: Any) -> None:
+    pulled: list[int] = []
+
+    def source() -> Iterator[Any]:
+        for number in range(1000):
+            pulled.append(number)
+            yield pair(8, 8)
+
+    threads = threading.active_count()
+    results = Matting.from_backend(identity).map(source())
+    assert pulled == []
+    for number in range(20):
+        next(results)
+        assert len(pulled) <= number + 1 + 5
+    results.close()
+    assert len(pulled) < 30
+    end = time.monotonic() + 5
+    while threading.active_count() > threads and time.monotonic() < end:
+        time.sleep(0.002)
+    assert threading.active_count() == threads
+
+
+def test_reading_inference_and_finishing_overlap(identity: Any, pair: Any) -> None:
+    """Each takes 20 ms of waiting: one after the other it would be 60 ms an image."""
+
+    def slowly(function: Any) -> Any:
+        return lambda *arguments: (time.sleep(0.02), function(*arguments))[1]
+
+    identity.alpha = slowly(identity.alpha)
+    made = pair(8, 8)
+    jobs = [Job(slowly(lambda: made)) for _ in range(20)]
+    started = time.perf_counter()
+    done = list(Matting.from_backend(identity).stream(jobs, finish=slowly(lambda job: None)))
+    assert all(job.error is None for job in done)
+    assert time.perf_counter() - started < 0.7 * 20 * 0.06
+
+
+def test_map_waits_for_no_later_pair(metadata: Any, pair: Any) -> None:
+    """A source may make its next pair of the last result, also where windows are batched."""
+    answers: list[int] = []
+
+    def source() -> Iterator[Any]:
+        for number in range(3):
+            while len(answers) < number:
+                time.sleep(0.001)
+            yield pair(8, 8)
+
+    for number, _ in enumerate(Matting.from_backend(Batching(metadata(), 4)).map(source())):
+        answers.append(number)
+    assert answers == [0, 1, 2]
+
+
+def test_under_a_memory_limit_one_pair_is_alive(identity: Any, pair: Any) -> None:
+    alive: list[weakref.ref[Any]] = []
+
+    def source() -> Iterator[Any]:
+        for _ in range(4):
+            assert not any(made() is not None for made in alive)
+            made = pair(40, 40)
+            alive.append(weakref.ref(made[0]))
+            yield made
+            del made
+
+    results = Matting.from_backend(identity, memory_limit=10**12).map(source())
+    assert sum(1 for _ in results) == 4
+
+
+def test_map_of_many_sizes_is_the_call_on_each(local_filter: Any, pair: Any) -> None:
+    rng = np.random.default_rng(5)
+    pairs = [pair(*map(int, rng.integers(1, 150, 2)), seed=n) for n in range(12)]
+    pairs.append(boxes(20, 30))
+    pairs.append((pairs[-1][0], np.zeros((20, 30), np.uint8)))
+    matting = Matting.from_backend(local_filter)
+    for alpha, (image, trimap) in zip(matting.map(pairs), pairs, strict=True):
+        np.testing.assert_array_equal(alpha, matting(image, trimap))
+
+
+def test_map_warns_of_mapped_pixels_where_the_result_is_asked_for(matting: Matting, image: Any) -> None:
+    trimap = np.full((4, 4), 100, np.uint8)
+    with pytest.warns(TrimapWarning, match="16 pixels") as caught:
+        list(matting.map([(image(4, 4), trimap)]))
+    assert caught[0].filename == __file__
 
 
 def test_closing(identity: Any, pair: Any) -> None:

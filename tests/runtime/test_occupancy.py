@@ -8,10 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dim.trimap
-from dim_runtime.occupancy import STRIP, strips, survey
+from dim_runtime.occupancy import COLUMNS, ROWS, pieces, survey
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (32, 32), (33, 31), (STRIP + 1, 70), (2 * STRIP, 64)])
+@pytest.mark.parametrize(
+    "shape", [(1, 1), (32, 32), (33, 31), (ROWS + 1, 70), (2 * ROWS, 64), (40, COLUMNS + 33)]
+)
 def test_survey_is_what_the_whole_trimap_says(shape: tuple[int, int]) -> None:
     draw = np.random.default_rng(1)
     trimap = np.where(draw.random(shape) < 0.002, draw.integers(0, 256, shape), 0).astype(np.uint8)
@@ -32,7 +34,12 @@ def test_values_are_read_tolerantly(value: int, unknown: int, mapped: int) -> No
     assert (found.unknown, found.mapped) == (unknown, mapped)
 
 
-@given(st.integers(1, 5 * STRIP))
-def test_strips_cover_every_row_once(height: int) -> None:
-    rows = [row for part in strips(height) for row in range(part.start, part.stop)]
-    assert rows == list(range(height))
+@given(st.integers(1, 3 * ROWS), st.integers(1, 3 * COLUMNS))
+def test_pieces_cover_every_pixel_once(height: int, width: int) -> None:
+    found = list(pieces(height, width))
+    assert len(set(map(str, found))) == len(found)
+    rows = {(part.start, part.stop) for part, _ in found}
+    columns = {(part.start, part.stop) for _, part in found}
+    assert len(found) == len(rows) * len(columns)
+    for spans, side in ((rows, height), (columns, width)):
+        assert [pixel for span in sorted(spans) for pixel in range(*span)] == list(range(side))

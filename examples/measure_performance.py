@@ -1,0 +1,97 @@
+"""Measure what docs/performance.md reports: eager PyTorch against this runtime, photograph by photograph.
+
+    python examples/measure_performance.py FP32.onnx INT8.onnx PAIRS -o out/performance
+
+PAIRS is a folder of images/ and trimaps/. Every measurement is a file of its own in the output folder: an
+interrupted run goes on where it was, and `table.md` is made from the files. Let nothing else run meanwhile.
+"""
+
+import json
+import subprocess
+import sys
+from argparse import ArgumentParser
+from math import prod
+from pathlib import Path
+
+from dim_runtime.bench import eager_pytorch
+from dim_runtime.folders import find_pairs
+from dim_runtime.image_io import read_trimap
+from dim_runtime.onnx_file import read_metadata
+
+SPEED_CONTEXT = "64"
+"""Pixels: the recommended speed mode, see docs/performance.md."""
+
+
+def main() -> None:
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("fp32", type=Path)
+    parser.add_argument("int8", type=Path)
+    parser.add_argument("pairs", type=Path)
+    parser.add_argument("-o", "--output", type=Path, default=Path("out/performance"))
+    parser.add_argument("--runs", type=int, default=1)
+    given = parser.parse_args()
+    given.output.mkdir(parents=True, exist_ok=True)
+    ways = {
+        "ONNX Runtime fp32": ["--model", str(given.fp32)],
+        "ONNX Runtime int8": ["--model", str(given.int8)],
+        "OpenVINO fp32": ["--model", str(given.fp32), "--backend", "openvino"],
+        "OpenVINO bf16": ["--model", str(given.fp32), "--backend", "openvino", "--precision", "bf16"],
+        "OpenVINO int8": ["--model", str(given.int8), "--backend", "openvino"],
+        f"OpenVINO int8, context {SPEED_CONTEXT}": [
+            "--model", str(given.int8), "--backend", "openvino", "--context", SPEED_CONTEXT,
+        ],
+    }  # fmt: skip
+    rows = []
+    for pair in find_pairs(given.pairs):
+        if pair.images and pair.trimaps:
+            rows.append(measure_pair(pair.name, *pair.files(), ways, given))
+            (given.output / "table.md").write_text(table(rows, list(ways)), "utf-8")
+    print((given.output / "table.md").read_text("utf-8"))
+
+
+def measure_pair(name: str, image: Path, trimap: Path, ways: dict[str, list[str]], given) -> dict:
+    """Eager PyTorch first, then every way, each in a process of its own."""
+    found = {}
+    height, width = read_trimap(trimap).shape
+    baseline = given.output / f"{name} eager.json"
+    if not baseline.exists():
+        eager = eager_pytorch(read_metadata(given.fp32), height, width, runs=given.runs)
+        baseline.write_text(eager.model_dump_json(), "utf-8")
+    for way, options in ways.items():
+        report = given.output / f"{name} {way}.json"
+        if not report.exists():
+            command = [sys.executable, "-m", "dim_runtime.cli", "bench", str(image), str(trimap)]
+            subprocess.run([*command, *options, "--runs", str(given.runs), "--json", str(report)], check=True)
+        found[way] = json.loads(report.read_text("utf-8"))
+    return {
+        "name": name,
+        "megapixels": height * width / 1e6,
+        "eager": json.loads(baseline.read_text("utf-8")),
+        "ways": found,
+    }
+
+
+def table(rows: list[dict], ways: list[str]) -> str:
+    """Seconds, ratio to eager PyTorch, share of its memory; the last line is the geometric mean."""
+    lines = [
+        "| photograph | eager PyTorch | " + " | ".join(ways) + " |",
+        "|" + "---|" * (len(ways) + 2),
+    ]
+    for row in rows:
+        eager = row["eager"]
+        cells = [f"{eager['p50_s']:.1f} s, {eager['peak_bytes'] / 1e9:.1f} GB"]
+        for way in ways:
+            found = row["ways"][way]
+            ratio, share = eager["p50_s"] / found["p50_s"], found["peak_bytes"] / eager["peak_bytes"]
+            cells.append(f"{found['p50_s']:.1f} s, {ratio:.2f}×, {share:.2f} of the memory")
+        lines.append(f"| {row['name']}, {row['megapixels']:.1f} MP | " + " | ".join(cells) + " |")
+    means = []
+    for way in ways:
+        ratios = [row["eager"]["p50_s"] / row["ways"][way]["p50_s"] for row in rows]
+        means.append(f"{prod(ratios) ** (1 / len(ratios)):.2f}×")
+    lines.append("| geometric mean | 1 | " + " | ".join(means) + " |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""Whether an engine can run here: builder, release, GPU. Each error names both sides and a command."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from typing import NamedTuple
+
+from dim.engine_info import EngineBuilder, EngineInfo
+from dim_runtime.errors import BackendError
+
+PORTABLE_FROM = (8, 0)
+"""Compute capability from which engines run that were built for no GPU in particular: NVIDIA's Ampere."""
+
+NAMES: dict[EngineBuilder, str] = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
+
+
+class Place(NamedTuple):
+    """Where an engine is to run.
+
+    Attributes:
+        builder: the installed package.
+        version: its release.
+        capability: compute capability of the GPU, such as "8.6".
+        platform: as :func:`this_platform` tells it.
+    """
+
+    builder: EngineBuilder
+    version: str
+    capability: str
+    platform: str
+
+
+def this_platform() -> str:
+    """Operating system and machine, such as "Linux x86_64"."""
+    machine = platform.machine()
+    return f"{platform.system()} {'x86_64' if machine == 'AMD64' else machine}"
+
+
+def require_builder(path: Path, engine: EngineInfo, builder: EngineBuilder) -> None:
+    """BackendError if another package than ``builder`` made the engine."""
+    if engine.builder != builder:
+        raise BackendError(
+            f"cannot run {path} with {NAMES[builder]}",
+            got=f"an engine of {NAMES[engine.builder]} {engine.version}",
+            expected=f"an engine of {NAMES[builder]}",
+            fix=f'backend="{engine.builder}" (--backend {engine.builder}), or build it again: '
+            f"dim-export trt MODEL.onnx -o {path.name} --builder {builder}",
+        )
+
+
+def require_compatible(path: Path, engine: EngineInfo, here: Place) -> None:
+    """BackendError if release, platform or GPU are not those that the engine was built for."""
+    require_builder(path, engine, here.builder)
+    _require_version(path, engine, here)
+    _require_platform(path, engine, here)
+    _require_capability(path, engine, here)
+
+
+def _require_version(path: Path, engine: EngineInfo, here: Place) -> None:
+    built, found = _release(engine.version), _release(here.version)
+    if built == found or (engine.version_compatible and found > built):
+        return
+    name = NAMES[engine.builder]
+    raise BackendError(
+        f"cannot run {path} with this release of {name}",
+        got=f"{name} {here.version}",
+        expected=f"{name} {engine.version}{' or later' if engine.version_compatible else ''}, which built it",
+        why="plans are bound to the release that built them",
+        fix=f"build it again here: {_rebuild(path, engine)}; or install that release",
+    )
+
+
+def _require_platform(path: Path, engine: EngineInfo, here: Place) -> None:
+    if engine.builder == "tensorrt-rtx" or engine.platform == here.platform:
+        # TensorRT-RTX documents its engines as portable between Linux and Windows.
+        return
+    raise BackendError(
+        f"cannot run {path} on this platform",
+        got=here.platform,
+        expected=f"{engine.platform}, which built it",
+        fix=f"build it again here: {_rebuild(path, engine)}",
+    )
+
+
+def _require_capability(path: Path, engine: EngineInfo, here: Place) -> None:
+    listed = engine.compute_capabilities
+    portable = engine.hardware_compatible or not listed
+    fits = _numbers(here.capability) >= PORTABLE_FROM if portable else here.capability in listed
+    if fits:
+        return
+    raise BackendError(
+        f"cannot run {path} on this GPU",
+        got=f"compute capability {here.capability}",
+        expected="8.0 or later" if portable else " or ".join(listed) + ", for which it was built",
+        fix=f"build it for this GPU: {_rebuild(path, engine, here.capability)}",
+    )
+
+
+def _rebuild(path: Path, engine: EngineInfo, capability: str | None = None) -> str:
+    command = f"dim-export trt MODEL.onnx -o {path.name} --builder {engine.builder}"
+    if engine.builder == "tensorrt":
+        # It builds for the GPU of the machine that it runs on.
+        return command
+    wanted = [*engine.compute_capabilities, *([capability] if capability else [])]
+    return f"{command} --compute-capability {','.join(wanted)}" if wanted else command
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """Major, minor, patch: the build number after them does not matter."""
+    return _numbers(version)[:3]
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())
