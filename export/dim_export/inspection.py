@@ -1,4 +1,4 @@
-"""What is inside an ONNX artefact, read without running it."""
+"""What is inside an ONNX artefact or an engine file, read without running it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import onnx
 from pydantic import BaseModel, ConfigDict
 
-from dim.contract import ArtefactMetadata
+from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA, ArtefactMetadata
+from dim.engine_info import EngineInfo
+from dim_runtime.engine_file import read_header
 from dim_runtime.errors import ArtefactError
 from dim_runtime.onnx_file import read_metadata
 
@@ -34,23 +35,48 @@ class Inspection(BaseModel):
 
     path: str
     bytes: int
-    opset: int
-    ir_version: int
+    opset: int | None = None
+    ir_version: int | None = None
+    """Of ONNX files only."""
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     nodes: int
+    """Nodes of the graph; of an engine, layers that its builder reported."""
     operators: dict[str, int]
     """How many nodes of each operator, the most frequent first."""
     metadata: ArtefactMetadata
 
+    @property
+    def format(self) -> str:
+        """Kind of file and its version."""
+        engine = self.metadata.engine
+        if engine is None:
+            return f"opset {self.opset}, IR {self.ir_version}"
+        counts = ", ".join(f"{count} convolutions in {name}" for name, count in engine.convolutions.items())
+        source = f"read from the {engine.precision_read_from}"
+        return f"engine of {engine.builder} {engine.version}: {counts} ({source})"
+
+    @property
+    def readers(self) -> str:
+        """What runs it."""
+        engine = self.metadata.engine
+        if engine is None:
+            oldest = self.metadata.oldest_readers.items()
+            return ", ".join(f"{name} {version} or newer" for name, version in oldest)
+        return _place(engine)
+
 
 def inspect(path: Path) -> Inspection:
-    """Read an artefact.
+    """Read an artefact; an engine file by its suffix ``.engine``, which needs neither ONNX nor TensorRT.
 
     Raises:
-        ArtefactError: no such file, no ONNX, cut off, or not an artefact of this toolkit.
+        ArtefactError: no such file, no such format, cut off, damaged, or not an artefact of this toolkit.
         ContractError: its metadata cannot be read.
     """
+    return _engine(path) if path.suffix == ".engine" else _onnx(path)
+
+
+def _onnx(path: Path) -> Inspection:
     metadata = read_metadata(path)
     model = _parse(path)
     operators = Counter(_qualified(node) for node in model.graph.node)
@@ -67,7 +93,36 @@ def inspect(path: Path) -> Inspection:
     )
 
 
+def _engine(path: Path) -> Inspection:
+    metadata, engine, _ = read_header(path)
+    shape: tuple[int | str, ...] = metadata.static_shape or ("N", "H", "W")
+    return Inspection(
+        path=str(path),
+        bytes=path.stat().st_size,
+        inputs=(
+            TensorInfo(name=INPUT_IMAGE, dtype="uint8", shape=(*shape, 3)),
+            TensorInfo(name=INPUT_TRIMAP, dtype="uint8", shape=shape),
+        ),
+        outputs=(TensorInfo(name=OUTPUT_ALPHA, dtype="float", shape=shape),),
+        nodes=sum(engine.layers.values()),
+        operators=engine.layers,
+        metadata=metadata,
+    )
+
+
+def _place(engine: EngineInfo) -> str:
+    """Release, GPUs and window shapes that an engine is bound to."""
+    later = " or newer" if engine.version_compatible else ""
+    portable = engine.hardware_compatible or not engine.compute_capabilities
+    targets = "8.0 or later" if portable else ", ".join(engine.compute_capabilities)
+    profile = engine.profile
+    shapes = f", windows from {profile.least} to {profile.most}" if profile else ""
+    return f"{engine.builder} {engine.version}{later} on compute capability {targets}{shapes}"
+
+
 def _parse(path: Path) -> Any:
+    import onnx
+
     try:
         return onnx.load(path, load_external_data=False)
     except Exception as error:  # protobuf's own class of errors differs between its releases
@@ -80,11 +135,11 @@ def _parse(path: Path) -> Any:
 
 
 def _tensor(value: Any) -> TensorInfo:
+    from onnx import TensorProto
+
     tensor = value.type.tensor_type
     axes = tuple(axis.dim_param or axis.dim_value for axis in tensor.shape.dim)
-    return TensorInfo(
-        name=value.name, dtype=onnx.TensorProto.DataType.Name(tensor.elem_type).lower(), shape=axes
-    )
+    return TensorInfo(name=value.name, dtype=TensorProto.DataType.Name(tensor.elem_type).lower(), shape=axes)
 
 
 def _qualified(node: Any) -> str:

@@ -1,252 +1,155 @@
 """Does an artefact compute what its checkpoint computes?
 
-DIM is discontinuous: unpooling follows an arg-max, so one near-tie that rounds the other way moves alpha
-visibly in a small place, in a correct engine too. So the gates look at how many unknown pixels differ and by
-how much in all, not at the largest difference. Every case runs through the runtime, the code that ships.
+Every case runs through the runtime, the code that ships, and is compared with PyTorch on the whole image.
+What is judged, and where the limits come from, stands in :mod:`dim_export.gates`.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, computed_field
-
-from dim import checkpoint
-from dim import trimap as trimaps
-from dim.contract import ArtefactMetadata
-from dim.errors import DimError
-from dim_export.torch_backend import TorchBackend
-from dim_runtime.backends.base import Backend
-from dim_runtime.backends.opening import open_backend
+from dim_export.cases import LARGE_TILE, Case, Picture, cases, pictures
+from dim_export.comparison import Difference, Floating, against_truth, compare
+from dim_export.engines import Engine, open_engine
+from dim_export.gates import Gate, gates_for
+from dim_export.heat_map import Snapshot, worst_window
+from dim_export.parity_report import CaseResult, ParityReport, PoolingCount
+from dim_export.reference import Expected, Reference, padded
+from dim_export.switch_probe import SwitchProbe, count_different
+from dim_runtime.errors import TileError
 from dim_runtime.geometry import Plan
 from dim_runtime.matting import Matting
-from dim_runtime.samples import lemur
 
-UInt8 = npt.NDArray[np.uint8]
-Floating = npt.NDArray[np.floating[Any]]
-
-VISIBLE = 1 / 255
-"""One gray level: what an 8-bit alpha can show."""
-LARGE_TILE = 1536
-_CUTS = (("multiple of 32", 288, 416), ("odd, upright", 333, 251), ("small", 45, 61), ("tiny", 17, 31))
-"""Name, height, width of the cases that are cut out of the photograph."""
+Shape = tuple[int, int, int]
 
 
-class ParityError(DimError):
-    """An artefact that does not compute what its checkpoint computes."""
+class Examination:
+    """Collects the results of one artefact, picture by picture."""
 
-    exit_code = 1
+    def __init__(self, engine: Engine, reference: Reference) -> None:
+        self.engine, self._reference = engine, reference
+        self._probe = _probe(engine)
+        self._results: list[CaseResult] = []
+        self._left_out: list[str] = []
+        self.worst: Snapshot | None = None
+        """The window with the largest sum of differences, the tie image aside; None before the first case."""
 
+    def look_at(self, picture: Picture) -> None:
+        """Run every case of a picture."""
+        for case in cases(picture, self.engine.backend.metadata):
+            try:
+                plan = Matting.from_backend(self.engine.backend, tile=case.tile).plan(case.trimap)
+            except TileError:
+                self._left_out.append(case.name)
+                continue
+            self._measure(case, plan)
 
-class Case(NamedTuple):
-    """One image, and how the runtime cuts it.
+    def report(self, checkpoint: Path, gates: tuple[Gate, ...] | None = None) -> ParityReport:
+        """Everything found so far.
 
-    Attributes:
-        name: says what is special about it.
-        image: uint8 H, W, 3 RGB.
-        trimap: uint8 H, W: 0, 128, 255.
-        tile: largest window side, pixels.
-    """
-
-    name: str
-    image: UInt8
-    trimap: UInt8
-    tile: int = LARGE_TILE
-
-
-class Gates(BaseModel):
-    """What an artefact must keep, as means over the cases."""
-
-    model_config = ConfigDict(frozen=True)
-
-    share_beyond: float = 0.005
-    """Unknown pixels that differ by more than 1/255, over all unknown pixels."""
-    sad_share: float = 0.005
-    """SAD of the difference over (unknown pixels / 1000): the mean difference of an unknown pixel."""
-
-
-class Difference(BaseModel):
-    """Two alphas compared over the unknown pixels.
-
-    Differences are NaN, and written as null, where either side holds a NaN.
-    """
-
-    model_config = ConfigDict(frozen=True, ser_json_inf_nan="null")
-
-    unknown_pixels: int
-    share_beyond: float
-    mean_difference: float
-    max_difference: float
-    sad: float
-    nan_pixels: int
-    spread: float
-    """Standard deviation of the reference's alpha: near 0, the case cannot tell one network from another."""
-
-
-class CaseResult(Difference):
-    """Reference against artefact on one case."""
-
-    name: str
-    height: int
-    width: int
-    tile: int
-    windows: int
-
-
-class ParityReport(BaseModel):
-    """All cases of one artefact."""
-
-    model_config = ConfigDict(frozen=True, ser_json_inf_nan="null")
-
-    checkpoint: str
-    artefact: str
-    same_checkpoint: bool
-    """Whether the artefact says that it was made from this very file."""
-    gates: Gates
-    cases: tuple[CaseResult, ...]
-
-    @computed_field  # type: ignore[prop-decorator]
-    @property
-    def mean_share_beyond(self) -> float:
-        return math.fsum(case.share_beyond for case in self.cases) / len(self.cases)
-
-    @computed_field  # type: ignore[prop-decorator]
-    @property
-    def mean_sad_share(self) -> float:
-        return math.fsum(case.mean_difference for case in self.cases) / len(self.cases)
-
-    @computed_field  # type: ignore[prop-decorator]
-    @property
-    def nan_pixels(self) -> int:
-        return sum(case.nan_pixels for case in self.cases)
-
-    @computed_field  # type: ignore[prop-decorator]
-    @property
-    def passed(self) -> bool:
-        # Comparisons with NaN are false: a NaN anywhere fails.
-        return (
-            self.mean_share_beyond <= self.gates.share_beyond and self.mean_sad_share <= self.gates.sad_share
+        Args:
+            gates: None takes those of the precision that the engine computes in.
+        """
+        engine = self.engine
+        return ParityReport(
+            checkpoint=checkpoint.name,
+            artefact=engine.path.name,
+            precision=engine.precision,
+            engine=engine.description,
+            device=engine.device,
+            checkpoint_sha256=self._reference.sha256,
+            recorded_sha256=engine.backend.metadata.checkpoint_sha256,
+            not_finite=self._not_finite(checkpoint),
+            gates=gates or gates_for(engine.precision),
+            cases=tuple(self._results),
+            left_out=tuple(self._left_out),
         )
+
+    def _measure(self, case: Case, plan: Plan) -> None:
+        metadata = self.engine.backend.metadata
+        expected = self._reference.expected(case, plan)
+        found = Matting.from_backend(self.engine.backend, tile=case.tile)(case.image, case.trimap)
+        self._results.append(
+            CaseResult(
+                name=case.name,
+                height=case.trimap.shape[0],
+                width=case.trimap.shape[1],
+                tile=case.tile,
+                windows=len(plan.windows),
+                ties=case.ties,
+                pooling=_pooling_count(self._probe, expected, case, plan, metadata.static_shape),
+                against_float64=_against_float64(expected, found, case),
+                truth=None
+                if case.truth is None
+                else against_truth(expected.alpha, found, case.truth, case.trimap),
+                **compare(expected.alpha, found, case.trimap).model_dump(),
+            )
+        )
+        if not case.ties:
+            self._keep_worse(worst_window(case, expected.alpha, found))
+
+    def _keep_worse(self, snapshot: Snapshot) -> None:
+        if self.worst is None or snapshot.total > self.worst.total:
+            self.worst = snapshot
+
+    def _not_finite(self, checkpoint: Path) -> tuple[str, ...]:
+        found = [f"{checkpoint.name}: {name}" for name in self._reference.not_finite]
+        if self.engine.path.suffix == ".onnx":
+            from dim_export.finiteness import not_finite
+
+            found += [f"{self.engine.path.name}: {name}" for name in not_finite(self.engine.path)]
+        return tuple(found)
 
 
 def verify(
-    checkpoint_path: Path, artefact: Path, *, gates: Gates | None = None, threads: int | None = None
+    checkpoint_path: Path,
+    artefact: Path,
+    *,
+    gates: tuple[Gate, ...] | None = None,
+    threads: int | None = None,
 ) -> ParityReport:
-    """Measure an artefact against a checkpoint on the shipped photograph.
+    """Measure an artefact against a checkpoint on the shipped photograph and the tie image.
 
     Args:
-        artefact: an ``.onnx`` file that the runtime can run here.
+        artefact: a file that the runtime can run here.
+        gates: None takes those of the artefact's precision.
         threads: of the engine; None leaves the choice to it.
 
     Raises:
         CheckpointError, ArtefactError, BackendError, MissingExtraError: either side cannot be loaded.
     """
-    model = checkpoint.load(checkpoint_path)
-    backend = open_backend(artefact, threads=threads)
+    reference = Reference(checkpoint_path)
+    engine = open_engine(artefact, threads=threads)
     try:
-        cases = sample_cases(backend.metadata, *lemur())
-        return ParityReport(
-            checkpoint=checkpoint_path.name,
-            artefact=artefact.name,
-            same_checkpoint=backend.metadata.checkpoint_sha256 == checkpoint.sha256(checkpoint_path),
-            gates=gates or Gates(),
-            cases=measure(TorchBackend(model), backend, cases),
-        )
+        examination = Examination(engine, reference)
+        for picture in pictures():
+            examination.look_at(picture)
+        return examination.report(checkpoint_path, gates)
     finally:
-        backend.close()
+        engine.backend.close()
 
 
-def measure(reference: TorchBackend, backend: Backend, cases: Sequence[Case]) -> tuple[CaseResult, ...]:
-    """Run every case through PyTorch on the whole image, and through the runtime on ``backend``."""
-    alphas: dict[int, Floating] = {}
-    results = []
-    for case in cases:
-        plan = Matting.from_backend(backend, tile=case.tile).plan(case.trimap)
-        # Cases may share a picture and differ in the tile only.
-        if id(case.trimap) not in alphas:
-            alphas[id(case.trimap)] = whole(reference, case.image, case.trimap, plan)
-        results.append(_measured(alphas[id(case.trimap)], backend, case, windows=len(plan.windows)))
-    return tuple(results)
+def _probe(engine: Engine) -> SwitchProbe | None:
+    if engine.name != "onnxruntime" or engine.device != "cpu":
+        return None
+    probe = SwitchProbe(engine.path, threads=engine.threads)
+    return probe if probe.works else None
 
 
-def whole(backend: Backend, image: UInt8, trimap: UInt8, plan: Plan) -> Floating:
-    """Alpha of the whole image in one pass, floating H, W.
-
-    Args:
-        plan: tells the size to which the image is padded, by reflection, at the bottom and right. That is the
-            next multiple of 32, but a frozen shape may want more, and what is there reaches into the image.
-    """
-    height, width = trimap.shape
-    rows, columns = (0, plan.padded_height - height), (0, plan.padded_width - width)
-    padded = np.pad(image, (rows, columns, (0, 0)), "reflect")
-    hints = np.pad(trimap, (rows, columns), "reflect")
-    return backend.run(padded[None], hints[None])[0, :height, :width]
-
-
-def compare(reference: Floating, found: Floating, trimap: UInt8) -> Difference:
-    """Compare two alphas, floating H, W, over the unknown pixels of the trimap, uint8 H, W."""
-    where = trimaps.unknown(trimap)
-    expected = reference[where].astype(np.float64)
-    difference = np.abs(found[where].astype(np.float64) - expected)
-    if not difference.size:
-        expected = difference = np.zeros(1)
-    nan = int(np.isnan(difference).sum())
-    return Difference(
-        unknown_pixels=int(where.sum()),
-        share_beyond=math.nan if nan else float((difference > VISIBLE).mean()),
-        mean_difference=float(difference.mean()),
-        max_difference=float(difference.max()),
-        sad=float(difference.sum()) / 1000,
-        nan_pixels=nan,
-        spread=float(expected.std()),
+def _pooling_count(
+    probe: SwitchProbe | None, expected: Expected, case: Case, plan: Plan, frozen: Shape | None
+) -> PoolingCount | None:
+    """Of the whole image in one pass, as the reference ran it: a tiled case would only repeat it."""
+    if probe is None or expected.choices is None or case.tile != LARGE_TILE:
+        return None
+    if frozen is not None and frozen[1:] != (plan.padded_height, plan.padded_width):
+        return None
+    image, trimap = padded(case.image, case.trimap, plan)
+    found = probe.choices(image[None], trimap[None])
+    return PoolingCount(
+        windows=sum(level.size for level in found), different=count_different(expected.choices, found)
     )
 
 
-def sample_cases(metadata: ArtefactMetadata, image: UInt8, trimap: UInt8) -> list[Case]:
-    """Cases cut out of one photograph: multiples of 32 and not, upright and lying, tiny, whole and tiled.
-
-    Args:
-        metadata: of the artefact; cuts are no larger than a frozen shape.
-        image: uint8 H, W, 3 RGB.
-        trimap: uint8 H, W: 0, 128, 255.
-    """
-    smallest_tile = 2 * metadata.context + 2 * metadata.stride
-    most = metadata.static_shape[1:] if metadata.static_shape else trimap.shape
-    cases = [Case(name, *_cut(image, trimap, min(h, most[0]), min(w, most[1]))) for name, h, w in _CUTS]
-    if metadata.static_shape and min(most) < smallest_tile:
-        return cases
-    return [
-        *cases,
-        Case("photograph", image, trimap),
-        Case("photo, tiled", image, trimap, smallest_tile),
-    ]
-
-
-def _cut(image: UInt8, trimap: UInt8, height: int, width: int) -> tuple[UInt8, UInt8]:
-    """The cut of this size with the most unknown pixels; no larger than the picture."""
-    unknown = trimaps.unknown(trimap).astype(np.int64)
-    # Sums over every window of this size, from the integral image.
-    total = np.pad(unknown.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-    sums = (
-        total[height:, width:] - total[:-height, width:] - total[height:, :-width] + total[:-height, :-width]
-    )
-    y, x = map(int, np.unravel_index(int(sums.argmax()), sums.shape))
-    part = slice(y, y + height), slice(x, x + width)
-    return image[part], trimap[part]
-
-
-def _measured(expected: Floating, backend: Backend, case: Case, *, windows: int) -> CaseResult:
-    found = Matting.from_backend(backend, tile=case.tile)(case.image, case.trimap)
-    return CaseResult(
-        name=case.name,
-        height=case.trimap.shape[0],
-        width=case.trimap.shape[1],
-        tile=case.tile,
-        windows=windows,
-        **compare(expected, found, case.trimap).model_dump(),
-    )
+def _against_float64(expected: Expected, found: Floating, case: Case) -> Difference | None:
+    return None if expected.float64 is None else compare(expected.float64, found, case.trimap)

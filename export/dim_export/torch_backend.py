@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from dim.contract import ArtefactMetadata
 from dim.network import DIM, normalise
-from dim_export.to_onnx import describe
+from dim.pooling import IndexPooling, Memory
+from dim_export.description import describe
 from dim_runtime.backends.base import Backend
 
 UInt8 = npt.NDArray[np.uint8]
 Floating = npt.NDArray[np.floating[Any]]
+
+
+class Watched(NamedTuple):
+    """A forward pass and where it pooled.
+
+    Attributes:
+        alpha: floating N, H, W in [0, 1].
+        choices: for each of the five pools, shallowest first, uint8 N, C, H/2, W/2 of that level: which value
+            of the 2×2 window is the maximum; 0 top left, 1 top right, 2 bottom left, 3 bottom right.
+    """
+
+    alpha: Floating
+    choices: tuple[UInt8, ...]
 
 
 class TorchBackend(Backend):
@@ -51,9 +68,41 @@ class TorchBackend(Backend):
         result: Floating = alpha.numpy()
         return result
 
+    def watch(self, image: UInt8, trimap: UInt8) -> Watched:
+        """As :meth:`run`, with the choice of every pooling window."""
+        with _recording(self._model) as pooling:
+            alpha = self.run(image, trimap)
+        return Watched(alpha, tuple(pooling.choices))
+
     def window_bytes(self, height: int, width: int) -> int:
         """PyTorch keeps more maps alive than an engine, and in float64 they are twice as large; bytes."""
         return 4 * super().window_bytes(height, width)
 
     def close(self) -> None:
         """Nothing to free: the model belongs to whoever gave it."""
+
+
+class _RecordingPooling(IndexPooling):
+    """PyTorch's pooling, which also keeps what each window chose."""
+
+    def __init__(self) -> None:
+        self.choices: list[UInt8] = []
+
+    def pool(self, x: Tensor) -> tuple[Tensor, Memory]:
+        pooled, indices = super().pool(x)
+        assert isinstance(indices, Tensor)
+        width = x.shape[-1]
+        # An index counts the values of one plane, row by row.
+        place = (indices // width % 2) * 2 + indices % width % 2
+        self.choices.append(place.to(torch.uint8).numpy())
+        return pooled, indices
+
+
+@contextmanager
+def _recording(model: DIM) -> Iterator[_RecordingPooling]:
+    before, recorder = model.backbone.pooling, _RecordingPooling()
+    model.backbone.pooling = recorder
+    try:
+        yield recorder
+    finally:
+        model.backbone.pooling = before

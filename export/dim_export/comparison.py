@@ -1,0 +1,143 @@
+"""Two alphas of one image compared with each other, and with the truth where there is one."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, computed_field
+
+from dim import metrics
+from dim import trimap as trimaps
+from dim.trimap import BACKGROUND, FOREGROUND
+
+UInt8 = npt.NDArray[np.uint8]
+Floating = npt.NDArray[np.floating[Any]]
+
+VISIBLE = 1 / 255
+"""One gray level: what an 8-bit alpha can show."""
+_GRADED = 0.05
+_FEWEST_GRADED = 3000
+
+
+class Difference(BaseModel):
+    """Two alphas compared over the unknown pixels.
+
+    Differences are NaN, and written as null, where either side holds a NaN.
+    """
+
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="null")
+
+    unknown_pixels: int
+    share_beyond: float
+    """Of the unknown pixels, how many differ by more than 1/255; 0-1."""
+    mean_difference: float
+    max_difference: float
+    sad: float
+    """Sum of the absolute differences, divided by 1000."""
+    nan_pixels: int
+    gain: float | None = None
+    """Slope of the second alpha's logits over the reference's, where the reference is between 0.05 and 0.95:
+    rounding and flips scatter around 1, a layer that is scaled moves it. None below 3000 such pixels."""
+    spread: float
+    """Standard deviation of the reference's alpha: near 0, the case cannot tell one network from another."""
+
+
+class Errors(BaseModel):
+    """The four published errors of one alpha against the truth, over the unknown pixels."""
+
+    model_config = ConfigDict(frozen=True)
+
+    sad: float
+    mse: float
+    grad: float
+    conn: float
+
+
+class AgainstTruth(BaseModel):
+    """Errors of the reference and of the artefact, and by how much the second's are larger."""
+
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="null")
+
+    reference: Errors
+    artefact: Errors
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def shift(self) -> dict[str, float]:
+        """Artefact over reference, minus 1, for each error: 0.05 is five percent worse."""
+        before, after = self.reference.model_dump(), self.artefact.model_dump()
+        return {name: relative_shift(before[name], after[name]) for name in before}
+
+
+def compare(reference: Floating, found: Floating, trimap: UInt8) -> Difference:
+    """Compare two alphas, floating H, W, over the unknown pixels of the trimap, uint8 H, W."""
+    where = trimaps.unknown(trimap)
+    expected = reference[where].astype(np.float64)
+    difference = np.abs(found[where].astype(np.float64) - expected)
+    if not difference.size:
+        expected = difference = np.zeros(1)
+    nan = int(np.isnan(difference).sum())
+    return Difference(
+        unknown_pixels=int(where.sum()),
+        share_beyond=math.nan if nan else float((difference > VISIBLE).mean()),
+        mean_difference=float(difference.mean()),
+        max_difference=float(difference.max()),
+        sad=float(difference.sum()) / 1000,
+        nan_pixels=nan,
+        gain=gain(reference[where], found[where]),
+        spread=float(expected.std()),
+    )
+
+
+def gain(reference: Floating, found: Floating) -> float | None:
+    """Slope of a line through 0 from the reference's logits to the found ones; see :class:`Difference`.
+
+    Args:
+        reference: floating N, in [0, 1].
+        found: floating N, of the same pixels.
+    """
+    graded = (reference > _GRADED) & (reference < 1 - _GRADED)
+    if np.count_nonzero(graded) < _FEWEST_GRADED:
+        return None
+    x, y = _logits(reference[graded]), _logits(found[graded])
+    return float(x @ y / (x @ x))
+
+
+def _logits(alpha: Floating) -> npt.NDArray[np.float64]:
+    inside = np.clip(alpha.astype(np.float64), 1e-3, 1 - 1e-3)
+    odds: npt.NDArray[np.float64] = np.log(inside / (1 - inside))
+    return odds
+
+
+def against_truth(reference: Floating, found: Floating, truth: UInt8, trimap: UInt8) -> AgainstTruth | None:
+    """Score both alphas, floating H, W in [0, 1], against the truth, uint8 H, W; None if one holds a NaN.
+
+    Alphas are rounded to 8 bits, as files are. Truth is taken from the trimap where that is known, so that
+    only unknown pixels count.
+    """
+    if np.isnan(reference).any() or np.isnan(found).any():
+        return None
+    truth = _known_from_trimap(truth, trimap)
+    return AgainstTruth(reference=_errors(reference, truth, trimap), artefact=_errors(found, truth, trimap))
+
+
+def relative_shift(before: float, after: float) -> float:
+    """After over before, minus 1; 0 where both are 0, NaN where only ``before`` is."""
+    if before:
+        return after / before - 1
+    return math.nan if after else 0.0
+
+
+def _errors(alpha: Floating, truth: UInt8, trimap: UInt8) -> Errors:
+    gray = np.rint(np.clip(alpha, 0, 1) * 255).astype(np.uint8)
+    return Errors(**metrics.all_metrics(_known_from_trimap(gray, trimap), truth, trimap)._asdict())
+
+
+def _known_from_trimap(alpha: UInt8, trimap: UInt8) -> UInt8:
+    forced = alpha.copy()
+    forced[trimap == BACKGROUND] = 0
+    forced[trimap == FOREGROUND] = 255
+    return forced
