@@ -20,6 +20,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from dim.engine_info import EngineInfo
 from dim.errors import DimError
 
 METADATA_KEY = "dim"
@@ -90,6 +91,24 @@ def exact_context(config: NetworkConfig) -> int:
     return -(-receptive_radius(config) // STRIDE) * STRIDE
 
 
+class QuantisationInfo(BaseModel):
+    """How an int8 artefact was made.
+
+    Attributes:
+        method: how the ranges of the activations were chosen.
+        calibration: name of the folder of pairs, or "built-in".
+        windows: how many windows the network saw.
+        keep_float: convolutions that stayed in float32.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    method: str
+    calibration: str
+    windows: int
+    keep_float: tuple[str, ...]
+
+
 class ArtefactMetadata(BaseModel):
     """The JSON document inside every exported model."""
 
@@ -114,6 +133,10 @@ class ArtefactMetadata(BaseModel):
     """Oldest releases of the engines that read this opset, e.g. {"onnxruntime": "1.14"}."""
     command: str
     """The command that made the file."""
+    quantisation: QuantisationInfo | None = None
+    """Only in int8 artefacts."""
+    engine: EngineInfo | None = None
+    """None in ONNX files."""
 
     def to_json(self) -> str:
         return self.model_dump_json()

@@ -130,11 +130,16 @@ class Refiner(nn.Module):
         self.refine_conv3 = nn.Conv2d(channels, channels, 3, padding=1)
         self.refine_pred = nn.Conv2d(channels, 1, 3, padding=1)
 
-    def forward(self, rgb: Tensor, alpha: Tensor, logits: Tensor) -> Tensor:
+    def residual(self, rgb: Tensor, alpha: Tensor) -> Tensor:
+        """What is added to the logits; N, 1, H, W."""
         x = torch.cat([rgb, alpha], 1)
         for layer in (self.refine_conv1, self.refine_conv2, self.refine_conv3):
             x = F.relu(layer(x))
-        return torch.sigmoid(logits + self.refine_pred(x))
+        residual: Tensor = self.refine_pred(x)
+        return residual
+
+    def forward(self, rgb: Tensor, alpha: Tensor, logits: Tensor) -> Tensor:
+        return torch.sigmoid(logits + self.residual(rgb, alpha))
 
 
 class DIM(nn.Module):

@@ -20,7 +20,7 @@ from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA, STRIDE
 from dim.errors import InputError
 from dim.folding import fold_batch_norm
 from dim.network import DIM, normalise
-from dim.pooling import PhasePooling
+from dim.pooling import Memory, PhasePooling, Switches
 from dim_export.tidying import tidy
 
 OPSET = 18
@@ -49,6 +49,18 @@ class SymbolicPooling(PhasePooling):
         n, c, h, w = x.shape
         return _onnx_node("DepthToSpace", x, (n, c // 4, 2 * h, 2 * w), blocksize=2, mode="DCR")
 
+    def unpool(self, x: Tensor, memory: Memory) -> Tensor:
+        """As the base class, with products in place of choices; ONNX Runtime's Where is several times slower.
+
+        x · 1 and x − x · 1 are exact, so the bits are the same for every finite x.
+        """
+        assert isinstance(memory, Switches)
+        top_row, left_in_top, left_in_bottom = (switch.to(x.dtype) for switch in memory)
+        top = x * top_row
+        bottom = x - top
+        a, c = top * left_in_top, bottom * left_in_bottom
+        return self.depth_to_space(torch.cat([a, top - a, c, bottom - c], 1))
+
 
 def _onnx_node(operator: str, x: Tensor, shape: tuple[int, ...], **attributes: Any) -> Tensor:
     node: Tensor = torch.onnx.ops.symbolic(operator, [x], attributes, dtype=x.dtype, shape=shape)
@@ -60,13 +72,17 @@ class MattingGraph(nn.Module):
 
     Args:
         model: any DIM; it is copied, its batch norm folded, its pooling replaced.
+        dtype: what the convolutions and everything between them compute in; normalisation and the last
+            sigmoid compute in float32.
     """
 
-    def __init__(self, model: DIM) -> None:
+    def __init__(self, model: DIM, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         folded = fold_batch_norm(model)
         self.network = DIM(folded.config, pooling=SymbolicPooling())
         self.network.load_state_dict(folded.state_dict())
+        self.network.to(dtype)
+        self.dtype = dtype
         self.eval().requires_grad_(False)
 
     def forward(self, image: Tensor, trimap: Tensor) -> Tensor:
@@ -76,16 +92,35 @@ class MattingGraph(nn.Module):
         """
         # Cast before anything else: engines take uint8 as an input, but TensorRT computes nothing with it.
         colours, hints = image.float().permute(0, 3, 1, 2), trimap.float()
-        alpha: Tensor = self.network(normalise(colours, hints.unsqueeze(1))).squeeze(1)
+        x = normalise(colours, hints.unsqueeze(1)).to(self.dtype)
+        alpha = torch.sigmoid(self._logits(x)).squeeze(1)
         alpha = torch.where(hints == 0, torch.zeros(()), alpha)
         return torch.where(hints == 255, torch.ones(()), alpha)
 
+    def _logits(self, x: Tensor) -> Tensor:
+        """The network without its last sigmoid; float32 N, 1, H, W."""
+        logits: Tensor = self.network.backbone(x)
+        refiner = self.network.refiner
+        if refiner is None:
+            return logits.float()
+        return logits.float() + refiner.residual(x[:, :3], torch.sigmoid(logits)).float()
 
-def trace(model: DIM, *, static_shape: Shape | None = None) -> ir.Model:
-    """The ONNX model of a network: opset 18, float32 weights inside, no metadata yet.
+
+def trace(
+    model: DIM,
+    *,
+    static_shape: Shape | None = None,
+    dtype: torch.dtype = torch.float32,
+    opset: int = OPSET,
+    ir_version: int = IR_VERSION,
+) -> ir.Model:
+    """The ONNX model of a network, weights inside, no metadata yet.
 
     Args:
         static_shape: N, H, W to freeze; None leaves all three free (H and W multiples of 32).
+        dtype: float32, float16 or bfloat16: what the network computes in; inputs and output stay the same.
+        opset: version of the operator set that the file declares.
+        ir_version: version of the file format that the file declares.
 
     Raises:
         InputError: a side that is no positive multiple of 32.
@@ -94,10 +129,10 @@ def trace(model: DIM, *, static_shape: Shape | None = None) -> ir.Model:
     example = (torch.zeros(n, h, w, 3, dtype=torch.uint8), torch.zeros(n, h, w, dtype=torch.uint8))
     with _quiet_exporter():
         program = torch.onnx.export(
-            MattingGraph(model),
+            MattingGraph(model, dtype),
             example,
             dynamo=True,
-            opset_version=OPSET,
+            opset_version=opset,
             input_names=[INPUT_IMAGE, INPUT_TRIMAP],
             output_names=[OUTPUT_ALPHA],
             dynamic_shapes=None if static_shape else _free_shapes(),
@@ -105,7 +140,7 @@ def trace(model: DIM, *, static_shape: Shape | None = None) -> ir.Model:
         )
     assert program is not None
     onnx_model = program.model
-    onnx_model.ir_version = IR_VERSION
+    onnx_model.ir_version = ir_version
     return tidy(onnx_model)
 
 

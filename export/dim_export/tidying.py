@@ -18,11 +18,25 @@ def tidy(model: ir.Model) -> ir.Model:
     Convolutions are called after their layer, initialisers after their checkpoint key, everything else after
     its operator and its place among those.
     """
+    _compare_without_casts(model.graph)
     _strip_notes(model)
     _name_initialisers(model.graph)
     _name_nodes(model.graph)
     _name_axes(model.graph)
     return model
+
+
+def _compare_without_casts(graph: ir.Graph) -> None:
+    """Half-precision values compare as their float32 copies do, which the exporter makes for it."""
+    for node in list(graph):
+        if node.op_type != "GreaterOrEqual":
+            continue
+        for position, value in enumerate(node.inputs):
+            cast = value.producer() if value is not None else None
+            if cast is not None and cast.op_type == "Cast":
+                node.replace_input_with(position, cast.inputs[0])
+                if value is not None and not value.uses():
+                    graph.remove(cast, safe=True)
 
 
 def _strip_notes(model: ir.Model) -> None:

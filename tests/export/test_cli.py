@@ -16,6 +16,7 @@ from onnx import TensorProto, helper
 from torch import Tensor
 
 from dim import checkpoint
+from dim.contract import METADATA_KEY
 from dim.pooling import Memory, Switches
 from dim_export import cli
 from dim_export.graph import SymbolicPooling
@@ -34,6 +35,17 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
         return int(caught.value.code or 0)
 
     return call
+
+
+@pytest.fixture
+def small_artefact(live_artefact: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The live artefact, asking for windows of 64×96 px, which are quick to compare."""
+    model = onnx.load(live_artefact)
+    (entry,) = [entry for entry in model.metadata_props if entry.key == METADATA_KEY]
+    entry.value = entry.value.replace('"static_shape":null', '"static_shape":[1,64,96]')
+    path = tmp_path_factory.mktemp("small") / "small.onnx"
+    onnx.save(model, path)
+    return path
 
 
 def _names(folder: Path) -> list[str]:
@@ -78,41 +90,74 @@ def test_wrong_tie_breaking_fails_and_leaves_no_file(
     assert not _names(tmp_path)
 
 
-def test_verify_passes_and_writes_json(
+def test_verify_passes_and_writes_the_report(
     run: Run, live_checkpoint: Path, live_artefact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("verify", live_checkpoint, live_artefact, "--json", tmp_path / "deep" / "parity.json") == 0
-    (report,) = json.loads((tmp_path / "deep" / "parity.json").read_text())
+    assert run("verify", live_checkpoint, live_artefact, "--runs", 1, "-o", tmp_path / "deep" / "report") == 0
+    assert _names(tmp_path / "deep" / "report") == ["report.html", "report.json"]
+    report = json.loads((tmp_path / "deep" / "report" / "report.json").read_text())
     assert report["passed"]
-    assert report["same_checkpoint"]
-    assert len(report["cases"]) == 6
-    assert {case["windows"] > 1 for case in report["cases"]} == {True, False}
-    assert all(case["spread"] > 0.02 for case in report["cases"])
-    assert "live.onnx against live.safetensors" in capsys.readouterr().out
+    assert report["command"] == "dim-export verify live.safetensors live.onnx --device cpu --runs 1"
+    (artefact,) = report["artefacts"]
+    parity = artefact["parity"]
+    assert parity["same_checkpoint"]
+    assert len(parity["cases"]) == 7
+    assert {case["windows"] > 1 for case in parity["cases"]} == {True, False}
+    assert all(case["spread"] > 0.02 for case in parity["cases"])
+    assert artefact["speed"]["p50_s"] > 0
+    printed = capsys.readouterr().out
+    assert "live.onnx against live.safetensors" in printed
+    assert "run by onnxruntime" in printed
+    assert (tmp_path / "deep" / "report" / "report.html").read_text().startswith("<!DOCTYPE html>")
+
+
+def _spoiled(source: Path, target: Path, change: Callable[[Any], None]) -> Path:
+    model = checkpoint.load(source)
+    with torch.no_grad():
+        change(model)
+    checkpoint.save(model, target)
+    return target
 
 
 def test_verify_fails_on_a_scaled_last_layer(
-    run: Run, live_checkpoint: Path, live_artefact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Run, live_checkpoint: Path, small_artefact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = checkpoint.load(live_checkpoint)
-    with torch.no_grad():
-        model.backbone.decoder.deconv1.weight *= 1.05  # type: ignore[operator]
-    checkpoint.save(model, tmp_path / "scaled.safetensors")
-    assert run("verify", tmp_path / "scaled.safetensors", live_artefact) == 1
+    scaled = _spoiled(
+        live_checkpoint,
+        tmp_path / "scaled.safetensors",
+        lambda model: model.backbone.decoder.deconv1.weight.mul_(1.05),
+    )
+    assert run("verify", scaled, small_artefact, "--runs", 0) == 1
     printed = capsys.readouterr().out
     assert "FAIL" in printed
     assert "made from another checkpoint" in printed
 
 
-def test_verify_reports_nan(
-    run: Run, live_checkpoint: Path, live_artefact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_verify_names_the_tensor_that_is_nan(
+    run: Run, live_checkpoint: Path, small_artefact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = onnx.load(live_artefact)
+    model = onnx.load(small_artefact)
     (bias,) = [value for value in model.graph.initializer if value.name == "refiner.refine_pred.bias"]
     bias.raw_data = b"\x00\x00\xc0\x7f"
     onnx.save(model, tmp_path / "nan.onnx")
-    assert run("verify", live_checkpoint, tmp_path / "nan.onnx") == 1
-    assert "unknown pixels are NaN" in capsys.readouterr().out
+    assert run("verify", live_checkpoint, tmp_path / "nan.onnx", "--runs", 0, "--json") == 1
+    report = json.loads(capsys.readouterr().out)
+    assert not report["passed"]
+    assert report["artefacts"][0]["parity"]["not_finite"] == ["nan.onnx: refiner.refine_pred.bias"]
+    assert report["artefacts"][0]["parity"]["nan_pixels"] > 0
+
+
+def test_a_nan_in_the_checkpoint_is_named_and_leaves_no_file(
+    run: Run, live_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoiled = _spoiled(
+        live_checkpoint,
+        tmp_path / "nan.safetensors",
+        lambda model: model.refiner.refine_conv1.bias.fill_(float("nan")),
+    )
+    assert run("onnx", spoiled, "-o", tmp_path / "dim.onnx", "--shape", "1,64,64") == 1
+    assert "nan.safetensors: refiner.refine_conv1.bias" in capsys.readouterr().err
+    assert _names(tmp_path) == ["nan.safetensors"]
 
 
 def test_inspect_prints_what_is_inside(
@@ -124,7 +169,7 @@ def test_inspect_prints_what_is_inside(
         "image: uint8 N, H, W, 3",
         "DIM stage 3, width 0.125",
         "192 px",
-        "146 nodes",
+        "161 nodes",
         "SpaceToDepth",
         "a test",
     ):
@@ -159,6 +204,8 @@ def test_a_foreign_model_is_told_so(run: Run, tmp_path: Path, capsys: pytest.Cap
         (["onnx", "CHECKPOINT", "-o", "dim.pb"], "dim.onnx"),
         (["inspect", "absent.onnx"], "no such file"),
         (["verify", "CHECKPOINT", "absent.onnx"], "no such file"),
+        (["verify", "CHECKPOINT", "absent.onnx", "--backend", "onnx"], "no such back end"),
+        (["verify", "CHECKPOINT", "absent.onnx", "--precision", "half"], "no such precision"),
         (["bench", "CHECKPOINT", "--size", "100"], "multiple of 32"),
     ],
 )
@@ -233,4 +280,4 @@ def test_without_torch_the_error_names_the_extra(tmp_path: Path) -> None:
 def test_inspect_needs_no_torch_and_no_engine(live_artefact: Path) -> None:
     done = _blocked("torch,onnxruntime,onnxscript", "inspect", live_artefact)
     assert done.returncode == 0, done.stderr
-    assert "146 nodes" in done.stdout
+    assert "161 nodes" in done.stdout

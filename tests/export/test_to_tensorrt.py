@@ -602,7 +602,7 @@ def _graph(model: Any, fp32: Path, precision: Precision) -> Any:
 
     from dim_export.calibration import CalibrationPair, calibrate
     from dim_export.graph import trace
-    from dim_export.precision import BF16_IR_VERSION, BF16_OPSET, KEPT_FLOAT
+    from dim_export.precision import BF16_IR_VERSION, BF16_OPSET, kept_float
     from dim_export.quantisation import quantise
 
     if precision == "fp16":
@@ -613,7 +613,7 @@ def _graph(model: Any, fp32: Path, precision: Precision) -> Any:
     if precision == "int8":
         image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
         seen = calibrate(model, [CalibrationPair(image, np.full((64, 64), 128, np.uint8))])
-        quantise(graph, seen.ranges("mse"), keep_float=KEPT_FLOAT)
+        quantise(graph, seen.ranges("mse"), keep_float=kept_float(model.config))
     return graph
 
 

@@ -10,6 +10,8 @@ from typing import Annotated
 import typer
 
 from dim import console
+from dim.checkpoint_argument import checkpoint_file
+from dim_training.samples_command import samples
 from dim_training.score_command import score
 
 app = typer.Typer(
@@ -25,7 +27,12 @@ def fit(
     ] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="folder of the run")] = Path("out/train"),
     overrides: Annotated[list[str] | None, typer.Option("--set", help="override, key=value")] = None,
-    init: Annotated[Path | None, typer.Option(help="checkpoint to start from")] = None,
+    init: Annotated[
+        Path | None,
+        typer.Option(
+            parser=checkpoint_file, metavar="CHECKPOINT", help="start from: path, https URL or name"
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on from OUTPUT/last")] = False,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
 ) -> None:
@@ -45,6 +52,7 @@ def fit(
 
 
 app.command("test")(score)
+app.command()(samples)
 
 
 @app.command()

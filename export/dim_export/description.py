@@ -1,0 +1,45 @@
+"""The metadata document of a network's artefact."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+import dim
+from dim.contract import ArtefactMetadata, Precision, QuantisationInfo, exact_context
+from dim.network import DIM, multiply_adds_per_pixel
+
+OLDEST_READERS: dict[Precision, dict[str, str]] = {
+    "fp32": {"onnxruntime": "1.14", "tensorrt": "10.0"},
+    "fp16": {"onnxruntime": "1.14", "tensorrt": "10.0"},
+    "int8": {"onnxruntime": "1.14", "tensorrt": "10.0"},
+    "bf16": {"openvino": "2025.1", "tensorrt": "10.6"},
+}
+"""First releases that read the file: opset 18 with uint8 inputs, and opset 22 for bf16. ONNX Runtime has no
+convolution for bf16 on the CPU."""
+
+
+def describe(
+    model: DIM,
+    *,
+    checkpoint_sha256: str,
+    provenance: dict[str, str] | None = None,
+    static_shape: tuple[int, int, int] | None = None,
+    precision: Precision = "fp32",
+    quantisation: QuantisationInfo | None = None,
+    command: str = "",
+) -> ArtefactMetadata:
+    """The metadata of the artefact of a network."""
+    return ArtefactMetadata(
+        network=model.config,
+        precision=precision,
+        quantisation=quantisation,
+        context=exact_context(model.config),
+        static_shape=static_shape,
+        multiply_adds_per_pixel=multiply_adds_per_pixel(model.config),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        checkpoint_sha256=checkpoint_sha256,
+        provenance=provenance or {},
+        versions={"dim-matting": dim.__version__} | {name: version(name) for name in ("torch", "onnxscript")},
+        oldest_readers=OLDEST_READERS[precision],
+        command=command,
+    )
