@@ -127,15 +127,20 @@ def make_trimap(
 
 
 @app.command()
-def doctor() -> None:
+def doctor(
+    *, as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False
+) -> None:
     """Tell what is installed, what runs here, and how to get what is missing."""
-    from dim_runtime.doctor import examine
+    from dim_runtime.doctor import examine, to_json
 
-    broken = False
+    findings = []
     for finding in examine():
-        typer.echo(f"[{'ok' if finding.ok else '--'}] {finding.text}")
-        broken |= finding.needed and not finding.ok
-    if broken:
+        findings.append(finding)
+        if not as_json:
+            typer.echo(f"[{'ok' if finding.ok else '--'}] {finding.text}")
+    if as_json:
+        typer.echo(to_json(findings))
+    if any(finding.needed and not finding.ok for finding in findings):
         raise typer.Exit(1)
 
 

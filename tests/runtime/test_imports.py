@@ -6,7 +6,10 @@ import resource
 import subprocess
 import sys
 
-BLOCKED = ("torch", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "openvino", "pymatting")
+BLOCKED = (
+    *("torch", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "openvino", "cuda"),
+    *("pymatting", "ray", "fsspec", "zarr", "tritonclient"),
+)
 
 IMPORT_ALL = f"""
 import importlib, pkgutil, sys

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from dim.contract import ArtefactMetadata
+from dim.contract import STRIDE, ArtefactMetadata
+from dim_runtime.errors import ArtefactError, BackendError, InputError
 
 UInt8 = npt.NDArray[np.uint8]
 Floating = npt.NDArray[np.floating[Any]]
 
 
 class Backend(Protocol):
-    """A loaded artefact. Classes that inherit from this one get :meth:`window_bytes` and :meth:`close`."""
+    """A loaded artefact. Classes that inherit from this one get the rest from here;
+    :attr:`metadata` and :meth:`run` are their own."""
 
     @property
     def metadata(self) -> ArtefactMetadata:
         """The artefact's document: context, stride, precision, frozen shape."""
         ...
+
+    @property
+    def preferred_batch(self) -> int:
+        """Windows of one shape that :meth:`run` is best given together; 1 where more gain nothing."""
+        return 1
 
     def run(self, image: UInt8, trimap: UInt8) -> Floating:
         """Alpha of a batch of windows.
@@ -33,6 +41,26 @@ class Backend(Protocol):
         """
         ...
 
+    def run_on_device(self, image: Any, trimap: Any) -> Any:
+        """Alpha of a batch of windows that lie in the memory of the back end's GPU; nothing is copied.
+
+        Args:
+            image: uint8 N, H, W, 3, RGB, contiguous; any array that speaks DLPack; H and W multiples of 32.
+            trimap: uint8 N, H, W, as above. Both must be complete: synchronise the stream that makes them.
+
+        Returns:
+            An array that speaks DLPack, float32 N, H, W in [0, 1], on the same GPU, complete.
+
+        Raises:
+            BackendError: a back end that computes in the computer's own memory.
+            InputError: another dtype, shape or device.
+        """
+        raise BackendError(
+            "cannot run windows that lie on a GPU with this back end",
+            why="it takes arrays in the computer's own memory",
+            fix='device="cuda" with ONNX Runtime (extra "gpu"), or numpy arrays',
+        )
+
     def window_bytes(self, height: int, width: int) -> int:
         """Upper bound of the memory that :meth:`run` takes, and gives back, for one window; bytes."""
         return network_bytes(self.metadata, height * width)
@@ -44,22 +72,56 @@ class Backend(Protocol):
 FULL_RESOLUTION_MAPS = 4
 """Float32 feature maps of 64 × width channels alive at once, at the last unpooling: the routed values, their
 concatenation, the interleaved map and the convolution's output in the engine's own layout."""
-SMALL_TENSORS = 80
-"""Bytes per pixel of everything that does not grow with the width: image, input, alpha, pooling masks."""
-REFINER_TENSORS = 48
-"""Bytes per pixel that wait for the refiner: normalised colours, logits, alpha, and all of them joined."""
-ENGINE_BYTES = 40 * 10**6
+SMALL_TENSORS = 24
+"""Bytes per pixel of what does not grow with the width: image, trimap, alpha and what is made of them."""
+QUANTISED_CHANNEL, QUANTISED_PIXEL = 11.5, 295
+"""The same for int8 graphs, bytes for each of 64 × width channels and for each pixel: fewer maps in float,
+and the kernels' own copies. Measured, as are the others, in ONNX Runtime at widths 0.25 and 1."""
+ENGINE_BYTES = 24 * 10**6
 """Threads, kernels' scratch memory and what an engine allocates on its first run."""
-MARGIN = 1.1
-OTHER_PRECISIONS = 1.5
-"""On a CPU fp16 and int8 graphs hold float32 copies beside their own tensors; not measured yet."""
+MARGIN = 1.05
+"""Allocators take memory in steps: of two windows of nearly one size one may take a quarter more."""
 
 
 def network_bytes(metadata: ArtefactMetadata, pixels: int) -> int:
-    """Memory of one forward pass, weights excluded, from the maps that are alive together; bytes."""
-    network = metadata.network
-    per_pixel = FULL_RESOLUTION_MAPS * network.channels(64) * 4 + SMALL_TENSORS
-    if network.has_refiner:
-        per_pixel += REFINER_TENSORS
-    factor = MARGIN if metadata.precision == "fp32" else MARGIN * OTHER_PRECISIONS
-    return ENGINE_BYTES + round(per_pixel * pixels * factor)
+    """Memory of one forward pass, weights excluded, from the maps that are alive together; bytes.
+
+    fp16 graphs take as much as fp32: on a CPU they are computed in float32.
+    """
+    channels = metadata.network.channels(64)
+    if metadata.precision == "int8":
+        per_pixel = QUANTISED_CHANNEL * channels + QUANTISED_PIXEL
+    else:
+        per_pixel = FULL_RESOLUTION_MAPS * 4 * channels + SMALL_TENSORS
+    return ENGINE_BYTES + round(MARGIN * per_pixel * pixels)
+
+
+def require_single_windows(path: Path, metadata: ArtefactMetadata) -> None:
+    """ArtefactError for a shape that is frozen to several windows: the tiler gives them one by one."""
+    if metadata.static_shape is None:
+        return
+    count, height, width = metadata.static_shape
+    if count != 1:
+        raise ArtefactError(
+            f"cannot tile with {path}",
+            got=f"a shape frozen to N, H, W = {metadata.static_shape}",
+            expected="N = 1, or free shapes",
+            why="windows are run one by one",
+            fix=f"export again without --shape, or with --shape 1,{height},{width}",
+        )
+
+
+def require_windows(image: tuple[int, ...], trimap: tuple[int, ...]) -> None:
+    """InputError for shapes that are no batch of windows; an engine may compute nonsense from them."""
+    if len(trimap) == 3 and image == (*trimap, 3) and not any(side % STRIDE for side in trimap[1:]):
+        return
+    raise InputError(
+        "cannot run these windows",
+        got=f"image {image}, trimap {trimap}",
+        expected=f"image N, H, W, 3 and trimap N, H, W; H and W multiples of {STRIDE}",
+    )
+
+
+def first_line(error: Exception) -> str:
+    """What an engine says went wrong, without the call stack that it may append."""
+    return str(error).strip().partition("\n")[0]

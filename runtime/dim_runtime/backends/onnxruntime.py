@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA, ArtefactMetadata
-from dim_runtime.backends.base import Backend, Floating, UInt8
-from dim_runtime.errors import ArtefactError, BackendError, DeviceError, MissingExtraError
+from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA, ArtefactMetadata, Precision
+from dim_runtime.backends.base import (
+    ENGINE_BYTES,
+    Backend,
+    Floating,
+    UInt8,
+    first_line,
+    require_single_windows,
+)
+from dim_runtime.backends.binding import BoundSession
+from dim_runtime.errors import ArtefactError, BackendError, DeviceError, DimError, MissingExtraError
 from dim_runtime.onnx_file import read_metadata
 
 CPU_PROVIDER, CUDA_PROVIDER = "CPUExecutionProvider", "CUDAExecutionProvider"
+CUDA_HOST_BYTES = 12
+"""Bytes per pixel on the host: image, trimap and alpha (3 + 1 + 4), and the alpha that is returned (4)."""
 SHRINK_ARENA = "memory.enable_memory_arena_shrinkage"
 
 
 class OnnxRuntimeBackend(Backend):
-    """An ``.onnx`` artefact in ONNX Runtime.
+    """An ``.onnx`` artefact in ONNX Runtime. Threads may share it.
 
     Args:
         path: the artefact.
         device: "cpu", "cuda" or "cuda:N".
+        precision: None, or the artefact's own: ONNX Runtime computes what the graph says (fp16 on the CPU in
+            float32, between casts).
         threads: threads of one operator; None lets ONNX Runtime take one per physical core.
 
     Raises:
@@ -29,17 +43,28 @@ class OnnxRuntimeBackend(Backend):
         BackendError: the device cannot run this artefact.
     """
 
-    def __init__(self, path: Path, *, device: str = "cpu", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        device: str = "cpu",
+        precision: Precision | None = None,
+        threads: int | None = None,
+    ) -> None:
         self._path = path
         self._metadata = read_metadata(path)
-        _require_single_windows(path, self._metadata)
+        require_single_windows(path, self._metadata)
+        _require_own_precision(path, self._metadata, precision)
         engine = _engine(path)
         providers = _providers(engine, device)
         _require_runnable(path, self._metadata, device)
         self._session: Any = _session(engine, path, providers, threads)
         _require_provider(self._session, providers, device)
         self._run_options = engine.RunOptions()
-        if device == "cpu":
+        self._bound = None
+        if device != "cpu":
+            self._bound = BoundSession(engine, self._session, providers[0][1]["device_id"])
+        else:
             # Gives back after each window what it took: memory is bounded by one window, not by the sum of
             # what windows of different shapes leave behind.
             self._run_options.add_run_config_entry(SHRINK_ARENA, "cpu:0")
@@ -49,20 +74,43 @@ class OnnxRuntimeBackend(Backend):
         return self._metadata
 
     def run(self, image: UInt8, trimap: UInt8) -> Floating:
-        inputs = {INPUT_IMAGE: image, INPUT_TRIMAP: trimap}
-        try:
+        with self._explained(f"{len(trimap)} windows of {trimap.shape[2]}×{trimap.shape[1]} px"):
+            if self._bound is not None:
+                return self._bound.run(image, trimap, self._run_options)
+            inputs = {INPUT_IMAGE: image, INPUT_TRIMAP: trimap}
             alpha: Floating = self._session.run([OUTPUT_ALPHA], inputs, self._run_options)[0]
+            return alpha
+
+    def run_on_device(self, image: Any, trimap: Any) -> Any:
+        if self._bound is None:
+            return super().run_on_device(image, trimap)
+        with self._explained("windows on the GPU"):
+            return self._bound.run_on_device(image, trimap, self._run_options)
+
+    def window_bytes(self, height: int, width: int) -> int:
+        """Upper bound of the memory that :meth:`run` takes for one window, a GPU's not counted; bytes."""
+        if self._bound is None:
+            return super().window_bytes(height, width)
+        return ENGINE_BYTES + CUDA_HOST_BYTES * height * width
+
+    def close(self) -> None:
+        """Free the engine. Closing twice is fine."""
+        self._session = self._bound = None
+
+    @contextmanager
+    def _explained(self, what: str) -> Iterator[None]:
+        """Every error of ONNX Runtime becomes one of ours; it has one class for all that can go wrong."""
+        try:
+            yield
+        except DimError:
+            raise
         except Exception as error:
             raise BackendError(
                 f"ONNX Runtime failed while running {self._path}",
-                got=f"a window of {image.shape[2]}×{image.shape[1]} px",
-                why=_first_line(error),
+                got=what,
+                why=first_line(error),
                 fix="if memory ran out: a smaller tile (--tile), or --memory-limit",
             ) from error
-        return alpha
-
-    def close(self) -> None:
-        self._session = None
 
 
 def _engine(path: Path) -> Any:
@@ -84,7 +132,7 @@ def _session(engine: Any, path: Path, providers: list[Any], threads: int | None)
     except Exception as error:
         raise ArtefactError(
             f"ONNX Runtime {engine.__version__} cannot load {path}",
-            why=_first_line(error),
+            why=first_line(error),
             fix="copy or export the file again; if the operator set is newer than this release: "
             "pip install -U onnxruntime",
         ) from error
@@ -94,7 +142,7 @@ def _providers(engine: Any, device: str) -> list[Any]:
     if device == "cpu":
         return [CPU_PROVIDER]
     name, _, number = device.partition(":")
-    if name != "cuda" or (":" in device and not number.isdigit()):
+    if name != "cuda" or (":" in device and not (number.isascii() and number.isdecimal())):
         raise DeviceError("cannot use this device", got=repr(device), expected='"cpu", "cuda" or "cuda:N"')
     if CUDA_PROVIDER not in engine.get_available_providers():
         raise DeviceError(
@@ -104,8 +152,14 @@ def _providers(engine: Any, device: str) -> list[Any]:
             why="the package onnxruntime is the CPU build",
             fix='device="cpu" (--device cpu), or: pip uninstall onnxruntime && pip install onnxruntime-gpu',
         )
-    # TF32 keeps 10 bits of the mantissa: not what "fp32" promises.
-    return [(CUDA_PROVIDER, {"device_id": int(number or 0), "use_tf32": 0}), CPU_PROVIDER]
+    options = {
+        "device_id": int(number or 0),
+        # TF32 keeps 10 bits of the mantissa: not what "fp32" promises.
+        "use_tf32": 0,
+        # The default tries every algorithm of every convolution for each window shape, and there are many.
+        "cudnn_conv_algo_search": "HEURISTIC",
+    }
+    return [(CUDA_PROVIDER, options), CPU_PROVIDER]
 
 
 def _require_provider(session: Any, providers: list[Any], device: str) -> None:
@@ -121,6 +175,16 @@ def _require_provider(session: Any, providers: list[Any], device: str) -> None:
         )
 
 
+def _require_own_precision(path: Path, metadata: ArtefactMetadata, precision: Precision | None) -> None:
+    if precision not in (None, metadata.precision):
+        raise BackendError(
+            f"cannot run {path} in {precision}",
+            got=f"an artefact in {metadata.precision}",
+            why="ONNX Runtime computes in the precision that the graph has",
+            fix=f"dim-export onnx CHECKPOINT -o MODEL.onnx --precision {precision}",
+        )
+
+
 def _require_runnable(path: Path, metadata: ArtefactMetadata, device: str) -> None:
     if metadata.precision == "bf16" and device == "cpu":
         raise BackendError(
@@ -130,21 +194,3 @@ def _require_runnable(path: Path, metadata: ArtefactMetadata, device: str) -> No
             why="ONNX Runtime's CPU provider has no bf16 kernels; OpenVINO and TensorRT have them",
             fix="dim-export onnx CHECKPOINT -o MODEL.onnx --precision fp32",
         )
-
-
-def _require_single_windows(path: Path, metadata: ArtefactMetadata) -> None:
-    if metadata.static_shape is None:
-        return
-    count, height, width = metadata.static_shape
-    if count != 1:
-        raise ArtefactError(
-            f"cannot tile with {path}",
-            got=f"a shape frozen to N, H, W = {metadata.static_shape}",
-            expected="N = 1, or free shapes",
-            why="windows are run one by one",
-            fix=f"export again without --shape, or with --shape 1,{height},{width}",
-        )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]

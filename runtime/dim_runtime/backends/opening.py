@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
+from dim.contract import Precision
+from dim.engine_info import EngineBuilder
 from dim.errors import InputError
 from dim_runtime.backends.base import Backend
-from dim_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from dim_runtime.errors import BackendError
 
 BackendName = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
+
+READERS: dict[str, tuple[BackendName, ...]] = {
+    ".onnx": ("onnxruntime", "openvino"),
+    ".engine": ("tensorrt", "tensorrt-rtx"),
+}
+"""Suffixes of files and the back ends that read them; the first is taken for ``.onnx`` if none is named."""
+
+__all__ = ["BackendName", "Precision", "open_backend"]
 
 
 def open_backend(
@@ -22,54 +30,61 @@ def open_backend(
     precision: Precision | None = None,
     threads: int | None = None,
 ) -> Backend:
-    """Load an artefact.
+    """Load an artefact or an engine. What is asked for is done or refused, never replaced.
 
     Args:
-        path: the ``.onnx`` file.
-        backend: None takes ONNX Runtime for ``.onnx``.
-        device: "cpu", "cuda" or "cuda:N".
-        precision: None for the artefact's own; another is an error: ONNX Runtime lowers none.
+        path: an ``.onnx`` artefact (ONNX Runtime, OpenVINO) or an ``.engine`` file (TensorRT, TensorRT-RTX).
+        backend: None takes ONNX Runtime for ``.onnx``, and what built the engine for ``.engine``.
+        device: "cpu" (ONNX Runtime, OpenVINO), "cuda" or "cuda:N" (ONNX Runtime, TensorRT).
+        precision: None for the file's own. "bf16" lowers an fp32 artefact in OpenVINO; any other difference
+            is an error.
         threads: threads of one operator; None leaves the choice to the engine.
 
     Raises:
-        InputError: an option that does not exist.
-        BackendError, ArtefactError, DeviceError, MissingExtraError: see :class:`OnnxRuntimeBackend`.
+        InputError: an option that does not exist, or does not apply.
+        ArtefactError, BackendError, DeviceError, MissingExtraError: as the back end's class says.
     """
     if threads is not None and threads < 1:
         raise InputError("cannot use this number of threads", got=threads, expected="1 or more, or None")
-    _require_available(path, backend)
-    opened = OnnxRuntimeBackend(path, device=device, threads=threads)
-    if precision not in (None, opened.metadata.precision):
-        opened.close()
-        raise BackendError(
-            f"cannot run {path} in {precision}",
-            got=f"an artefact in {opened.metadata.precision}",
-            why="ONNX Runtime computes in the precision that the graph has",
-            fix=f"dim-export onnx CHECKPOINT -o MODEL.onnx --precision {precision}",
-        )
-    return opened
+    _require_reader(path, backend)
+    if path.suffix == ".engine":
+        from dim_runtime.backends.tensorrt import open_engine
+
+        builder = None if backend is None else cast("EngineBuilder", backend)
+        return open_engine(path, builder=builder, device=device, precision=precision, threads=threads)
+    if backend == "openvino":
+        from dim_runtime.backends.openvino import OpenVinoBackend
+
+        return OpenVinoBackend(path, device=device, precision=precision, threads=threads)
+    from dim_runtime.backends.onnxruntime import OnnxRuntimeBackend
+
+    return OnnxRuntimeBackend(path, device=device, precision=precision, threads=threads)
 
 
-def _require_available(path: Path, backend: BackendName | None) -> None:
+def _require_reader(path: Path, backend: BackendName | None) -> None:
+    """The back end's name, the file's suffix, and that the one reads the other."""
     if backend is not None and backend not in get_args(BackendName):
         raise InputError(
             "there is no such back end", got=repr(backend), expected=", ".join(get_args(BackendName))
         )
-    if backend not in (None, "onnxruntime"):
+    if path.suffix not in READERS:
         raise BackendError(
-            f"cannot use the back end {backend}",
-            why="this release has ONNX Runtime only",
-            fix='backend="onnxruntime"',
-        )
-    if path.suffix == ".engine":
-        raise BackendError(
-            f"cannot run {path}",
-            got="a TensorRT engine",
-            expected="an .onnx artefact",
-            why="this release has ONNX Runtime only",
+            f"cannot choose a back end for {path}",
+            got=f"suffix {path.suffix!r}",
+            expected=" or ".join(READERS),
             fix="dim-export onnx CHECKPOINT -o MODEL.onnx",
         )
-    if path.suffix != ".onnx":
-        raise BackendError(
-            f"cannot choose a back end for {path}", got=f"suffix {path.suffix!r}", expected=".onnx"
-        )
+    if backend is not None and backend not in READERS[path.suffix]:
+        raise _wrong_reader(path, backend)
+
+
+def _wrong_reader(path: Path, backend: BackendName) -> BackendError:
+    if path.suffix == ".onnx":
+        fix = f"build an engine: dim-export trt {path.name} -o {path.stem}.engine --builder {backend}"
+    else:
+        fix = f"leave the back end out, or give the .onnx artefact that {path.name} was built from"
+    return BackendError(
+        f"cannot run {path} with the back end {backend}",
+        got=f"a {path.suffix} file, which runs in {' and '.join(READERS[path.suffix])}",
+        fix=fix,
+    )

@@ -1,0 +1,267 @@
+"""OpenVINO on the CPU: fp32, bf16 and int8 in the precision that was asked for, never a lower one.
+
+Two habits of OpenVINO's CPU plug-in shape this file. It lowers float32 graphs to bf16 by itself where the
+processor has bf16, so the precision is always set and what came of it is read back. And it runs a graph with
+free shapes in twice the memory of one whose shape is known (it fuses fewer operations); compiling, though,
+takes as long as running 0.1 megapixels and more. So small windows share one graph with free shapes, and large
+ones have a graph compiled for their shape.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA, STRIDE, ArtefactMetadata, Precision
+from dim_runtime.backends.base import (
+    Backend,
+    Floating,
+    UInt8,
+    first_line,
+    require_single_windows,
+    require_windows,
+)
+from dim_runtime.backends.openvino_memory import (
+    Arithmetic,
+    compiled_bytes,
+    fixed_bytes,
+    free_bytes,
+    free_pixels,
+)
+from dim_runtime.errors import ArtefactError, BackendError, DeviceError, MissingExtraError
+from dim_runtime.onnx_file import read_metadata
+
+Shape = tuple[int, int, int]
+"""N, H, W."""
+
+DEVICE = "CPU"
+KEPT_GRAPHS = 2
+"""Compiled graphs that are kept; each holds the weights once more."""
+FREE_BYTES = 1_500_000_000
+"""Windows that take no more than this in the graph with free shapes run there; larger ones are compiled."""
+KEPT_SHARE = 0.5
+"""Of what the graph with free shapes took for its largest window, it keeps at least this."""
+FREE = None
+"""Stands for the graph with free shapes among the compiled ones."""
+CONVOLUTIONS: dict[Precision, frozenset[str]] = {
+    "fp32": frozenset({"f32"}),
+    "fp16": frozenset({"f16", "f32"}),
+    "bf16": frozenset({"bf16"}),
+    "int8": frozenset({"u8", "i8"}),
+}
+"""Input types of convolutions, in OpenVINO's names, that keep the promise of a precision. In mixed graphs
+(int8 with its first and last layers in float) some may be wider, none narrower."""
+
+
+class OpenVinoBackend(Backend):
+    """An ``.onnx`` artefact in OpenVINO, on the CPU.
+
+    A large window of a new shape is compiled first: 0.2 to 0.6 seconds of one core, measured. Threads may
+    share the back end; their windows run one after the other, each on all threads of the engine.
+
+    Args:
+        path: the artefact.
+        device: "cpu".
+        precision: None for the artefact's own; "bf16" computes what is float32 in an fp32 or int8 artefact in
+            bf16. fp16 artefacts are computed in float32 on processors without fp16.
+        threads: of one window; None lets OpenVINO take one per physical core.
+
+    Raises:
+        ArtefactError: missing, damaged, or not an artefact of this toolkit.
+        MissingExtraError: OpenVINO is not installed.
+        DeviceError: another device.
+        BackendError: a precision that this artefact or this processor does not have.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        device: str = "cpu",
+        precision: Precision | None = None,
+        threads: int | None = None,
+    ) -> None:
+        self._path = path
+        self._metadata = read_metadata(path)
+        require_single_windows(path, self._metadata)
+        _require_cpu(device)
+        self._arithmetic = _chosen(path, self._metadata, precision)
+        engine = _engine(path)
+        self._core: Any = engine.Core()
+        self._config = _configuration(self._arithmetic, threads)
+        self._model: Any = _read(self._core, engine, path)
+        self._compiled: OrderedDict[Shape | None, Any] = OrderedDict()
+        self._free_pixels = free_pixels(self._metadata, self._arithmetic, FREE_BYTES)
+        self._widest = 0
+        """Pixels of the largest window that the graph with free shapes has run."""
+        self._lock = threading.Lock()
+        self._warm_up()
+
+    @property
+    def metadata(self) -> ArtefactMetadata:
+        return self._metadata
+
+    def run(self, image: UInt8, trimap: UInt8) -> Floating:
+        require_windows(image.shape, trimap.shape)
+        count, height, width = trimap.shape
+        try:
+            with self._lock:
+                return self._run((count, height, width), {INPUT_IMAGE: image, INPUT_TRIMAP: trimap})
+        except RuntimeError as error:
+            raise BackendError(
+                f"OpenVINO failed while running {self._path}",
+                got=f"{count} windows of {width}×{height} px",
+                why=first_line(error),
+                fix="if memory ran out: a smaller tile (--tile), or --memory-limit",
+            ) from error
+
+    def _warm_up(self) -> None:
+        """Compile and run once: what cannot run is told at once, and the weights are in place."""
+        shape = self._metadata.static_shape or (1, STRIDE, STRIDE)
+        compiled = self._graph(self._key(shape))
+        _require_arithmetic(self._path, compiled, self._arithmetic)
+        self._run(
+            shape, {INPUT_IMAGE: np.zeros((*shape, 3), np.uint8), INPUT_TRIMAP: np.zeros(shape, np.uint8)}
+        )
+
+    def _run(self, shape: Shape, inputs: dict[str, UInt8]) -> Floating:
+        key = self._key(shape)
+        compiled = self._graph(key)
+        alpha: Floating = compiled.create_infer_request().infer(inputs, share_inputs=True)[OUTPUT_ALPHA]
+        if key is FREE:
+            self._widest = max(self._widest, prod(shape))
+        else:
+            # The window's tensors are given back: memory is bounded by one window, not by one of each shape.
+            # Not so with free shapes: OpenVINO gives back a part there, and takes it once more with the next.
+            compiled.release_memory()
+        return alpha
+
+    def _key(self, shape: Shape) -> Shape | None:
+        """Which graph runs windows of a shape."""
+        small = self._metadata.static_shape is None and prod(shape) <= self._free_pixels
+        return FREE if small and shape not in self._compiled else shape
+
+    def _graph(self, key: Shape | None) -> Any:
+        if key in self._compiled:
+            self._compiled.move_to_end(key)
+            return self._compiled[key]
+        if self._compiled.pop(FREE, None) is not None:
+            # It keeps its tensors; a large window needs their room.
+            self._widest = 0
+        while len(self._compiled) >= KEPT_GRAPHS:
+            self._compiled.popitem(last=False)
+        model = self._model.clone()
+        if key is not FREE:
+            model.reshape({INPUT_IMAGE: [*key, 3], INPUT_TRIMAP: list(key)})
+        self._compiled[key] = self._core.compile_model(model, DEVICE, self._config)
+        return self._compiled[key]
+
+    def window_bytes(self, height: int, width: int) -> int:
+        """Upper bound of the memory that :meth:`run` takes for one window, compiling included; bytes.
+
+        Never less for a larger window, although a graph compiled for its shape takes half of what the graph
+        with free shapes takes. What the latter holds already is taken off.
+        """
+        pixels, what = height * width, (self._metadata, self._arithmetic)
+        room = max(KEPT_GRAPHS - len(self._compiled), 1)
+        weights = room * compiled_bytes(*what)
+        fixed = fixed_bytes(*what, pixels)
+        if self._metadata.static_shape is not None:
+            return fixed
+        if pixels > self._free_pixels:
+            fixed += weights
+        free = free_bytes(*what, min(pixels, self._free_pixels))
+        kept = round(KEPT_SHARE * free_bytes(*what, self._widest)) if self._widest else 0
+        return max(fixed, free) - min(kept, free)
+
+    def close(self) -> None:
+        """Free the engine. Closing twice is fine."""
+        with self._lock:
+            self._compiled.clear()
+            self._model = self._core = None
+
+
+def _require_cpu(device: str) -> None:
+    if device != "cpu":
+        raise DeviceError(
+            f"cannot use the device {device!r} with OpenVINO",
+            expected='"cpu"',
+            why="this back end runs on the CPU only",
+            fix='device="cpu" (--device cpu), or backend="onnxruntime" (--backend onnxruntime)',
+        )
+
+
+def _chosen(path: Path, metadata: ArtefactMetadata, precision: Precision | None) -> Arithmetic:
+    """What will be computed: what the artefact says, or bf16 in place of its float32."""
+    if precision in (None, metadata.precision):
+        return Arithmetic(metadata.precision, lowered=False)
+    if precision == "bf16" and metadata.precision in ("fp32", "int8"):
+        return Arithmetic("bf16" if metadata.precision == "fp32" else "int8", lowered=True)
+    raise BackendError(
+        f"cannot run {path} in {precision}",
+        got=f"an artefact in {metadata.precision}",
+        why="OpenVINO lowers the float32 of fp32 and int8 artefacts to bf16, and changes nothing else",
+        fix=f"dim-export onnx CHECKPOINT -o MODEL.onnx --precision {precision}",
+    )
+
+
+def _configuration(arithmetic: Arithmetic, threads: int | None) -> dict[str, Any]:
+    """OpenVINO's options: its precision hint says how float32 is computed; other types stay as they are."""
+    options: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": "bf16" if arithmetic.lowered else "f32",
+        "PERFORMANCE_HINT": "LATENCY",
+        # One window at a time on all threads: memory is one window's.
+        "NUM_STREAMS": 1,
+    }
+    return options if threads is None else options | {"INFERENCE_NUM_THREADS": threads}
+
+
+def _require_arithmetic(path: Path, compiled: Any, arithmetic: Arithmetic) -> None:
+    """What the compiled graph's convolutions compute in, against what was asked for."""
+    found = set(_convolution_types(compiled))
+    wanted = CONVOLUTIONS[arithmetic.precision]
+    rest = {"bf16"} if arithmetic.lowered else {"f32"}
+    wider = rest if arithmetic.precision in ("bf16", "int8") else set()
+    if found & wanted and found <= wanted | wider:
+        return
+    raise BackendError(
+        f"cannot run {path} in {arithmetic.precision} with OpenVINO on this processor",
+        got=f"convolutions in {', '.join(sorted(found)) or 'nothing that it tells'}",
+        expected=", ".join(sorted(wanted | wider)),
+        why="OpenVINO chose another arithmetic; the processor may lack this one",
+        fix="an fp32 artefact without precision= (--precision), which runs everywhere",
+    )
+
+
+def _convolution_types(compiled: Any) -> list[str]:
+    nodes = (node.get_rt_info() for node in compiled.get_runtime_model().get_ops())
+    return [
+        node["runtimePrecision"].astype(str)
+        for node in nodes
+        if node["layerType"].astype(str) == "Convolution"
+    ]
+
+
+def _engine(path: Path) -> Any:
+    try:
+        import openvino
+    except ImportError as error:
+        raise MissingExtraError(f"run {path.name}", package="openvino", extra="openvino") from error
+    return openvino
+
+
+def _read(core: Any, engine: Any, path: Path) -> Any:
+    try:
+        return core.read_model(path)
+    except RuntimeError as error:
+        raise ArtefactError(
+            f"OpenVINO {engine.__version__} cannot load {path}",
+            why=first_line(error),
+            fix="copy or export the file again; if the operator set is newer than this release: "
+            "pip install -U openvino",
+        ) from error
