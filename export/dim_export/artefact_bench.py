@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
@@ -51,6 +51,7 @@ def bench_artefacts(
     paths: Sequence[Path],
     backends: Sequence[BackendName | None] = (None,),
     *,
+    lowered: Precision | None = None,
     size: int,
     rounds: int,
     device: str = "cpu",
@@ -60,6 +61,7 @@ def bench_artefacts(
 
     Args:
         backends: None takes the runtime's own choice.
+        lowered: OpenVINO runs each artefact a second time with its floating-point part in this precision.
         size: side of the square window, a multiple of 32 pixels.
         rounds: timed runs of each; one round before them is not counted.
 
@@ -75,15 +77,24 @@ def bench_artefacts(
         )
     with ExitStack() as opened:
         engines = []
-        for backend in backends:
-            for path in paths:
-                engine = open_engine(path, backend=backend, device=device, threads=threads)
-                opened.callback(engine.backend.close)
-                engines.append(engine)
+        for backend, path, precision in _ways(paths, backends, lowered):
+            engine = open_engine(path, backend=backend, device=device, precision=precision, threads=threads)
+            opened.callback(engine.backend.close)
+            engines.append(engine)
         window = random_window(size, size)
         times = alternate([engine.backend for engine in engines], [window] * len(engines), rounds)
     timed = [_timed(engine, size, own, times[0]) for engine, own in zip(engines, times, strict=True)]
     return ArtefactBench(size=size, threads=threads, engines=tuple(timed))
+
+
+def _ways(
+    paths: Sequence[Path], backends: Sequence[BackendName | None], lowered: Precision | None
+) -> Iterator[tuple[BackendName | None, Path, Precision | None]]:
+    for backend in backends:
+        for path in paths:
+            yield backend, path, None
+            if lowered is not None and backend == "openvino":
+                yield backend, path, lowered
 
 
 def _timed(engine: Engine, size: int, seconds: list[float], first: list[float]) -> TimedEngine:

@@ -12,7 +12,7 @@ from rich.table import Table
 from dim.checkpoint_argument import CHECKPOINT_HELP, checkpoint_file
 from dim.errors import InputError
 from dim_export.command_support import require, write_text
-from dim_runtime.backends.opening import BackendName
+from dim_runtime.backends.opening import BackendName, Precision
 
 if TYPE_CHECKING:
     from dim_export.artefact_bench import ArtefactBench
@@ -36,6 +36,10 @@ def bench(
             help="Artefacts: engine that runs them; repeat it.",
         ),
     ] = None,
+    lowered: Annotated[
+        str | None,
+        typer.Option(metavar="bf16", help="OpenVINO: each a second time, its floating-point part in bf16."),
+    ] = None,
     device: Annotated[str, typer.Option(help="Artefacts: cpu, cuda or cuda:N.")] = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="Of all engines; their own by default.")] = None,
     json: Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this file.")] = None,
@@ -50,7 +54,9 @@ def bench(
         from dim_export.artefact_bench import bench_artefacts
 
         names = [None] if backend is None else [_backend(name) for name in backend]
-        found = bench_artefacts(models, names, size=size, rounds=pairs, device=device, threads=threads)
+        found = bench_artefacts(
+            models, names, lowered=_lowered(lowered), size=size, rounds=pairs, device=device, threads=threads
+        )
         _print(found)
         text = found.model_dump_json(indent=2)
     else:
@@ -85,6 +91,12 @@ def _backend(text: str) -> BackendName:
             "there is no such back end", got=repr(text), expected=", ".join(get_args(BackendName))
         )
     return cast(BackendName, text)
+
+
+def _lowered(text: str | None) -> Precision | None:
+    if text not in (None, "bf16"):
+        raise InputError("cannot lower to this precision", got=repr(text), expected="bf16")
+    return "bf16" if text else None
 
 
 def _print(found: ArtefactBench) -> None:
