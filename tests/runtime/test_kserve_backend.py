@@ -17,6 +17,7 @@ import pytest
 from dim.contract import ArtefactMetadata, ContractError
 from dim.errors import InputError
 from dim_runtime import Matting
+from dim_runtime.backends.base import network_bytes
 from dim_runtime.backends.kserve import KServeBackend
 from dim_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from dim_runtime.errors import ArtefactError, BackendError
@@ -342,7 +343,7 @@ def test_addresses_that_cannot_be(url: str) -> None:
 
 def test_memory_counts_what_is_here_and_not_the_network(server: Server) -> None:
     backend = KServeBackend(server.url, MODEL)
-    here = OnnxRuntimeBackend.window_bytes(backend, 1024, 1024)  # type: ignore[arg-type]
+    here = network_bytes(backend.metadata, 1024 * 1024)
     assert 1024 * 1024 * 12 < backend.window_bytes(1024, 1024) < here / 4
 
 
