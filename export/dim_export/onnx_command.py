@@ -16,7 +16,7 @@ from dim.checkpoint_argument import CHECKPOINT_HELP, checkpoint_file
 from dim.contract import Precision
 from dim.errors import InputError, MissingExtraError
 from dim_export import verify_command
-from dim_export.command_support import require
+from dim_export.command_support import require, write_text
 from dim_export.progress_bar import bar
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def onnx(
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of the engine; its own choice by default.")
     ] = None,
+    json: Annotated[Path | None, typer.Option("--json", help="Also write the metadata to this file.")] = None,
 ) -> None:
     """Export a checkpoint as a single ONNX file that owns pre- and post-processing.
 
@@ -81,7 +82,7 @@ def onnx(
     from dim_export import to_onnx
 
     with _quantisation(chosen, calibration, calibration_method, keep_float) as quantisation:
-        to_onnx.export(
+        metadata = to_onnx.export(
             checkpoint,
             output,
             static_shape=frozen,
@@ -92,6 +93,8 @@ def onnx(
             else None,
             command=_command(checkpoint, output, chosen, given),
         )
+    if json is not None:
+        write_text(json, metadata.model_dump_json(indent=2) + "\n")
     Console().print(f"wrote {output} ({output.stat().st_size / 1e6:.2f} MB)", highlight=False, soft_wrap=True)
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from dim.contract import ArtefactMetadata
     from dim_export.gates import Judgement
     from dim_export.inspection import Inspection
     from dim_export.parity_report import CaseResult, ParityReport
@@ -137,6 +138,14 @@ def print_inspection(found: Inspection, console: Console) -> None:
         console.print(f"{count:>5}  {operator}")
 
 
+def _quantisation_facts(data: ArtefactMetadata) -> list[tuple[str, str]]:
+    about = data.quantisation
+    if about is None:
+        return []
+    pairs = f"{about.method}, {about.windows} windows, pairs: {about.calibration}"
+    return [("calibration", pairs), ("kept in float", ", ".join(about.keep_float) or "nothing")]
+
+
 def _facts(found: Inspection) -> list[tuple[str, str]]:
     data = found.metadata
     network = data.network
@@ -152,6 +161,7 @@ def _facts(found: Inspection) -> list[tuple[str, str]]:
         ),
         ("work", f"{data.multiply_adds_per_pixel:,} multiply-adds per pixel"),
         ("precision", f"{data.precision}, {shape}, sides multiples of {data.stride} px"),
+        *_quantisation_facts(data),
         ("context", f"{data.context} px for exact tiling"),
         ("trimap", data.trimap_encoding),
         ("checkpoint", f"sha256 {data.checkpoint_sha256}"),

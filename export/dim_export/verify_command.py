@@ -48,7 +48,7 @@ def verify(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder for report.json and report.html.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    json: Annotated[Path | None, typer.Option("--json", help="Also write the report to this file.")] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of the engines; their own choice by default.")
     ] = None,
@@ -85,7 +85,7 @@ def verify(
             ),
             tell=tell,
         )
-    _publish(release, output, as_json=json)
+    _publish(release, output, json)
     if not release.report.passed:
         raise typer.Exit(1)
 
@@ -105,14 +105,13 @@ def require_parity(checkpoint: Path, artefact: Path, name: str, threads: int | N
     require_passed(report)
 
 
-def _publish(release: Release, output: Path | None, *, as_json: bool) -> None:
+def _publish(release: Release, output: Path | None, json: Path | None) -> None:
     from dim_export.report import print_release
 
     text = release.report.model_dump_json(indent=2)
-    if as_json:
-        print(text)
-    else:
-        print_release(release.report, Console())
+    print_release(release.report, Console())
+    if json is not None:
+        write_text(json, text + "\n")
     if output is not None:
         from dim_export.html_report import render
 

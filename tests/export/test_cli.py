@@ -55,11 +55,14 @@ def _names(folder: Path) -> list[str]:
 def test_export_verifies_and_writes(
     run: Run, live_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("onnx", live_checkpoint, "-o", tmp_path / "dim.onnx", "--shape", "1,64,96") == 0
+    document = tmp_path / "about" / "dim.json"
+    flags = ("--shape", "1,64,96", "--json", document)
+    assert run("onnx", live_checkpoint, "-o", tmp_path / "dim.onnx", *flags) == 0
+    assert json.loads(document.read_text())["static_shape"] == [1, 64, 96]
     printed = capsys.readouterr().out
     assert "unknown pixels beyond 1/255" in printed
     assert "ok" in printed
-    assert _names(tmp_path) == ["dim.onnx"]
+    assert _names(tmp_path) == ["about", "dim.onnx"]
     assert run("inspect", tmp_path / "dim.onnx", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["metadata"]["static_shape"] == [1, 64, 96]
@@ -134,14 +137,15 @@ def test_verify_fails_on_a_scaled_last_layer(
 
 
 def test_verify_names_the_tensor_that_is_nan(
-    run: Run, live_checkpoint: Path, small_artefact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Run, live_checkpoint: Path, small_artefact: Path, tmp_path: Path
 ) -> None:
     model = onnx.load(small_artefact)
     (bias,) = [value for value in model.graph.initializer if value.name == "refiner.refine_pred.bias"]
     bias.raw_data = b"\x00\x00\xc0\x7f"
     onnx.save(model, tmp_path / "nan.onnx")
-    assert run("verify", live_checkpoint, tmp_path / "nan.onnx", "--runs", 0, "--json") == 1
-    report = json.loads(capsys.readouterr().out)
+    options = ("--runs", 0, "--json", tmp_path / "report.json")
+    assert run("verify", live_checkpoint, tmp_path / "nan.onnx", *options) == 1
+    report = json.loads((tmp_path / "report.json").read_text())
     assert not report["passed"]
     assert report["artefacts"][0]["parity"]["not_finite"] == ["nan.onnx: refiner.refine_pred.bias"]
     assert report["artefacts"][0]["parity"]["nan_pixels"] > 0
