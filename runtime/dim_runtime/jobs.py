@@ -75,9 +75,9 @@ def run_pair(matting: Matting, image_path: Path, trimap_path: Path, out: Path, r
         return Outcome(plan, seconds, peak_resident_bytes())
     loaded = load(image_path, trimap_path, recipe)
     require_room(matting.memory_limit, recipe, held=whole_bytes(recipe, loaded.image))
-    plan = matting.plan(loaded.trimap)
     started = time.perf_counter()
-    alpha = matting(loaded.image, loaded.trimap)
+    alpha = np.empty(loaded.trimap.shape, np.float32)
+    plan = matting.into(loaded.image, loaded.trimap, alpha)
     outcome = Outcome(plan, time.perf_counter() - started, peak_resident_bytes())
     save(out, loaded, alpha, recipe)
     return outcome

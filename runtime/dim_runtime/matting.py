@@ -165,6 +165,25 @@ class Matting:
             run_plan(self._open, image, trimap, plan, target, progress=progress, batch=self._batch)
         return plan
 
+    def on_device(self, image: Any, trimap: Any) -> Any:
+        """Alpha of windows that lie in the GPU's memory already: DLPack in, DLPack out, nothing is copied.
+
+        One pass, without tiling: memory is the caller's care. Only back ends that run on a GPU through ONNX
+        Runtime have it so far.
+
+        Args:
+            image: uint8 N, H, W, 3, RGB; speaks DLPack, on the device of this matting; sides multiples of 32.
+            trimap: uint8 N, H, W, likewise: 0 background, 255 foreground, anything else unknown.
+
+        Returns:
+            float32 N, H, W in [0, 1]; speaks DLPack.
+
+        Raises:
+            BackendError: the back end takes arrays in the computer's memory only.
+            InputError: wrong types or shapes.
+        """
+        return self._open.run_on_device(image, trimap)
+
     def plan(self, trimap: UInt8 | Sliceable) -> Plan:
         """What a call with this trimap would compute and take: windows, memory, expected time.
 

@@ -16,7 +16,7 @@ from dim.contract import ArtefactMetadata
 from dim.errors import InputError
 from dim_runtime import Matting
 from dim_runtime.backends.base import Backend, Floating, UInt8
-from dim_runtime.errors import MemoryLimitError, TileError, TrimapWarning
+from dim_runtime.errors import BackendError, MemoryLimitError, TileError, TrimapWarning
 from dim_runtime.flow import Job
 from dim_runtime.samples import lemur
 
@@ -315,3 +315,17 @@ def test_the_lemur_is_canonical() -> None:
     image, trimap = lemur()
     assert image.shape == (*trimap.shape, 3) == (440, 680, 3)
     assert set(np.unique(trimap)) == {0, 128, 255}
+
+
+def test_device_arrays_go_to_the_back_end_as_they_are(identity: Any) -> None:
+    seen: list[Any] = []
+    identity.run_on_device = lambda image, trimap: seen.extend([image, trimap]) or "alpha"
+    image, trimap = object(), object()
+    assert Matting.from_backend(identity).on_device(image, trimap) == "alpha"
+    assert seen[0] is image
+    assert seen[1] is trimap
+
+
+def test_device_arrays_are_refused_by_back_ends_without_a_device(identity: Any) -> None:
+    with pytest.raises(BackendError, match="GPU"):
+        Matting.from_backend(identity).on_device(object(), object())
