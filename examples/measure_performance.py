@@ -32,8 +32,6 @@ def main() -> None:
     given = parser.parse_args()
     given.output.mkdir(parents=True, exist_ok=True)
     ways = {
-        "ONNX Runtime fp32": ["--model", str(given.fp32)],
-        "ONNX Runtime int8": ["--model", str(given.int8)],
         "OpenVINO fp32": ["--model", str(given.fp32), "--backend", "openvino"],
         "OpenVINO bf16": ["--model", str(given.fp32), "--backend", "openvino", "--precision", "bf16"],
         "OpenVINO int8": ["--model", str(given.int8), "--backend", "openvino"],

@@ -22,7 +22,7 @@ QUANTISED_EXTRA = 24
 """Bytes per pixel that int8 graphs take beyond their quantised map."""
 REFINER_VALUES = 16
 """Values per pixel that wait for the refiner: normalised colours, logits, alpha, and all of them joined."""
-FREE_VALUES = 6.2
+FREE_VALUES = 6.6
 """Values for each of 64 × width channels and pixel in the graph with free shapes: nothing is fused there."""
 FREE_FLOAT, FREE_BF16, FREE_QUANTISED = 8, 40, 110
 """Bytes per pixel there that do not grow with the width, in float32, bf16 and int8."""
