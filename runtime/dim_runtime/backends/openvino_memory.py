@@ -22,10 +22,12 @@ QUANTISED_EXTRA = 24
 """Bytes per pixel that int8 graphs take beyond their quantised map."""
 REFINER_VALUES = 16
 """Values per pixel that wait for the refiner: normalised colours, logits, alpha, and all of them joined."""
-FREE_VALUES = 6.6
+FREE_VALUES = 8.1
 """Values for each of 64 × width channels and pixel in the graph with free shapes: nothing is fused there."""
 FREE_FLOAT, FREE_BF16, FREE_QUANTISED = 8, 40, 110
 """Bytes per pixel there that do not grow with the width, in float32, bf16 and int8."""
+FREE_QUANTISED_CHANNEL = 1.2
+"""Bytes more for each channel and pixel there where an int8 graph's other maps are bf16."""
 KERNEL_CACHE = 40 * 10**6
 """What a graph with free shapes keeps of the shapes that it has met, beyond their tensors."""
 MARGIN = 1.05
@@ -80,6 +82,8 @@ def free_pixels(metadata: ArtefactMetadata, arithmetic: Arithmetic, limit: int) 
 
 def _free_bytes_per_pixel(metadata: ArtefactMetadata, arithmetic: Arithmetic) -> float:
     channels, size = metadata.network.channels(64), arithmetic.value_size
-    narrow = FREE_BF16 if size == 2 else FREE_FLOAT
-    small = FREE_QUANTISED if arithmetic.precision == "int8" else narrow
+    narrow: float = FREE_BF16 if size == 2 else FREE_FLOAT
+    small = narrow
+    if arithmetic.precision == "int8":
+        small = FREE_QUANTISED + (FREE_QUANTISED_CHANNEL * channels if size == 2 else 0)
     return MARGIN * (channels * FREE_VALUES * size + small)
