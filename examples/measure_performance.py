@@ -18,6 +18,7 @@ from dim_runtime.folders import find_pairs
 from dim_runtime.image_io import read_trimap
 from dim_runtime.onnx_file import read_metadata
 
+DIM_MATTE = "from dim_runtime.cli import main; main()"
 SPEED_CONTEXT = "64"
 """Pixels: the recommended speed mode, see docs/performance.md."""
 
@@ -58,7 +59,7 @@ def measure_pair(name: str, image: Path, trimap: Path, ways: dict[str, list[str]
     for way, options in ways.items():
         report = given.output / f"{name} {way}.json"
         if not report.exists():
-            command = [sys.executable, "-m", "dim_runtime.cli", "bench", str(image), str(trimap)]
+            command = [sys.executable, "-c", DIM_MATTE, "bench", str(image), str(trimap)]
             subprocess.run([*command, *options, "--runs", str(given.runs), "--json", str(report)], check=True)
         found[way] = json.loads(report.read_text("utf-8"))
     return {
