@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
@@ -16,7 +15,7 @@ import typer
 from dim.errors import InputError
 from dim_runtime import options, storage
 from dim_runtime.batch import ItemResult, fingerprint, remove_leftovers, run_items, split
-from dim_runtime.image_io import MAX_PIXELS
+from dim_runtime.image_io import MAX_PIXELS, replacing
 from dim_runtime.jobs import AlphaKind, Foreground, Output, Recipe
 from dim_runtime.journal import Journal
 from dim_runtime.manifest import Item, read_items
@@ -109,19 +108,11 @@ def _conclude(results: list[ItemResult], report: Path | None) -> None:
     counts = {status: sum(r.status == status for r in results) for status in ("done", "skipped", "failed")}
     typer.echo(", ".join(f"{count} {status}" for status, count in counts.items()))
     if report is not None:
-        _write(report, json.dumps({**counts, "items": [asdict(r) for r in results]}, indent=1))
+        with replacing(report) as temporary:
+            text = json.dumps({**counts, "items": [asdict(r) for r in results]}, indent=1)
+            temporary.write_text(text, encoding="utf-8")
     if counts["failed"]:
         raise typer.Exit(1)
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise InputError(f"cannot write {path}", why=error.strerror or str(error)) from error
 
 
 def _on_ray(address: str | None) -> Runner:
