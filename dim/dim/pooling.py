@@ -8,6 +8,7 @@ Two forms of one function, bit-equal, ties included:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -50,12 +51,16 @@ class IndexPooling:
 class PhasePooling:
     """Pooling over four phase planes: a = top left, b = top right, c = bottom left, d = bottom right.
 
-    Subclasses may replace the two rearrangements; their channel order is depth-column-row (ONNX "DCR").
+    Subclasses may replace the rearrangements; their channel order is depth-column-row (ONNX "DCR").
     """
 
     def space_to_depth(self, x: Tensor) -> Tensor:
         """N, C, H, W -> N, 4·C, H/2, W/2: the planes a, b, c, d one behind the other."""
         return torch.cat([x[..., 0::2, 0::2], x[..., 0::2, 1::2], x[..., 1::2, 0::2], x[..., 1::2, 1::2]], 1)
+
+    def phases(self, x: Tensor) -> Sequence[Tensor]:
+        """The planes a, b, c, d of N, C, H, W; each N, C, H/2, W/2."""
+        return self.space_to_depth(x).chunk(4, dim=1)
 
     def depth_to_space(self, x: Tensor) -> Tensor:
         """Inverse of :meth:`space_to_depth`."""
@@ -63,7 +68,7 @@ class PhasePooling:
         return x.view(n, 2, 2, c // 4, h, w).permute(0, 3, 4, 1, 5, 2).reshape(n, c // 4, 2 * h, 2 * w)
 
     def pool(self, x: Tensor) -> tuple[Tensor, Memory]:
-        a, b, c, d = self.space_to_depth(x).chunk(4, dim=1)
+        a, b, c, d = self.phases(x)
         top, bottom = torch.maximum(a, b), torch.maximum(c, d)
         return torch.maximum(top, bottom), Switches(top >= bottom, a >= b, c >= d)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,6 +26,9 @@ from dim_export.tidying import tidy
 OPSET = 18
 IR_VERSION = 8
 """The file format that goes with opset 18; the exporter's newer default would lock out older engines."""
+
+ENDLESS = 2**31 - 1
+"""The end of a slice that goes as far as there is something."""
 
 Shape = tuple[int, int, int]
 """N, H, W of a graph with a frozen shape."""
@@ -49,21 +52,58 @@ class SymbolicPooling(PhasePooling):
         n, c, h, w = x.shape
         return _onnx_node("DepthToSpace", x, (n, c // 4, 2 * h, 2 * w), blocksize=2, mode="DCR")
 
+    def pool(self, x: Tensor) -> tuple[Tensor, Memory]:
+        """As the base class; what is remembered is one tensor with the three switches one behind the other.
+
+        Engines that choose the order of work themselves (OpenVINO) compare the values only when the
+        comparison is needed. For one of three switches that would be in the middle of the unpooling, and
+        the values, eight times the size of the switches, would be kept until then.
+        """
+        pooled, memory = super().pool(x)
+        assert isinstance(memory, Switches)
+        return pooled, torch.cat(memory, 1)
+
     def unpool(self, x: Tensor, memory: Memory) -> Tensor:
         """As the base class, with products in place of choices; ONNX Runtime's Where is several times slower.
 
-        x · 1 and x − x · 1 are exact, so the bits are the same for every finite x.
+        1 · x and x − 1 · x are exact, so the bits are the same for every finite x. The switches are the first
+        factor: engines work through the inputs of a node in order, and these are to be ready first.
         """
-        assert isinstance(memory, Switches)
-        top_row, left_in_top, left_in_bottom = (switch.to(x.dtype) for switch in memory)
-        top = x * top_row
+        assert isinstance(memory, Tensor)
+        top_row, left_in_top, left_in_bottom = (switch.to(x.dtype) for switch in memory.chunk(3, dim=1))
+        top = top_row * x
         bottom = x - top
-        a, c = top * left_in_top, bottom * left_in_bottom
+        a, c = left_in_top * top, left_in_bottom * bottom
         return self.depth_to_space(torch.cat([a, top - a, c, bottom - c], 1))
 
 
-def _onnx_node(operator: str, x: Tensor, shape: tuple[int, ...], **attributes: Any) -> Tensor:
-    node: Tensor = torch.onnx.ops.symbolic(operator, [x], attributes, dtype=x.dtype, shape=shape)
+class SlicingPooling(SymbolicPooling):
+    """Symbolic pooling that cuts each plane out by itself, in place of rearranging all and splitting.
+
+    The same bits. In int8 graphs it is faster (OpenVINO by 4 to 5 %, ONNX Runtime by 5 to 7 %); in float32
+    ONNX Runtime is slower with it (by 5 to 8 %).
+    """
+
+    def phases(self, x: Tensor) -> Sequence[Tensor]:
+        if not torch.compiler.is_exporting():
+            return super().phases(x)
+        n, c, h, w = x.shape
+        return [
+            _onnx_node("Slice", x, (n, c, h // 2, w // 2), *_every_second(row, column))
+            for row in (0, 1)
+            for column in (0, 1)
+        ]
+
+
+def _every_second(row: int, column: int) -> list[Tensor]:
+    """The further inputs of Slice: first row and column, ends, axes, steps."""
+    return [torch.tensor(values) for values in ([row, column], [ENDLESS, ENDLESS], [2, 3], [2, 2])]
+
+
+def _onnx_node(
+    operator: str, x: Tensor, shape: tuple[int, ...], *further: Tensor, **attributes: Any
+) -> Tensor:
+    node: Tensor = torch.onnx.ops.symbolic(operator, [x, *further], attributes, dtype=x.dtype, shape=shape)
     return node
 
 
@@ -74,12 +114,13 @@ class MattingGraph(nn.Module):
         model: any DIM; it is copied, its batch norm folded, its pooling replaced.
         dtype: what the convolutions and everything between them compute in; normalisation and the last
             sigmoid compute in float32.
+        slicing: pool with :class:`SlicingPooling`.
     """
 
-    def __init__(self, model: DIM, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, model: DIM, dtype: torch.dtype = torch.float32, *, slicing: bool = False) -> None:
         super().__init__()
         folded = fold_batch_norm(model)
-        self.network = DIM(folded.config, pooling=SymbolicPooling())
+        self.network = DIM(folded.config, pooling=SlicingPooling() if slicing else SymbolicPooling())
         self.network.load_state_dict(folded.state_dict())
         self.network.to(dtype)
         self.dtype = dtype
@@ -111,6 +152,7 @@ def trace(
     *,
     static_shape: Shape | None = None,
     dtype: torch.dtype = torch.float32,
+    slicing: bool = False,
     opset: int = OPSET,
     ir_version: int = IR_VERSION,
 ) -> ir.Model:
@@ -119,6 +161,7 @@ def trace(
     Args:
         static_shape: N, H, W to freeze; None leaves all three free (H and W multiples of 32).
         dtype: float32, float16 or bfloat16: what the network computes in; inputs and output stay the same.
+        slicing: pool with :class:`SlicingPooling`, for graphs that become int8.
         opset: version of the operator set that the file declares.
         ir_version: version of the file format that the file declares.
 
@@ -129,7 +172,7 @@ def trace(
     example = (torch.zeros(n, h, w, 3, dtype=torch.uint8), torch.zeros(n, h, w, dtype=torch.uint8))
     with _quiet_exporter():
         program = torch.onnx.export(
-            MattingGraph(model, dtype),
+            MattingGraph(model, dtype, slicing=slicing),
             example,
             dynamo=True,
             opset_version=opset,

@@ -69,18 +69,16 @@ def count_different(reference: Sequence[UInt8], found: Sequence[UInt8]) -> int:
 def find_switches(graph: Any) -> list[Names]:
     """The three comparisons of every pool, in the order of the graph.
 
-    A pool splits the four values of its windows apart and compares them: the first with the second, the third
+    A pool takes the four values of its windows apart and compares them: the first with the second, the third
     with the fourth, and the larger of the first pair with the larger of the second.
     """
     producers = {output: node for node in graph.node for output in node.output}
     origins = _origins(graph, producers)
     found = []
-    for split in graph.node:
-        if split.op_type == "Split" and len(split.output) == 4:
-            a, b, c, d = split.output
-            names = [
-                origins.get(key) for key in ((frozenset((a, b, c, d))), frozenset((a, b)), frozenset((c, d)))
-            ]
+    for node in graph.node:
+        pairs = [_values_of(name, producers) for name in node.input] if node.op_type == "Max" else []
+        if [len(pair) for pair in pairs] == [2, 2]:
+            names = [origins.get(key) for key in (pairs[0] | pairs[1], *pairs)]
             if all(names):
                 found.append((str(names[0]), str(names[1]), str(names[2])))
     return found
@@ -92,17 +90,17 @@ def _origins(graph: Any, producers: dict[str, Any]) -> dict[frozenset[str], str]
 
 
 def _values(node: Any, producers: dict[str, Any]) -> frozenset[str]:
-    """The outputs of a split that a node is computed from, through Max and what is transparent."""
-    values: set[str] = set()
-    for name in node.input:
-        producer = producers.get(name)
-        if producer is None:
-            continue
-        if producer.op_type == "Split":
-            values.add(name)
-        elif producer.op_type in (*_TRANSPARENT, "Max"):
-            values |= _values(producer, producers)
-    return frozenset(values)
+    """The planes that a node is computed from, through Max and what is transparent."""
+    return frozenset().union(*(_values_of(name, producers) for name in node.input))
+
+
+def _values_of(name: str, producers: dict[str, Any]) -> frozenset[str]:
+    producer = producers.get(name)
+    if producer is None:
+        return frozenset()
+    if producer.op_type in ("Split", "Slice"):
+        return frozenset([name])
+    return _values(producer, producers) if producer.op_type in (*_TRANSPARENT, "Max") else frozenset()
 
 
 def _place(top_row: Any, left_in_top: Any, left_in_bottom: Any) -> UInt8:

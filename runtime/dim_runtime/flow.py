@@ -18,7 +18,7 @@ import numpy.typing as npt
 from dim_runtime.backends.base import Backend, Floating
 from dim_runtime.geometry import Plan, Window
 from dim_runtime.pipeline import Channel, Pipeline, Stopped
-from dim_runtime.tiling import Cut, Progress, cut, stacked, stitch, tell, write_known
+from dim_runtime.tiling import Cut, Progress, announce, cut, stacked, stitch, tell, write_known
 
 Load = Callable[[], tuple[Any, Any]]
 """Gives image, uint8 or uint16 H, W, 3, RGB, and trimap, uint8 H, W."""
@@ -160,6 +160,9 @@ class Steps:
         if not batch.parts:
             return
         started = time.perf_counter()
+        job, window, _ = batch.parts[0]
+        if job.plan is not None and window is job.plan.windows[0]:
+            announce(self.backend, job.plan, self.size)
         try:
             batch.alphas = self.backend.run(*stacked([part.cut for part in batch.parts]))
         except Exception as error:

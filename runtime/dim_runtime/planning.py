@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import starmap
 from typing import Literal
 
 import numpy as np
@@ -103,11 +102,14 @@ class Planner:
         return self._within(limit, asked)
 
     def _within(self, limit: int, asked: Plan) -> Plan:
-        """The largest tile whose square is sure to fit; its windows may be smaller, never larger."""
+        """The largest tile whose square fits, and whose windows do."""
         for tile in range(min(asked.tile, max(self.padded)), self._smallest_tile() - 1, -STRIDE):
-            if self._peak([(min(tile, self.padded[0]), min(tile, self.padded[1]))]) <= limit:
+            if self._peak({(min(tile, self.padded[0]), min(tile, self.padded[1]))}) <= limit:
                 note = f"tile lowered from {asked.tile} to {tile} px to stay below {format_bytes(limit)}"
-                return self._at(tile, note)
+                plan = self._at(tile, note)
+                # Windows of several sizes may take more together than one of the largest.
+                if plan.peak_bytes <= limit:
+                    return plan
         smallest = self._at(self._smallest_tile(), f"tile lowered from {asked.tile} px")
         if smallest.peak_bytes <= limit:
             return smallest
@@ -167,12 +169,9 @@ class Planner:
             note=note,
         )
 
-    def _peak(self, shapes: Sequence[tuple[int, int]] | set[tuple[int, int]]) -> int:
-        windows = max(starmap(self._window_bytes, shapes), default=0)
-        return self.held_bytes + STRIP_BYTES + windows
-
-    def _window_bytes(self, height: int, width: int) -> int:
-        return self.backend.window_bytes(height, width) + WORKING_BYTES * height * width
+    def _peak(self, shapes: set[tuple[int, int]]) -> int:
+        working = WORKING_BYTES * max((height * width for height, width in shapes), default=0)
+        return self.held_bytes + STRIP_BYTES + working + self.backend.peak_bytes(shapes)
 
     def _windows(self, tile: int) -> tuple[Window, ...]:
         limits = self._limits(tile)

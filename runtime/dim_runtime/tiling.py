@@ -56,6 +56,7 @@ def run_plan(
     write_known(trimap, plan, out)
     tell(progress, 0, plan)
     done = 0
+    announce(backend, plan, batch)
     for windows in batches(plan.windows, batch):
         cuts = [cut(image, trimap, plan, window) for window in windows]
         alphas = backend.run(*stacked(cuts))
@@ -70,6 +71,12 @@ def batches(windows: Sequence[Window], size: int) -> Iterator[list[Window]]:
     for _, group in groupby(windows, key=lambda window: (window.height, window.width)):
         alike = list(group)
         yield from (alike[start : start + size] for start in range(0, len(alike), size))
+
+
+def announce(backend: Backend, plan: Plan, batch: int) -> None:
+    """Tell the back end which shapes a plan will give it."""
+    together = batches(plan.windows, batch)
+    backend.expect([(len(windows), windows[0].height, windows[0].width) for windows in together])
 
 
 def tell(progress: Progress | None, done: int, plan: Plan) -> None:

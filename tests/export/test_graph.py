@@ -33,7 +33,7 @@ SHAPE_ARITHMETIC = {
 }
 UNSUPPORTED = {"MaxPool", "MaxUnpool", "ScatterElements", "ScatterND", "Loop", "If"}
 POOL_AND_UNPOOL = {
-    "SpaceToDepth": 1, "Split": 1, "Max": 3, "GreaterOrEqual": 3, "Cast": 3, "Mul": 3, "Sub": 3, "Concat": 1,
+    "SpaceToDepth": 1, "Split": 2, "Max": 3, "GreaterOrEqual": 3, "Cast": 3, "Mul": 3, "Sub": 3, "Concat": 2,
     "DepthToSpace": 1,
 }  # fmt: skip
 
@@ -61,16 +61,16 @@ def _run(session: Any, image: UInt8, trimap: UInt8) -> npt.NDArray[np.float32]:
     return alpha
 
 
-def test_at_most_165_nodes_without_shape_arithmetic(graph: Any) -> None:
+def test_at_most_175_nodes_without_shape_arithmetic(graph: Any) -> None:
     operators = [node.op_type for node in graph.node]
-    assert len(operators) <= 165
+    assert len(operators) <= 175
     assert not SHAPE_ARITHMETIC & set(operators)
     assert not UNSUPPORTED & set(operators)
     assert all(node.domain == "" for node in graph.node)
 
 
-def test_each_pool_and_its_unpool_take_19_nodes(graph: Any) -> None:
-    assert sum(POOL_AND_UNPOOL.values()) == 19
+def test_each_pool_and_its_unpool_take_21_nodes(graph: Any) -> None:
+    assert sum(POOL_AND_UNPOOL.values()) == 21
     for operator, count in POOL_AND_UNPOOL.items():
         # Casts of the inputs, the subtraction of the mean, and two concatenations (network input, refiner
         # input) belong to no pool.

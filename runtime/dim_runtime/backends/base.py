@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from itertools import starmap
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -41,6 +43,10 @@ class Backend(Protocol):
         """
         ...
 
+    def expect(self, shapes: Sequence[tuple[int, int, int]]) -> None:
+        """A hint: the shapes N, H, W that are run next, in order. What they need may be prepared together."""
+        return
+
     def run_on_device(self, image: Any, trimap: Any) -> Any:
         """Alpha of a batch of windows that lie in the memory of the back end's GPU; nothing is copied.
 
@@ -64,6 +70,10 @@ class Backend(Protocol):
     def window_bytes(self, height: int, width: int) -> int:
         """Upper bound of the memory that :meth:`run` takes, and gives back, for one window; bytes."""
         return network_bytes(self.metadata, height * width)
+
+    def peak_bytes(self, shapes: Iterable[tuple[int, int]]) -> int:
+        """Upper bound of the memory that windows H, W take, run one after the other; bytes."""
+        return max(starmap(self.window_bytes, shapes), default=0)
 
     def close(self) -> None:
         """Free the engine; the back end is not used afterwards."""

@@ -2,15 +2,18 @@
 
 Two habits of OpenVINO's CPU plug-in shape this file. It lowers float32 graphs to bf16 by itself where the
 processor has bf16, so the precision is always set and what came of it is read back. And it runs a graph with
-free shapes in twice the memory of one whose shape is known (it fuses fewer operations); compiling, though,
-takes as long as running 0.1 megapixels and more. So small windows share one graph with free shapes, and large
-ones have a graph compiled for their shape.
+free shapes in three times the memory of one whose shape is known (it fuses fewer operations); compiling,
+though, takes as long as running 0.1 to 0.2 megapixels of the full-width network. So small windows share one
+graph with free shapes, and large ones have a graph compiled for their shape, two at a time where it is known
+what follows.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -42,12 +45,13 @@ Shape = tuple[int, int, int]
 DEVICE = "CPU"
 KEPT_GRAPHS = 2
 """Compiled graphs that are kept; each holds the weights once more."""
-FREE_BYTES = 1_500_000_000
+FREE_BYTES = 800_000_000
 """Windows that take no more than this in the graph with free shapes run there; larger ones are compiled."""
+QUICK_FREE_BYTES = 1_500_000_000
+QUICK_MULTIPLY_ADDS = 1e11
+"""Windows of so little work run there too, up to the bytes above: compiling would take longer."""
 KEPT_SHARE = 0.5
 """Of what the graph with free shapes took for its largest window, it keeps at least this."""
-FREE = None
-"""Stands for the graph with free shapes among the compiled ones."""
 CONVOLUTIONS: dict[Precision, frozenset[str]] = {
     "fp32": frozenset({"f32"}),
     "fp16": frozenset({"f16", "f32"}),
@@ -95,8 +99,11 @@ class OpenVinoBackend(Backend):
         self._core: Any = engine.Core()
         self._config = _configuration(self._arithmetic, threads)
         self._model: Any = _read(self._core, engine, path)
-        self._compiled: OrderedDict[Shape | None, Any] = OrderedDict()
-        self._free_pixels = free_pixels(self._metadata, self._arithmetic, FREE_BYTES)
+        self._free: Any = None
+        """The graph with free shapes, once it was needed."""
+        self._compiled: OrderedDict[Shape, Any] = OrderedDict()
+        self._free_pixels = _free_pixels(self._metadata, self._arithmetic)
+        self._expected: list[Shape] = []
         self._widest = 0
         """Pixels of the largest window that the graph with free shapes has run."""
         self._lock = threading.Lock()
@@ -105,6 +112,10 @@ class OpenVinoBackend(Backend):
     @property
     def metadata(self) -> ArtefactMetadata:
         return self._metadata
+
+    def expect(self, shapes: Sequence[Shape]) -> None:
+        with self._lock:
+            self._expected = list(shapes)
 
     def run(self, image: UInt8, trimap: UInt8) -> Floating:
         require_windows(image.shape, trimap.shape)
@@ -123,17 +134,17 @@ class OpenVinoBackend(Backend):
     def _warm_up(self) -> None:
         """Compile and run once: what cannot run is told at once, and the weights are in place."""
         shape = self._metadata.static_shape or (1, STRIDE, STRIDE)
-        compiled = self._graph(self._key(shape))
-        _require_arithmetic(self._path, compiled, self._arithmetic)
+        _require_arithmetic(self._path, self._graph(shape), self._arithmetic)
         self._run(
             shape, {INPUT_IMAGE: np.zeros((*shape, 3), np.uint8), INPUT_TRIMAP: np.zeros(shape, np.uint8)}
         )
 
     def _run(self, shape: Shape, inputs: dict[str, UInt8]) -> Floating:
-        key = self._key(shape)
-        compiled = self._graph(key)
+        if shape in self._expected:
+            self._expected.remove(shape)
+        compiled = self._graph(shape)
         alpha: Floating = compiled.create_infer_request().infer(inputs, share_inputs=True)[OUTPUT_ALPHA]
-        if key is FREE:
+        if self._is_small(shape):
             self._widest = max(self._widest, prod(shape))
         else:
             # The window's tensors are given back: memory is bounded by one window, not by one of each shape.
@@ -141,49 +152,68 @@ class OpenVinoBackend(Backend):
             compiled.release_memory()
         return alpha
 
-    def _key(self, shape: Shape) -> Shape | None:
-        """Which graph runs windows of a shape."""
-        small = self._metadata.static_shape is None and prod(shape) <= self._free_pixels
-        return FREE if small and shape not in self._compiled else shape
+    def _is_small(self, shape: Shape) -> bool:
+        """Whether windows of a shape run in the graph with free shapes."""
+        return self._metadata.static_shape is None and prod(shape) <= self._free_pixels
 
-    def _graph(self, key: Shape | None) -> Any:
-        if key in self._compiled:
-            self._compiled.move_to_end(key)
-            return self._compiled[key]
-        if self._compiled.pop(FREE, None) is not None:
-            # It keeps its tensors; a large window needs their room.
-            self._widest = 0
-        while len(self._compiled) >= KEPT_GRAPHS:
+    def _graph(self, shape: Shape) -> Any:
+        if self._is_small(shape):
+            self._free = self._free or self._compile(None)
+            return self._free
+        if shape not in self._compiled:
+            self._compile_with_expected(shape)
+        self._compiled.move_to_end(shape)
+        return self._compiled[shape]
+
+    def _compile_with_expected(self, shape: Shape) -> None:
+        """Compile for a shape, and for those that follow it, as many as are kept."""
+        large = [following for following in self._expected if not self._is_small(following)]
+        missing = [wanted for wanted in dict.fromkeys([shape, *large]) if wanted not in self._compiled]
+        wanted = missing[:KEPT_GRAPHS]
+        while len(self._compiled) > KEPT_GRAPHS - len(wanted):
             self._compiled.popitem(last=False)
+        # OpenVINO compiles on one core.
+        with ThreadPoolExecutor(len(wanted)) as pool:
+            self._compiled.update(zip(wanted, pool.map(self._compile, wanted), strict=True))
+
+    def _compile(self, shape: Shape | None) -> Any:
+        """The graph for a shape, or with free shapes."""
         model = self._model.clone()
-        if key is not FREE:
-            model.reshape({INPUT_IMAGE: [*key, 3], INPUT_TRIMAP: list(key)})
-        self._compiled[key] = self._core.compile_model(model, DEVICE, self._config)
-        return self._compiled[key]
+        if shape is not None:
+            model.reshape({INPUT_IMAGE: [*shape, 3], INPUT_TRIMAP: list(shape)})
+        return self._core.compile_model(model, DEVICE, self._config)
 
     def window_bytes(self, height: int, width: int) -> int:
-        """Upper bound of the memory that :meth:`run` takes for one window, compiling included; bytes.
+        """Upper bound of the memory that :meth:`run` takes for one window, compiling included; bytes."""
+        return self.peak_bytes([(height, width)])
 
-        Never less for a larger window, although a graph compiled for its shape takes half of what the graph
-        with free shapes takes. What the latter holds already is taken off.
-        """
-        pixels, what = height * width, (self._metadata, self._arithmetic)
-        room = max(KEPT_GRAPHS - len(self._compiled), 1)
-        weights = room * compiled_bytes(*what)
-        fixed = fixed_bytes(*what, pixels)
+    def peak_bytes(self, shapes: Iterable[tuple[int, int]]) -> int:
+        """As the base class; the graph with free shapes keeps its tensors while others run."""
+        what = self._metadata, self._arithmetic
+        pixels = [prod(shape) for shape in shapes]
         if self._metadata.static_shape is not None:
-            return fixed
-        if pixels > self._free_pixels:
-            fixed += weights
-        free = free_bytes(*what, min(pixels, self._free_pixels))
-        kept = round(KEPT_SHARE * free_bytes(*what, self._widest)) if self._widest else 0
-        return max(fixed, free) - min(kept, free)
+            return fixed_bytes(*what, max(pixels, default=0))
+        small = max((count for count in pixels if count <= self._free_pixels), default=0)
+        large = max((count for count in pixels if count > self._free_pixels), default=0)
+        room = max(KEPT_GRAPHS - len(self._compiled), 1) * compiled_bytes(*what)
+        held = round(KEPT_SHARE * free_bytes(*what, self._widest)) if self._widest else 0
+        free = max(free_bytes(*what, small) - held, 0) if small else 0
+        return free + (fixed_bytes(*what, large) + room if large else 0)
 
     def close(self) -> None:
         """Free the engine. Closing twice is fine."""
         with self._lock:
             self._compiled.clear()
-            self._model = self._core = None
+            self._free = self._model = self._core = None
+
+
+def _free_pixels(metadata: ArtefactMetadata, arithmetic: Arithmetic) -> int:
+    """The largest window that runs in the graph with free shapes."""
+    quick = min(
+        free_pixels(metadata, arithmetic, QUICK_FREE_BYTES),
+        int(QUICK_MULTIPLY_ADDS / metadata.multiply_adds_per_pixel),
+    )
+    return max(free_pixels(metadata, arithmetic, FREE_BYTES), quick)
 
 
 def _require_cpu(device: str) -> None:

@@ -13,21 +13,19 @@ COMPILED_BYTES = 18 * 10**6
 """A compiled graph without weights: its nodes, its kernels, what OpenVINO keeps of the compilation."""
 WEIGHT_SIZE: dict[Precision, int] = {"fp32": 4, "fp16": 4, "bf16": 2, "int8": 1}
 """Bytes of a weight in the engine; fp16 is computed in float32."""
-SWITCHES = 1.42
-"""Bytes for each channel and pixel of the first level that say where each maximum was: three bytes for four
-values, and as many as that for the deeper levels together."""
+SWITCHES = 0.6
+"""Bytes for each channel and pixel of the first level that say where each maximum was, where they add to the
+peak."""
 SMALL_TENSORS = 16
 """Bytes per pixel of image, trimap, alpha and what is made of them."""
-QUANTISED_EXTRA = 24
-"""Bytes per pixel that int8 graphs take beyond their quantised map."""
 REFINER_VALUES = 16
 """Values per pixel that wait for the refiner: normalised colours, logits, alpha, and all of them joined."""
-FREE_VALUES = 8.1
-"""Values for each of 64 × width channels and pixel in the graph with free shapes: nothing is fused there."""
-FREE_FLOAT, FREE_BF16, FREE_QUANTISED = 8, 40, 110
-"""Bytes per pixel there that do not grow with the width, in float32, bf16 and int8."""
-FREE_QUANTISED_CHANNEL = 1.2
-"""Bytes more for each channel and pixel there where an int8 graph's other maps are bf16."""
+FREE_VALUES = 6.7
+"""Values for each of 64 × width channels and pixel in the graph with free shapes: less is fused there."""
+FREE_QUANTISED_BYTES = {4: 19.5, 2: 13.5}
+"""The same for int8 graphs, in bytes, by the size of a value of their other maps."""
+FREE_PIXEL = 32
+"""Bytes per pixel there that do not grow with the width."""
 KERNEL_CACHE = 40 * 10**6
 """What a graph with free shapes keeps of the shapes that it has met, beyond their tensors."""
 MARGIN = 1.05
@@ -58,13 +56,10 @@ def compiled_bytes(metadata: ArtefactMetadata, arithmetic: Arithmetic) -> int:
 def fixed_bytes(metadata: ArtefactMetadata, arithmetic: Arithmetic, pixels: int) -> int:
     """The tensors of a window that are alive together, in a graph compiled for its shape; bytes.
 
-    Two maps of 64 × width channels at full resolution, and where each maximum was; in int8 one quantised map
-    more.
+    Two maps of 64 × width channels at full resolution, and where each maximum was.
     """
     channels = metadata.network.channels(64)
     per_pixel = channels * (2 * arithmetic.value_size + SWITCHES) + SMALL_TENSORS
-    if arithmetic.precision == "int8":
-        per_pixel += channels + QUANTISED_EXTRA
     if metadata.network.has_refiner:
         per_pixel += REFINER_VALUES * arithmetic.value_size
     return round(MARGIN * per_pixel * pixels)
@@ -81,9 +76,6 @@ def free_pixels(metadata: ArtefactMetadata, arithmetic: Arithmetic, limit: int) 
 
 
 def _free_bytes_per_pixel(metadata: ArtefactMetadata, arithmetic: Arithmetic) -> float:
-    channels, size = metadata.network.channels(64), arithmetic.value_size
-    narrow: float = FREE_BF16 if size == 2 else FREE_FLOAT
-    small = narrow
-    if arithmetic.precision == "int8":
-        small = FREE_QUANTISED + (FREE_QUANTISED_CHANNEL * channels if size == 2 else 0)
-    return MARGIN * (channels * FREE_VALUES * size + small)
+    size = arithmetic.value_size
+    per_channel = FREE_QUANTISED_BYTES[size] if arithmetic.precision == "int8" else FREE_VALUES * size
+    return MARGIN * (metadata.network.channels(64) * per_channel + FREE_PIXEL)
