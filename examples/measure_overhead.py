@@ -37,6 +37,12 @@ class Timed(Backend):
     def window_bytes(self, height, width):
         return self.backend.window_bytes(height, width)
 
+    def peak_bytes(self, shapes):
+        return self.backend.peak_bytes(shapes)
+
+    def expect(self, shapes):
+        self.backend.expect(shapes)
+
     def run(self, image, trimap):
         started = time.perf_counter()
         alpha = self.backend.run(image, trimap)

@@ -32,14 +32,15 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=1)
     given = parser.parse_args()
     given.output.mkdir(parents=True, exist_ok=True)
+    float32 = ["--model", str(given.fp32), "--backend", "openvino"]
+    # What int8 leaves in float is computed in bf16: faster, and measured to be no less accurate.
+    integer = ["--model", str(given.int8), "--backend", "openvino", "--precision", "bf16"]
     ways = {
-        "OpenVINO fp32": ["--model", str(given.fp32), "--backend", "openvino"],
-        "OpenVINO bf16": ["--model", str(given.fp32), "--backend", "openvino", "--precision", "bf16"],
-        "OpenVINO int8": ["--model", str(given.int8), "--backend", "openvino"],
-        f"OpenVINO int8, context {SPEED_CONTEXT}": [
-            "--model", str(given.int8), "--backend", "openvino", "--context", SPEED_CONTEXT,
-        ],
-    }  # fmt: skip
+        "OpenVINO fp32": float32,
+        "OpenVINO bf16": [*float32, "--precision", "bf16"],
+        "OpenVINO int8": integer,
+        f"OpenVINO int8, context {SPEED_CONTEXT}": [*integer, "--context", SPEED_CONTEXT],
+    }
     rows = []
     for pair in find_pairs(given.pairs):
         if pair.images and pair.trimaps:
@@ -87,9 +88,14 @@ def table(rows: list[dict], ways: list[str]) -> str:
     means = []
     for way in ways:
         ratios = [row["eager"]["p50_s"] / row["ways"][way]["p50_s"] for row in rows]
-        means.append(f"{prod(ratios) ** (1 / len(ratios)):.2f}×")
+        shares = [row["ways"][way]["peak_bytes"] / row["eager"]["peak_bytes"] for row in rows]
+        means.append(f"{geometric_mean(ratios):.2f}×, {geometric_mean(shares):.2f} of the memory")
     lines.append("| geometric mean | 1 | " + " | ".join(means) + " |")
     return "\n".join(lines) + "\n"
+
+
+def geometric_mean(values: list[float]) -> float:
+    return prod(values) ** (1 / len(values))
 
 
 if __name__ == "__main__":

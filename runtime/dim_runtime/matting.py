@@ -168,8 +168,8 @@ class Matting:
     def on_device(self, image: Any, trimap: Any) -> Any:
         """Alpha of windows that lie in the GPU's memory already: DLPack in, DLPack out, nothing is copied.
 
-        One pass, without tiling: memory is the caller's care. Only back ends that run on a GPU through ONNX
-        Runtime have it so far.
+        One pass, without tiling: memory is the caller's care. ONNX Runtime with CUDA, TensorRT and
+        TensorRT-RTX have it.
 
         Args:
             image: uint8 N, H, W, 3, RGB; speaks DLPack, on the device of this matting; sides multiples of 32.

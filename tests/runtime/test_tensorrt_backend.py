@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -105,6 +107,71 @@ def test_the_same_shape_again_allocates_and_binds_nothing(opened: Opened, cuda: 
     np.testing.assert_array_equal(second, image[..., 0] / np.float32(255))
     # The first result is the caller's own, not the buffer of the second.
     np.testing.assert_array_equal(first, window(64, 96)[0][..., 0] / np.float32(255))
+
+
+class OnGpu:
+    """A numpy array that passes for one in the fake GPU's memory."""
+
+    def __init__(self, array: UInt8, cuda: FakeCuda, number: int = 0) -> None:
+        self.array, self.number = array, number
+        cuda.live[array.ctypes.data] = array.data.cast("B") if array.flags.c_contiguous else array
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, self.number
+
+    def __dlpack__(self) -> object:
+        return self.array.__dlpack__()
+
+
+def alpha_of(result: Any, cuda: FakeCuda) -> Any:
+    return np.frombuffer(cuda.live[result.address], np.float32).reshape(result.shape)
+
+
+def test_windows_that_lie_on_the_gpu_are_not_copied(opened: Opened, cuda: FakeCuda) -> None:
+    backend = opened()
+    image, trimap = window(64, 96, count=2)
+    result = backend.run_on_device(OnGpu(image, cuda), OnGpu(trimap, cuda))
+    assert cuda.calls == [
+        "cudaSetDevice", "cudaStreamCreateWithFlags", "cudaMalloc",
+        "shape image", "shape trimap", "address image", "address trimap", "address alpha",
+        "execute", "cudaStreamSynchronize",
+    ]  # fmt: skip
+    np.testing.assert_array_equal(alpha_of(result, cuda), image[..., 0] / np.float32(255))
+    assert result.__dlpack_device__() == (2, 0)
+    # Host windows of the same shape, before and after, go through the lane's own buffers.
+    np.testing.assert_array_equal(backend.run(image, trimap), image[..., 0] / np.float32(255))
+    again, _ = window(64, 96, count=2, seed=1)
+    other = backend.run_on_device(OnGpu(again, cuda), OnGpu(trimap, cuda))
+    np.testing.assert_array_equal(alpha_of(other, cuda), again[..., 0] / np.float32(255))
+    np.testing.assert_array_equal(alpha_of(result, cuda), image[..., 0] / np.float32(255))
+    address = result.address
+    del result
+    gc.collect()
+    assert address not in cuda.live
+
+
+def test_a_failed_run_on_the_gpu_keeps_no_memory(
+    opened: Opened, cuda: FakeCuda, engine: FakeTensorRT
+) -> None:
+    backend = opened()
+    image, trimap = (OnGpu(array, cuda) for array in window(64, 96))
+    backend.run_on_device(image, trimap)
+    engine.contexts[0].refuses.add("execute_async_v3")
+    gc.collect()
+    before = set(cuda.live)
+    with pytest.raises(BackendError, match="1 windows of 96×64 px"):
+        backend.run_on_device(image, trimap)
+    gc.collect()
+    assert set(cuda.live) <= before
+
+
+@pytest.mark.parametrize("sides", [(64, 70), (32, 96)])
+def test_wrong_windows_on_the_gpu(sides: tuple[int, int], opened: Opened, cuda: FakeCuda) -> None:
+    image, trimap = window(64, 96)[0], window(*sides)[1]
+    with pytest.raises(InputError, match="cannot run these windows"):
+        opened().run_on_device(OnGpu(image, cuda), OnGpu(trimap, cuda))
+    with pytest.raises(InputError, match="device 1"):
+        opened().run_on_device(OnGpu(image, cuda, number=1), OnGpu(trimap, cuda))
 
 
 def test_buffers_grow_and_never_shrink(opened: Opened, cuda: FakeCuda) -> None:

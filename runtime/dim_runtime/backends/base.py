@@ -64,7 +64,7 @@ class Backend(Protocol):
         raise BackendError(
             "cannot run windows that lie on a GPU with this back end",
             why="it takes arrays in the computer's own memory",
-            fix='device="cuda" with ONNX Runtime (extra "gpu"), or numpy arrays',
+            fix='device="cuda" with ONNX Runtime (extra "gpu"), an engine of TensorRT, or numpy arrays',
         )
 
     def window_bytes(self, height: int, width: int) -> int:

@@ -54,6 +54,20 @@ class Lane:
         # Copied: the buffer is the next window's.
         return alpha.reshape(trimap.shape).copy()
 
+    def run_on_device(self, image: int, trimap: int, alpha: int, shape: Shape) -> None:
+        """As :meth:`run`, from and to addresses on the GPU; returns when the alpha is complete.
+
+        Raises:
+            BackendError: CUDA or TensorRT refused a call.
+        """
+        self._set_shape(shape)
+        # The addresses of this run are not the next one's, whatever happens.
+        self._shape = None
+        for name, address in zip(BYTES_PER_PIXEL, (image, trimap, alpha), strict=True):
+            _must(self._context.set_tensor_address(name, address), "set_tensor_address")
+        self._execute()
+        self._cuda.synchronise(self._stream)
+
     def close(self) -> None:
         """Free everything, also after a failed run; the first error is raised when all has been tried."""
         self._context = None
@@ -73,16 +87,19 @@ class Lane:
         """Shapes first, addresses next: TensorRT wants both before it runs."""
         if shape == self._shape:
             return
-        self._drop_graph()
-        self._shape, self._warm = None, False
-        _must(self._context.set_input_shape(INPUT_IMAGE, (*shape, 3)), "set_input_shape")
-        _must(self._context.set_input_shape(INPUT_TRIMAP, shape), "set_input_shape")
-        self._shape = shape
+        self._set_shape(shape)
         try:
             self._bind()
         except BackendError:
             self._shape = None
             raise
+
+    def _set_shape(self, shape: Shape) -> None:
+        self._drop_graph()
+        self._shape, self._warm = None, False
+        _must(self._context.set_input_shape(INPUT_IMAGE, (*shape, 3)), "set_input_shape")
+        _must(self._context.set_input_shape(INPUT_TRIMAP, shape), "set_input_shape")
+        self._shape = shape
 
     def _bind(self) -> None:
         for name, buffer in self._buffers.items():
@@ -122,8 +139,11 @@ class Lane:
     def _enqueue(self) -> None:
         for name in (INPUT_IMAGE, INPUT_TRIMAP):
             self._buffers[name].upload(self._size(name), self._stream)
-        _must(self._context.execute_async_v3(int(self._stream)), "execute_async_v3")
+        self._execute()
         self._buffers[OUTPUT_ALPHA].download(self._size(OUTPUT_ALPHA), self._stream)
+
+    def _execute(self) -> None:
+        _must(self._context.execute_async_v3(int(self._stream)), "execute_async_v3")
 
     def _drop_graph(self) -> None:
         graph, self._graph = self._graph, None

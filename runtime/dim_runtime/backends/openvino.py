@@ -45,8 +45,9 @@ Shape = tuple[int, int, int]
 DEVICE = "CPU"
 KEPT_GRAPHS = 2
 """Compiled graphs that are kept; each holds the weights once more."""
-FREE_BYTES = 800_000_000
-"""Windows that take no more than this in the graph with free shapes run there; larger ones are compiled."""
+FREE_BYTES, FREE_INT8_BYTES = 400_000_000, 1_500_000_000
+"""Windows that take no more than this in the graph with free shapes run there; larger ones are compiled. An
+int8 graph takes twice as long to compile, and half as long to run."""
 QUICK_FREE_BYTES = 1_500_000_000
 QUICK_MULTIPLY_ADDS = 1e11
 """Windows of so little work run there too, up to the bytes above: compiling would take longer."""
@@ -213,7 +214,8 @@ def _free_pixels(metadata: ArtefactMetadata, arithmetic: Arithmetic) -> int:
         free_pixels(metadata, arithmetic, QUICK_FREE_BYTES),
         int(QUICK_MULTIPLY_ADDS / metadata.multiply_adds_per_pixel),
     )
-    return max(free_pixels(metadata, arithmetic, FREE_BYTES), quick)
+    limit = FREE_INT8_BYTES if arithmetic.precision == "int8" else FREE_BYTES
+    return max(free_pixels(metadata, arithmetic, limit), quick)
 
 
 def _require_cpu(device: str) -> None:

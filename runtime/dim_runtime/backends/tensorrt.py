@@ -10,13 +10,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from importlib import import_module
+from math import prod
 from pathlib import Path
 from typing import Any
 
 from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA, ArtefactMetadata, Precision
 from dim.engine_info import EngineBuilder, Shape
-from dim_runtime.backends.base import Backend, Floating, UInt8
+from dim_runtime.backends.base import Backend, Floating, UInt8, require_windows
 from dim_runtime.backends.cuda_memory import Cuda, cuda_runtime, device_number
+from dim_runtime.backends.dlpack import DeviceArray, borrowed
 from dim_runtime.backends.lane import Lane
 from dim_runtime.engine_compatibility import (
     NAMES,
@@ -31,6 +33,7 @@ from dim_runtime.errors import ArtefactError, BackendError, InputError, MissingE
 MODULES: dict[EngineBuilder, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 LANES = 2
 """One computes while the other's window is copied in or out; each holds the engine's scratch memory."""
+ALPHA_BYTES = 4
 HOST_BYTES_PER_PIXEL = 12
 """Page-locked image, trimap and alpha (3 + 1 + 4), and the alpha that is returned (4)."""
 HOST_BYTES = 64 * 10**6
@@ -104,16 +107,38 @@ class TensorRTBackend(Backend):
     def run(self, image: UInt8, trimap: UInt8) -> Floating:
         count, height, width = trimap.shape
         self._require_shape((count, height, width))
-        with self._lane() as lane:
-            try:
-                return lane.run(image, trimap)
-            except BackendError as error:
-                raise BackendError(
-                    f"{NAMES[self._header.engine.builder]} failed while running {self._path}",
-                    got=f"{count} windows of {width}×{height} px: {error.got or error.problem}",
-                    why=error.why,
-                    fix=error.fix,
-                ) from error
+        with self._lane() as lane, self._explained((count, height, width)):
+            return lane.run(image, trimap)
+
+    def run_on_device(self, image: Any, trimap: Any) -> DeviceArray:
+        gpu = self._cuda.number
+        with borrowed(image, "image", gpu) as colours, borrowed(trimap, "trimap", gpu) as hints:
+            require_windows(colours.shape, hints.shape)
+            count, height, width = hints.shape
+            shape = count, height, width
+            self._require_shape(shape)
+            with self._lane() as lane, self._explained(shape):
+                alpha = self._new_alpha(shape)
+                lane.run_on_device(colours.address, hints.address, alpha.address, shape)
+        return alpha
+
+    def _new_alpha(self, shape: Shape) -> DeviceArray:
+        address = self._cuda.allocate(ALPHA_BYTES * prod(shape))
+        return DeviceArray(address, shape, self._cuda.number, self._cuda.free)
+
+    @contextmanager
+    def _explained(self, shape: Shape) -> Iterator[None]:
+        """A refused call told with what was run."""
+        count, height, width = shape
+        try:
+            yield
+        except BackendError as error:
+            raise BackendError(
+                f"{NAMES[self._header.engine.builder]} failed while running {self._path}",
+                got=f"{count} windows of {width}×{height} px: {error.got or error.problem}",
+                why=error.why,
+                fix=error.fix,
+            ) from error
 
     def window_bytes(self, height: int, width: int) -> int:
         """Host memory only: the network itself works on the GPU."""
