@@ -1,7 +1,7 @@
 """What the convolutions of a network see on real pairs: the ranges that int8 must represent.
 
-The network runs in PyTorch through the runtime, on windows around unknown pixels; only a histogram for each
-convolution is kept.
+The network runs in PyTorch through the runtime, on windows around unknown pixels. Kept are a histogram for
+each channel that a convolution reads and, of the first pairs, some of the answers.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor, nn
 
 from dim import trimap as trimaps
@@ -19,8 +21,10 @@ from dim.cutout import eight_bits
 from dim.errors import InputError
 from dim.folding import fold_batch_norm
 from dim.network import DIM
-from dim_export.histogram import Histogram, Method
+from dim_export.comparison import graded
+from dim_export.histogram import Float64, Histogram, Method
 from dim_export.torch_backend import Floating, TorchBackend, UInt8
+from dim_runtime.backends.base import Backend
 from dim_runtime.folders import find_pairs
 from dim_runtime.image_io import read_image
 from dim_runtime.matting import Matting
@@ -30,6 +34,9 @@ TILE = 512
 """Largest side of a window, pixels: large images are looked at only where they are unknown."""
 CONTEXT = 64
 """Pixels around unknown ones that a window shows. The distribution needs no exact borders."""
+
+ANSWERED_PAIRS, ANSWERED_PIXELS = 32, 20_000
+"""How many pairs, and how many pixels of each, answers are kept of: 16 bytes a pixel, 10 MB."""
 
 Progress = Callable[[int, int], None]
 """Called with the pairs done and in all."""
@@ -42,6 +49,18 @@ class CalibrationPair(NamedTuple):
     trimap: UInt8
 
 
+class Answer(NamedTuple):
+    """What the network said of some unknown pixels of one pair, those of which it is not sure.
+
+    Attributes:
+        pixels: int64 N, places in the flattened image.
+        alpha: floating N.
+    """
+
+    pixels: npt.NDArray[np.int64]
+    alpha: Floating
+
+
 class Calibration(NamedTuple):
     """What was seen.
 
@@ -49,15 +68,21 @@ class Calibration(NamedTuple):
         histograms: magnitudes of each convolution's input, by its name.
         windows: how many windows the network saw.
         largest_output: the largest magnitude that any convolution wrote.
+        answers: of the first pairs, in their order.
     """
 
     histograms: dict[str, Histogram]
     windows: int
     largest_output: float
+    answers: tuple[Answer, ...]
+
+    def channel_ranges(self, method: Method) -> dict[str, Float64]:
+        """The largest magnitude that int8 should represent of each channel of each convolution's input."""
+        return {name: histogram.ranges(method) for name, histogram in self.histograms.items()}
 
     def ranges(self, method: Method) -> dict[str, float]:
         """The largest magnitude that int8 should represent at the input of each convolution."""
-        return {name: histogram.range(method) for name, histogram in self.histograms.items()}
+        return {name: float(found.max()) for name, found in self.channel_ranges(method).items()}
 
 
 def default_folder() -> Path:
@@ -98,9 +123,12 @@ def calibrate(
         InputError: no unknown pixel in any of the pairs, or an activation that is not finite.
     """
     backend = _ObservedBackend(model)
-    matting = Matting.from_backend(backend, tile=TILE, context=CONTEXT)
+    matting = calibration_windows(backend)
+    answers: list[Answer] = []
     for done, pair in enumerate(pairs, start=1):
-        matting(pair.image, pair.trimap)
+        alpha = matting(pair.image, pair.trimap)
+        if done <= ANSWERED_PAIRS:
+            answers.append(_answer(alpha, pair.trimap))
         if progress is not None:
             progress(done, len(pairs))
     if backend.windows == 0:
@@ -109,7 +137,19 @@ def calibrate(
             got=f"{len(pairs)} pairs without an unknown pixel",
             expected="trimaps with unknown pixels (128)",
         )
-    return Calibration(backend.histograms, backend.windows, backend.largest_output)
+    return Calibration(backend.histograms, backend.windows, backend.largest_output, tuple(answers))
+
+
+def calibration_windows(backend: Backend) -> Matting:
+    """A back end on the windows that calibration looks at."""
+    return Matting.from_backend(backend, tile=TILE, context=CONTEXT)
+
+
+def _answer(alpha: Floating, trimap: UInt8) -> Answer:
+    pixels = np.flatnonzero(trimaps.unknown(trimap) & graded(alpha))
+    if len(pixels) > ANSWERED_PIXELS:
+        pixels = np.random.default_rng(0).choice(pixels, ANSWERED_PIXELS, replace=False)
+    return Answer(pixels, alpha.ravel()[pixels])
 
 
 def _eight_bit_rgb(path: Path) -> UInt8:
@@ -128,7 +168,7 @@ class _ObservedBackend(TorchBackend):
         self._convolutions = {
             name: module for name, module in folded.named_modules() if isinstance(module, nn.Conv2d)
         }
-        self.histograms = {name: Histogram() for name in self._convolutions}
+        self.histograms = {name: Histogram(module.in_channels) for name, module in self._convolutions.items()}
 
     def run(self, image: UInt8, trimap: UInt8) -> Floating:
         """As the base class, looking at every convolution."""

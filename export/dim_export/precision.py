@@ -14,9 +14,11 @@ from dim.errors import CheckpointError, InputError
 from dim.folding import fold_batch_norm
 from dim.network import DIM
 from dim_export.calibration import CalibrationPair, CalibrationPairs, Progress, calibrate
+from dim_export.equalisation import equalise
+from dim_export.gain_correction import rounding_gain
 from dim_export.graph import IR_VERSION, OPSET, Shape, trace
 from dim_export.histogram import METHODS, Method
-from dim_export.quantisation import quantise, require_layers
+from dim_export.quantisation import quantise, require_layers, scale_logits
 from dim_runtime.samples import lemur
 
 BF16_OPSET, BF16_IR_VERSION = 22, 10
@@ -117,9 +119,17 @@ def _to_int8(model: DIM, static_shape: Shape | None, options: Quantisation) -> L
     # Before anything that takes long: a mistyped name is told at once.
     require_layers(keep, _layer_names(model))
     pairs = CalibrationPairs(options.calibration)
-    graph = trace(model, static_shape=static_shape)
     seen = calibrate(model, pairs, progress=options.progress)
-    quantise(graph, seen.ranges(options.method), keep_float=keep)
+    equalised = equalise(model, seen.channel_ranges(options.method))
+
+    def quantised(shape: Shape | None) -> ir.Model:
+        graph = trace(equalised.model, static_shape=shape, slicing=True)
+        return quantise(graph, equalised.ranges, keep_float=keep)
+
+    # A frozen graph may not run on calibration's windows.
+    free = quantised(None)
+    slope = rounding_gain(free, model, pairs, seen.answers)
+    graph = scale_logits(free if static_shape is None else quantised(static_shape), 1 / slope)
     about = QuantisationInfo(
         method=options.method,
         calibration=BUILT_IN if options.calibration is None else options.calibration.resolve().name,

@@ -9,6 +9,12 @@ refuses integer ones. Of each quantised convolution
   a convolution in integers only where a QuantizeLinear follows it directly. It costs no accuracy. What lies
   below the range is negative, and the ReLU makes it 0; pooling and unpooling move values and make no new
   ones, so the next convolution's own pair finds them on its grid already.
+
+An output that is pooled has steps half as wide. The pool compares it, and of values that share an integer the
+first wins, so that coarse steps push what is unpooled up and to the left. Symmetric integers spend their
+negative half on what the ReLU makes 0. So the bias is lowered by half the range, 0 becomes -128, the lowest
+integer does the ReLU's work, and what is pooled is raised again: as many nodes as before, and the
+eighth bit is used.
 """
 
 from __future__ import annotations
@@ -24,7 +30,10 @@ from onnxscript import ir
 from dim.errors import CheckpointError, InputError
 
 LARGEST_INT8 = 127
-"""-128 is not used, so that the range is symmetric."""
+"""-128 is used by lowered outputs only, so that every other range is symmetric."""
+LOWEST_INT8 = -128
+_POOLING = ("SpaceToDepth", "Slice")
+"""What a 2×2 pool begins with."""
 
 Float32 = npt.NDArray[np.float32]
 
@@ -82,6 +91,23 @@ def quantise(model: ir.Model, ranges: Mapping[str, float], *, keep_float: Collec
     return model
 
 
+def scale_logits(model: ir.Model, factor: float) -> ir.Model:
+    """Multiply what the network says before its last sigmoid, in place and without a node.
+
+    It is the output of one convolution, or the sum of two where there is a refiner. What the refiner reads
+    changes with the first, so that the result is near ``factor`` only.
+
+    Args:
+        model: a graph, quantised or not.
+    """
+    for node in _convolutions(model.graph):
+        if not _operators_after(node) & {"Relu", "QuantizeLinear"}:
+            for value in (_weight_factor(node), _bias(node)):
+                if value is not None:
+                    _replace(value, _array(value) * np.float32(factor))
+    return model
+
+
 def to_int8(weight: Float32, *, layer: str) -> Int8Weights:
     """Round weights O, I, K, K so that the largest magnitude of each output channel becomes 127.
 
@@ -126,9 +152,34 @@ class _Inserter:
         node.replace_input_with(0, pair[-1].outputs[0])
 
     def quantise_output(self, node: ir.Node, relu: ir.Node, largest: float) -> None:
+        if _is_pooled(relu):
+            self._quantise_lowered(node, relu, largest / 2)
+            return
         pair = self._pair(node.outputs[0], f"{node.name}.output", largest)
         self._graph.insert_after(node, pair)
         relu.replace_input_with(0, pair[-1].outputs[0])
+
+    def _quantise_lowered(self, node: ir.Node, relu: ir.Node, half: float) -> None:
+        """Of an output that is pooled: 0 to twice ``half``, in steps half as wide as the next input's."""
+        lowered_by = np.float32(-LOWEST_INT8 * half / LARGEST_INT8)
+        self._lower_bias(node, lowered_by)
+        pair = self._pair(node.outputs[0], f"{node.name}.output", half)
+        height = self._constant(f"{node.name}.lowered_by", np.array(lowered_by))
+        # Raised before the pool: ONNX Runtime finds the integers only where one node reads the pair.
+        raised = _node("Add", [pair[-1].outputs[0], height], f"{node.name}.raised")
+        self._graph.insert_after(node, [*pair, raised])
+        _move_uses(relu.outputs[0], raised.outputs[0])
+        self._graph.remove(relu, safe=True)
+
+    def _lower_bias(self, node: ir.Node, by: np.float32) -> None:
+        bias = _bias(node)
+        if bias is not None:
+            _replace(bias, _array(bias) - by)
+            return
+        # A bias of zeros is left out of the graph.
+        channels = len(_array(_weight_factor(node)))
+        node.resize_inputs(3)
+        node.replace_input_with(2, self._constant(f"{node.name}.bias", np.full(channels, -by, np.float32)))
 
     def _pair(self, source: ir.Value, name: str, largest: float) -> list[ir.Node]:
         scale = self._constant(f"{name}_scale", np.array(largest / LARGEST_INT8, np.float32))
@@ -152,6 +203,49 @@ def _node(operator: str, inputs: list[ir.Value], name: str, *, axis: int | None 
 
 def _convolutions(graph: ir.Graph) -> list[ir.Node]:
     return [node for node in graph if node.op_type == "Conv"]
+
+
+def _is_pooled(relu: ir.Node) -> bool:
+    """Whether a pool reads a ReLU."""
+    return any(use.node.op_type in _POOLING for use in relu.outputs[0].uses())
+
+
+def _parameter(node: ir.Node, place: int) -> ir.Value:
+    """The initialiser that a node reads."""
+    value = node.inputs[place]
+    assert value is not None
+    assert value.const_value is not None
+    return value
+
+
+def _bias(node: ir.Node) -> ir.Value | None:
+    return _parameter(node, 2) if len(node.inputs) > 2 and node.inputs[2] is not None else None
+
+
+def _weight_factor(node: ir.Node) -> ir.Value:
+    """What scales a convolution's weights: themselves, or the scales of those in int8."""
+    value = node.inputs[1]
+    restored = None if value is None else value.producer()
+    return _parameter(node, 1) if restored is None else _parameter(restored, 1)
+
+
+def _array(value: ir.Value) -> Float32:
+    assert value.const_value is not None
+    array: Float32 = value.const_value.numpy()
+    return array
+
+
+def _replace(value: ir.Value, array: npt.NDArray[np.generic]) -> None:
+    value.const_value = ir.tensor(array, name=value.name)
+
+
+def _move_uses(before: ir.Value, after: ir.Value) -> None:
+    for node, place in list(before.uses()):
+        node.replace_input_with(place, after)
+
+
+def _operators_after(node: ir.Node) -> set[str]:
+    return {use.node.op_type for use in node.outputs[0].uses()}
 
 
 def _only_relu(node: ir.Node) -> ir.Node | None:

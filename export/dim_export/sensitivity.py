@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -18,13 +18,13 @@ from dim import checkpoint
 from dim.cutout import eight_bits
 from dim.errors import InputError
 from dim.metrics import sad
-from dim.network import DIM
 from dim_export.calibration import CalibrationPairs, calibrate
 from dim_export.description import describe
+from dim_export.equalisation import Equalised, equalise
 from dim_export.graph import trace
 from dim_export.histogram import Method
+from dim_export.onnx_writing import write
 from dim_export.quantisation import convolution_names, quantise, require_layers
-from dim_export.to_onnx import write
 from dim_runtime.backends.opening import open_backend
 from dim_runtime.folders import find_pairs
 from dim_runtime.image_io import READABLE, read_image
@@ -110,7 +110,8 @@ def measure(
     model = checkpoint.load(source)
     pairs = _read(data)
     against: Literal["truth", "fp32"] = "fp32" if pairs[0].truth is None else "truth"
-    scorer = _Scorer(model, calibrate(model, CalibrationPairs(calibration)).ranges(method), threads)
+    seen = calibrate(model, CalibrationPairs(calibration))
+    scorer = _Scorer(equalise(model, seen.channel_ranges(method)), threads)
     if against == "fp32":
         pairs = scorer.with_own_truth(pairs)
     chosen = list(scorer.names if layers is None else layers)
@@ -137,11 +138,11 @@ def measure(
 class _Scorer:
     """Runs a network with some of its convolutions in int8."""
 
-    def __init__(self, model: DIM, ranges: Mapping[str, float], threads: int | None) -> None:
-        self._ranges, self._threads = ranges, threads
-        self._metadata = describe(model, checkpoint_sha256="")
+    def __init__(self, network: Equalised, threads: int | None) -> None:
+        self._ranges, self._threads = network.ranges, threads
+        self._metadata = describe(network.model, checkpoint_sha256="")
         # Kept as a message: quantisation works in place.
-        self._graph = ir.to_proto(trace(model))
+        self._graph = ir.to_proto(trace(network.model))
         self.names = convolution_names(ir.from_proto(self._graph))
 
     def score(self, pairs: Sequence[_Scored], *, keep_float: Sequence[str]) -> float:

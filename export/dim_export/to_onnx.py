@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from onnxscript import ir
-
-import dim
 from dim import checkpoint
-from dim.contract import METADATA_KEY, ArtefactMetadata, Precision
+from dim.contract import ArtefactMetadata, Precision
 from dim_export.appearing import appearing
 from dim_export.description import describe
 from dim_export.graph import Shape
+from dim_export.onnx_writing import write
 from dim_export.precision import Quantisation, lower
 
 __all__ = ["Verify", "appearing", "describe", "export", "write"]
@@ -64,10 +62,3 @@ def export(
         if verify is not None:
             verify(temporary)
     return metadata
-
-
-def write(onnx_model: ir.Model, metadata: ArtefactMetadata, path: Path) -> None:
-    """One file, weights inside, the metadata document under the key ``dim``."""
-    onnx_model.metadata_props[METADATA_KEY] = metadata.to_json()
-    onnx_model.producer_name, onnx_model.producer_version = "dim-export", dim.__version__
-    path.write_bytes(ir.to_proto(onnx_model).SerializeToString())

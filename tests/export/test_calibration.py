@@ -15,43 +15,58 @@ from dim import checkpoint
 from dim.errors import InputError
 from dim.network import DIM
 from dim_export.calibration import CalibrationPair, CalibrationPairs, calibrate, default_folder
-from dim_export.histogram import BINS, Histogram
+from dim_export.histogram import BINS, Histogram, Method
 
 UInt8 = npt.NDArray[np.uint8]
 
 
 def _histogram(*parts: torch.Tensor) -> Histogram:
-    histogram = Histogram()
+    """Of one channel."""
+    histogram = Histogram(1)
     for part in parts:
-        histogram.add(part)
+        histogram.add(part.reshape(1, 1, 1, -1))
     return histogram
 
 
+def _range(histogram: Histogram, method: Method) -> float:
+    (found,) = histogram.ranges(method)
+    return float(found)
+
+
 def test_minmax_is_the_largest_magnitude() -> None:
-    assert _histogram(torch.tensor([0.5, -3.25]), torch.tensor([2.0])).range("minmax") == 3.25
+    assert _range(_histogram(torch.tensor([0.5, -3.25]), torch.tensor([2.0])), "minmax") == 3.25
 
 
 def test_a_histogram_grows_by_doubling_and_forgets_nothing() -> None:
     small, large = torch.full((1000,), 0.3), torch.full((10,), 100.0)
     histogram = _histogram(small, large, small)
-    assert histogram.counts.shape == (BINS,)
+    assert histogram.counts.shape == (1, BINS)
     assert histogram.counts.sum() == 2010
-    assert histogram.bound == 128
+    assert histogram.bounds.tolist() == [128]
     place = int(0.3 / 128 * BINS)
-    assert histogram.counts[place] == 2000
+    assert histogram.counts[0, place] == 2000
+
+
+def test_channels_are_counted_apart() -> None:
+    histogram = Histogram(3)
+    histogram.add(torch.tensor([[1.0, 0.0], [0.0, 0.0], [-0.1, 0.3]]).reshape(1, 3, 1, 2))
+    histogram.add(torch.tensor([[5.0], [0.0], [0.0]]).reshape(1, 3, 1, 1))
+    assert histogram.counts.sum(1).tolist() == [2, 0, 2]
+    # Of a channel that was never alive nothing is known: it gets as much as any.
+    assert histogram.ranges("minmax") == pytest.approx([5, 5, 0.3])
 
 
 def test_zeros_are_not_counted() -> None:
     histogram = _histogram(torch.tensor([0.0] * 1000 + [1.0, 1e-6]))
     assert histogram.counts.sum() == 2
-    assert _histogram(torch.zeros(8)).range("mse") == 1
+    assert _range(_histogram(torch.zeros(8)), "mse") == 1
 
 
 def test_the_percentile_leaves_outliers_out() -> None:
     values = torch.cat([torch.linspace(0.1, 1, 100_000), torch.tensor([1000.0])])
     found = _histogram(values)
-    assert found.range("minmax") == 1000
-    assert 0.9 < found.range("percentile") < 1.3
+    assert _range(found, "minmax") == 1000
+    assert 0.9 < _range(found, "percentile") < 2.1, "a bin of 1024 is 1 wide"
 
 
 def test_mse_is_the_best_of_all_ranges() -> None:
@@ -63,15 +78,17 @@ def test_mse_is_the_best_of_all_ranges() -> None:
         return float(((values / step).round().clamp(-127, 127) * step - values).square().mean())
 
     histogram = _histogram(values)
-    found = error(histogram.range("mse"))
-    assert found < error(histogram.range("minmax"))
-    assert found <= 1.02 * min(error(float(largest)) for largest in np.linspace(1, histogram.largest, 100))
+    found = error(_range(histogram, "mse"))
+    assert found < error(_range(histogram, "minmax"))
+    assert found <= 1.02 * min(
+        error(float(largest)) for largest in np.linspace(1, float(histogram.largest[0]), 100)
+    )
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_activations_that_are_not_finite(value: float) -> None:
     with pytest.raises(InputError, match="NaN or infinite"):
-        Histogram().add(torch.tensor([1.0, value]))
+        _histogram(torch.tensor([1.0, value]))
 
 
 def _pair(size: int, seed: int = 0) -> CalibrationPair:
@@ -87,6 +104,9 @@ def test_every_convolution_is_seen_as_the_graph_computes_it(live_model: Callable
     seen = calibrate(model, [_pair(64)])
     assert len(seen.histograms) == 25
     ranges = seen.ranges("minmax")
+    channels = seen.channel_ranges("minmax")["backbone.encoder.layer1.0"]
+    assert channels.shape == (4,)
+    assert channels[3] == pytest.approx(128 / 255), "the trimap shows 0 and 128 only"
     assert ranges["backbone.encoder.layer1.0"] == pytest.approx(2.64, abs=0.01), "white, normalised"
     assert all(value > 0 for value in ranges.values())
     assert seen.largest_output >= max(

@@ -13,10 +13,11 @@ from onnxscript import ir
 from dim.errors import CheckpointError, InputError
 from dim.network import DIM
 from dim_export.graph import trace
-from dim_export.quantisation import convolution_names, quantise, require_layers, to_int8
+from dim_export.quantisation import convolution_names, quantise, require_layers, scale_logits, to_int8
 
 FIRST, SECOND = "backbone.encoder.layer1.0", "backbone.encoder.layer1.2"
 LAST = "backbone.decoder.deconv1"
+POOLED = [f"backbone.encoder.layer{place}" for place in ("1.2", "2.2", "3.4", "4.4", "5.4")]
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ def test_the_graph_is_valid_and_small(quantised: Quantised, traced: onnx.ModelPr
     onnx.checker.check_model(quantised.proto, full_check=True)
     added = len(quantised.proto.graph.node) - len(traced.graph.node)
     convolutions = len(quantised.names) - 1
-    # Weights, input, output; the last convolution has no ReLU behind it.
+    # Weights, input, output; the last convolution has no ReLU behind it. Pools got a sum for their ReLU.
     assert added == 5 * convolutions - 2
     names = [node.name for node in quantised.proto.graph.node]
     assert len(set(names)) == len(names)
@@ -97,12 +98,71 @@ def test_an_input_has_the_scale_of_its_range(quantised: Quantised) -> None:
 
 def test_an_output_is_quantised_before_its_relu_with_the_next_input_s_scale(quantised: Quantised) -> None:
     for name, following in zip(quantised.names[1:-1], quantised.names[2:], strict=True):
+        if name in POOLED:
+            continue
         (quantise_node,) = quantised.users[quantised.convolutions[name].output[0]]
         assert quantise_node.op_type == "QuantizeLinear"
         assert float(quantised.arrays[quantise_node.input[1]]) == quantised.input_scale(following)
         (restored,) = quantised.users[quantise_node.output[0]]
         (relu,) = quantised.users[restored.output[0]]
         assert relu.op_type == "Relu"
+
+
+def test_an_output_that_is_pooled_has_all_256_steps(quantised: Quantised, traced: onnx.ModelProto) -> None:
+    biases = {value.name: onnx.numpy_helper.to_array(value) for value in traced.graph.initializer}
+    for name in POOLED:
+        following = quantised.names[quantised.names.index(name) + 1]
+        (quantise_node,) = quantised.users[quantised.convolutions[name].output[0]]
+        step = float(quantised.arrays[quantise_node.input[1]])
+        assert step == pytest.approx(quantised.input_scale(following) / 2)
+        (restored,) = quantised.users[quantise_node.output[0]]
+        # One reader, or ONNX Runtime does not compute in integers; and no ReLU.
+        (raised,) = quantised.users[restored.output[0]]
+        assert raised.op_type == "Add"
+        assert raised.input[1] == f"{name}.lowered_by"
+        assert {node.op_type for node in quantised.users[raised.output[0]]} <= {"SpaceToDepth", "Slice"}
+        height = quantised.arrays[f"{name}.lowered_by"]
+        assert height == np.float32(128 * step), "the lowest integer is 0"
+        lowered = quantised.arrays[f"{name}.bias"]
+        assert lowered == pytest.approx(biases[f"{name}.bias"] - height)
+
+
+def test_what_is_pooled_is_raised_to_where_it_was(traced: onnx.ModelProto) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    model = ir.from_proto(traced)
+    pooled = POOLED[0]
+    others = [name for name in convolution_names(model) if name != pooled]
+    ranges = dict.fromkeys([pooled, *others], 4.0)
+    proto = ir.to_proto(quantise(model, ranges, keep_float=others))
+    name = f"{pooled}.raised"
+    proto.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    session = runtime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    draw = np.random.default_rng(0)
+    inputs = {"image": draw.integers(0, 256, (1, 64, 64, 3), np.uint8)}
+    (found,) = session.run([name], inputs | {"trimap": np.full((1, 64, 64), 128, np.uint8)})
+    steps = found / (2 / 127)
+    assert steps.min() == 0
+    assert steps.max() <= 255
+    assert np.abs(steps - np.rint(steps)).max() < 1e-3
+    assert len(np.unique(np.rint(steps))) > 100
+
+
+@pytest.mark.parametrize("keep_float", [(), (LAST,)])
+def test_logits_are_scaled_without_a_node(traced: onnx.ModelProto, keep_float: tuple[str, ...]) -> None:
+    def arrays(model: ir.Model) -> dict[str, Any]:
+        return {
+            value.name: onnx.numpy_helper.to_array(value) for value in ir.to_proto(model).graph.initializer
+        }
+
+    model = ir.from_proto(traced)
+    quantise(model, dict.fromkeys(convolution_names(model), 4.0), keep_float=keep_float)
+    before = arrays(model)
+    nodes = len(list(model.graph))
+    after = arrays(scale_logits(model, 0.5))
+    changed = {name for name, array in after.items() if not np.array_equal(array, before[name])}
+    assert changed == {f"{LAST}.bias", f"{LAST}.weight" if keep_float else f"{LAST}.weight_scale"}
+    assert all(np.array_equal(after[name], before[name] / 2) for name in changed)
+    assert len(list(model.graph)) == nodes
 
 
 def test_logits_and_what_is_kept_stay_in_float(quantised: Quantised, traced: onnx.ModelProto) -> None:
