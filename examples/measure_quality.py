@@ -194,6 +194,7 @@ def filled(template: str, given: Namespace, narrow: Results, wide: Results, pict
         checkpoint=given.checkpoint.name,
         sha256=digest(given.checkpoint)[:DIGITS],
         scores=scores(narrow, wide),
+        wide=bool(wide),
         costs=costs(narrow),
         photographs=photographs(narrow),
         verdict=verdict(narrow) if picture else None,

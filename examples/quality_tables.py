@@ -19,13 +19,21 @@ COLUMNS = (OURS, INT8, CLOSED_FORM, KNN, LEARNING_BASED)
 
 def scores(narrow: Results, wide: Results) -> str:
     """Means over the photographs; the shift is of the narrow trimap's SAD."""
-    header = ["", "SAD", "MSE", "GRAD", "CONN", f"SAD against {REFERENCE}", "SAD, wide trimap"]
+    header = [
+        "",
+        "SAD",
+        "MSE",
+        "GRAD",
+        "CONN",
+        f"SAD against {REFERENCE}",
+        *(["SAD, wide trimap"] if wide else []),
+    ]
     rows = []
     for name, found in narrow.items():
         sad, mse, grad, conn = means(found)
-        around = f"{means(wide[name]).sad:.2f}" if name in wide else ""
+        around = [f"{means(wide[name]).sad:.2f}" if name in wide else ""] if wide else []
         cells = [f"{sad:.2f}", f"{mse:.4f}", f"{grad:.2f}", f"{conn:.2f}"]
-        rows.append([name, *cells, _shift(name, narrow), around])
+        rows.append([name, *cells, _shift(name, narrow), *around])
     return markdown(header, rows)
 
 

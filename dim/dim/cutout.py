@@ -6,6 +6,7 @@ Images are uint8 or uint16 H, W, 3, RGB; alpha is floating point H, W in [0, 1].
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any, Literal, NamedTuple
@@ -149,12 +150,26 @@ def tile_foreground(image: Image, alpha: Alpha, tile: Tile) -> Image:
     solid = own_alpha == 1
     if not np.any((own_alpha > 0) & ~solid):
         return np.where(solid[..., None], own, own.dtype.type(0))
+    _avoid_shared_tbb()
     # Imported here: it compiles its kernels on import.
     from pymatting import estimate_foreground_ml
 
     depth = depth_of(image)
     estimated = np.asarray(estimate_foreground_ml(image / np.float32(2**depth - 1), alpha))[tile.inside]
     return np.where(solid[..., None], own, quantise(np.clip(estimated, 0, 1), depth))
+
+
+def _avoid_shared_tbb() -> None:
+    """Numba, which pymatting runs on, takes OpenVINO's TBB for its own threads if it is loaded already.
+
+    A process that had both was seen to wait for ever for TBB's threads when it ended. OpenMP does without.
+    """
+    if "openvino" in sys.modules:
+        import numba
+
+        config: Any = numba.config
+        if config.THREADING_LAYER_PRIORITY[0] == "tbb":
+            config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
 
 
 def rgba(foreground: Image, alpha: Alpha, *, premultiplied: bool = False) -> Image:

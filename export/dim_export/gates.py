@@ -148,7 +148,7 @@ _FP16 = (
     ),
     Gate(measure=Measure.GAIN, limit=0.02, reason=f"{_SCALE}; embedded 0.2 %"),
     Gate(measure=Measure.TIES_DIFFERENCE, limit=0.03, reason=f"{_TIES}; embedded 0.4 %"),
-    Gate(measure=Measure.SAD_SHIFT, limit=0.01, reason=_PROMISED.format(1, 0.03)),
+    Gate(measure=Measure.SAD_SHIFT, limit=0.01, reason=_PROMISED.format(1, -0.03)),
 )
 
 _BF16 = (
@@ -159,7 +159,7 @@ _BF16 = (
     ),
     Gate(measure=Measure.GAIN, limit=0.03, reason=f"{_SCALE}; embedded 0.7 %"),
     Gate(measure=Measure.TIES_DIFFERENCE, limit=0.06, reason=f"{_TIES}; embedded 1.6 %"),
-    Gate(measure=Measure.SAD_SHIFT, limit=0.01, reason=_PROMISED.format(1, 0.24)),
+    Gate(measure=Measure.SAD_SHIFT, limit=0.01, reason=_PROMISED.format(1, -0.07)),
 )
 
 _INT8 = (
@@ -172,13 +172,13 @@ _INT8 = (
         measure=Measure.GAIN,
         limit=0.025,
         reason=f"{_SCALE}; export takes out what rounding itself adds on average, and single images scatter "
-        "by 2 %: embedded 0.6 %, 0.7 % with the dev photographs",
+        "by 2 %: embedded 0.02 % (its previous weights 0.6 %), 0.7 % with the dev photographs",
     ),
     Gate(
         measure=Measure.SAD_SHIFT,
         limit=0.05,
         reason="coarse levels move alpha nearly everywhere, and what counts is whether it is worse; "
-        + _PROMISED.format(5, 0.43),
+        + _PROMISED.format(5, 0.19),
     ),
 )
 

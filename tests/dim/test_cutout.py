@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -211,3 +212,14 @@ def test_known_tiles_are_copied_and_known_background_is_black(monkeypatch: pytes
     alpha[:, 16:32] = 1
     found = cutout.estimate_foreground(image, alpha)
     np.testing.assert_array_equal(found, np.where(alpha[..., None] == 1, image, 0))
+
+
+def test_numba_does_not_share_openvino_s_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    numba = pytest.importorskip("numba")
+    monkeypatch.setattr(numba.config, "THREADING_LAYER_PRIORITY", ["tbb", "omp", "workqueue"])
+    monkeypatch.delitem(sys.modules, "openvino", raising=False)
+    cutout._avoid_shared_tbb()
+    assert numba.config.THREADING_LAYER_PRIORITY[0] == "tbb"
+    monkeypatch.setitem(sys.modules, "openvino", ModuleType("openvino"))
+    cutout._avoid_shared_tbb()
+    assert numba.config.THREADING_LAYER_PRIORITY[0] == "omp"
