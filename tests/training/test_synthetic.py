@@ -10,7 +10,7 @@ from dim_training import synthetic
 def test_alphas_have_background_and_soft_pixels() -> None:
     soft = []
     for seed in range(60):
-        alpha = synthetic.draw_alpha(160, np.random.default_rng(seed))
+        alpha = synthetic.draw_shape(160, np.random.default_rng(seed)).alpha
         assert (alpha.shape, alpha.dtype) == ((160, 160), np.uint8)
         assert alpha.max() > 0, seed
         soft.append(((alpha > 0) & (alpha < 255)).mean())
@@ -19,7 +19,7 @@ def test_alphas_have_background_and_soft_pixels() -> None:
 
 
 def test_a_seed_draws_the_same_again() -> None:
-    first, second = (synthetic.draw_alpha(96, np.random.default_rng(3)) for _ in range(2))
+    first, second = (synthetic.draw_shape(96, np.random.default_rng(3)).alpha for _ in range(2))
     assert np.array_equal(first, second)
 
 

@@ -33,7 +33,7 @@ def write_drawn_set(root: Path, *, megapixels: float, seed: int = 0) -> None:
     entries = []
     for number in range(FOREGROUNDS):
         colours, background = (_cut(synthetic.draw_colours(width, rng), height) for _ in range(2))
-        alpha = _cut(synthetic.draw_alpha(width, rng), height)
+        alpha = _cut(synthetic.draw_shape(width, rng).alpha, height)
         names = {"alpha": f"alpha/{number}.png", "fg": f"fg/{number}.png", "bg": f"bg/{number}.jpg"}
         cv2.imwrite(str(root / f"foregrounds/{number}.png"), np.dstack([colours, alpha]))
         for name, image in (("alpha", alpha), ("fg", colours), ("bg", background)):

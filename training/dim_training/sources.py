@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from dim.errors import InputError
-from dim_training import photometry, synthetic
+from dim_training import drawing, photometry, synthetic
 from dim_training.files import decode, image_files, read_rgb
 from dim_training.transforms import Random, UInt8
 
@@ -76,12 +76,12 @@ class ProceduralForegrounds:
         self.textures = textures
 
     def draw(self, rng: Random) -> Cutout:
-        alpha = synthetic.draw_alpha(self.side, rng)
+        alpha, tint = synthetic.draw_shape(self.side, rng)
         textures = self.textures.draw(self.side, rng)
         colours = photometry.apply_tone(textures, photometry.draw_tone(rng, strength=2.0))
-        if rng.random() < 0.5:
+        if rng.random() < (0.5 if tint is None else 0.85):
             colours = _flatten(colours, rng)
-        return Cutout(colours, alpha)
+        return Cutout(colours if tint is None else _tinted(colours, tint), alpha)
 
 
 class CutoutForegrounds:
@@ -131,6 +131,12 @@ def _flatten(colours: UInt8, rng: Random) -> UInt8:
     plain = np.full_like(colours, rng.uniform(0, 256, 3).astype(np.uint8))
     share = float(rng.uniform(0.5, 0.95))
     return cv2.addWeighted(colours, 1 - share, plain, share, 0).astype(np.uint8, copy=False)
+
+
+def _tinted(colours: UInt8, tint: UInt8) -> UInt8:
+    """``colours + tint − NEUTRAL``, saturated."""
+    total = cv2.addWeighted(colours, 1, tint, 1, -drawing.NEUTRAL)
+    return total.astype(np.uint8, copy=False)
 
 
 def merge(front: Cutout, back: Cutout) -> Cutout:
