@@ -66,8 +66,7 @@ def test_a_resumed_run_ends_in_the_same_bits(tmp_path: Path, settings: dict[str,
 
     with pytest.raises(KeyboardInterrupt):
         Interrupted(_config(data=data), tmp_path / "parts").fit()
-    trainer = Trainer(_config(data=data), tmp_path / "parts")
-    trainer.resume()
+    trainer = Trainer(_config(data=data), tmp_path / "parts", resume=True)
     assert trainer.position.step == 2
     trainer.fit()
 
@@ -158,6 +157,9 @@ def test_stage_2_needs_a_checkpoint_and_leaves_the_backbone_alone(tmp_path: Path
         _weights(tmp_path / "run" / "final.safetensors"),
     )
     assert all(torch.equal(before[key], after[key]) for key in before)
+    # Going on takes everything from the run's own state.
+    longer = config.model_copy(update={"steps": config.steps + 1})
+    Trainer(longer, tmp_path / "run", resume=True).fit()
     assert after["refiner.refine_pred.bias"].abs().max() > 0
 
 
@@ -199,7 +201,7 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
 
 def test_resuming_nothing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot resume"):
-        Trainer(_config(), tmp_path).resume()
+        Trainer(_config(), tmp_path, resume=True)
 
 
 def test_learning_rate_warms_up_holds_and_decays_to_zero() -> None:

@@ -26,9 +26,8 @@ def main(output: Path) -> None:
         keep_every=5,
         log_every=1,
     )
-    trainer = Trainer(config, output)
-    if (output / "last").exists() or (output / ".last.old").exists():
-        trainer.resume()
+    resume = (output / "last").exists() or (output / ".last.old").exists()
+    trainer = Trainer(config, output, resume=resume)
     print("begins", flush=True)
     trainer.fit()
 

@@ -45,10 +45,7 @@ def fit(
 
     recipe = read_config(config, [*(overrides or []), *(more or [])])
     command = shlex.join(["dim-train", *sys.argv[1:]])
-    trainer = Trainer(recipe, output, init=init, device=device, command=command)
-    if resume:
-        trainer.resume()
-    trainer.fit()
+    Trainer(recipe, output, init=init, resume=resume, device=device, command=command).fit()
 
 
 app.command("test")(score)

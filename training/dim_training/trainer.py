@@ -92,6 +92,13 @@ class Trainer:
     Writes ``last/`` (everything that resuming needs), ``best.safetensors`` (lowest mean SAD on the
     validation photographs; the final weights where there are none), ``final.safetensors``,
     ``step-N.safetensors`` where the recipe keeps some, and ``metrics.csv``.
+
+    Args:
+        output: the folder.
+        init: checkpoint to start from.
+        resume: go on from ``last/`` of the folder; ``init`` is not needed then.
+        device: "cpu" or "cuda".
+        command: what is written into the weights' provenance.
     """
 
     def __init__(
@@ -100,6 +107,7 @@ class Trainer:
         output: Path,
         *,
         init: Path | None = None,
+        resume: bool = False,
         device: str = "cpu",
         command: str = "",
     ) -> None:
@@ -108,7 +116,8 @@ class Trainer:
             mixed_precision={"fp32": "no"}.get(config.precision, config.precision), cpu=device == "cpu"
         )
         torch.manual_seed(config.seed)
-        self.model = build_network(config, init).to(memory_format=torch.channels_last)
+        model = DIM(config.network) if resume else build_network(config, init)
+        self.model = model.to(memory_format=torch.channels_last)
         parameters = [p for p in trained_part(self.model).parameters() if p.requires_grad]
         optimiser = torch.optim.Adam(parameters, lr=config.learning_rate)
         self.schedule = LambdaLR(optimiser, lambda step: learning_rate_factor(config, step))
@@ -119,7 +128,7 @@ class Trainer:
         self.accelerator.register_for_checkpointing(self.schedule)
         if self.averaged is not None:
             self.accelerator.register_for_checkpointing(self.averaged)
-        self.position = Position()
+        self.position = load_state(self.accelerator, output) if resume else Position()
         self.photographs = _validation_set(config) if self.accelerator.is_main_process else []
 
     @property
@@ -129,10 +138,6 @@ class Trainer:
             return self.model
         assert isinstance(self.averaged.module, DIM)
         return self.averaged.module
-
-    def resume(self) -> None:
-        """Continue from ``last/`` of the output folder."""
-        self.position = load_state(self.accelerator, self.output)
 
     def fit(self) -> None:
         """Train until ``config.steps``; validate, log and save on the way."""
