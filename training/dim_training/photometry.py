@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from dim_training.transforms import Array, Layers, Random, UInt8
 
-DEFOCUSED = 0.45
+DEFOCUSED = 0.75
 """Share of samples whose background is out of focus."""
 LARGEST_BLUR = 8.0
 """σ of the strongest defocus, pixels."""

@@ -20,6 +20,9 @@ LARGEST_BACKGROUND = 900
 SHOWN = 20
 """Problems listed in one error."""
 
+PLAIN = 0.85
+"""Share of drawn foregrounds that are near one colour, as hair and fabric are."""
+
 T = TypeVar("T")
 
 
@@ -79,7 +82,7 @@ class ProceduralForegrounds:
         alpha, tint = synthetic.draw_shape(self.side, rng)
         textures = self.textures.draw(self.side, rng)
         colours = photometry.apply_tone(textures, photometry.draw_tone(rng, strength=2.0))
-        if rng.random() < (0.5 if tint is None else 0.85):
+        if rng.random() < PLAIN:
             colours = _flatten(colours, rng)
         return Cutout(colours if tint is None else _tinted(colours, tint), alpha)
 
@@ -127,7 +130,7 @@ def read_all(paths: Sequence[Path], read: Callable[[Path], T]) -> list[T]:
 
 
 def _flatten(colours: UInt8, rng: Random) -> UInt8:
-    """Towards one colour: hair and fabric are much plainer than photographs."""
+    """Towards one colour."""
     plain = np.full_like(colours, rng.uniform(0, 256, 3).astype(np.uint8))
     share = float(rng.uniform(0.5, 0.95))
     return cv2.addWeighted(colours, 1 - share, plain, share, 0).astype(np.uint8, copy=False)

@@ -27,7 +27,7 @@ def hair(side: int, rng: Random) -> Canvas:
     across = np.array([-forward[1], forward[0]])
     top = size * rng.uniform(0.3, 0.7, 2) - forward * size * rng.uniform(0, 0.3)
     shades = _shades(rng)
-    body = outline(size, rng, radius=rng.uniform(0.08, 0.22), wobble=0.15)
+    body = outline(size, rng, radius=rng.uniform(0.12, 0.3), wobble=0.15)
     body += top - body.mean(0)
     canvas.fill(body, tint=shades[0])
     width = log_uniform(1, 4, rng)
@@ -49,7 +49,7 @@ def hair(side: int, rng: Random) -> Canvas:
         paths = lock + (wander[:, None] * opening)[..., None] * across + waves
         _draw(canvas, paths, width, shades, rng)
     # Translucent strands lie behind the body.
-    canvas.fill(body, 255 if rng.random() < 0.7 else 0)
+    canvas.fill(body)
     return canvas
 
 
@@ -103,6 +103,8 @@ def yarn(side: int, rng: Random) -> Canvas:
     paths = _paths(roots, direction + rng.normal(0, 0.2, count), lengths, rng, curl=0.06)
     width = log_uniform(4, 40, rng)
     colourful = rng.uniform(5, 80)
+    body = outline(size, rng, radius=rng.uniform(0.1, 0.25), wobble=0.2)
+    canvas.fill(body - body.mean(0) + start)
     for path in paths:
         canvas.strands(path[None], width * rng.uniform(0.6, 1.3), tint=rng.normal(0, colourful, 3))
     if rng.random() < 0.4:

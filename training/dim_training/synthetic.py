@@ -25,6 +25,7 @@ def draw_shape(side: int, rng: Random) -> Shape:
         strands.fur,
         strands.yarn,
         _hairy,
+        _hairy,
         _strings,
         _leaves,
         _leaves,
@@ -119,7 +120,7 @@ def _net(side: int, rng: Random) -> Canvas:
     """A net, grille or basket: two families of bent parallel lines, inside an outline or everywhere."""
     canvas = Canvas(side)
     size = canvas.side
-    gap = log_uniform(8, 70, rng)
+    gap = log_uniform(24, 90, rng)
     width = max(1.0, gap * rng.uniform(0.08, 0.4))
     base = rng.uniform(0, np.pi)
     skew = rng.uniform(0.6, 2.5)
