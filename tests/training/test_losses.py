@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from dim.contract import NetworkConfig
-from dim.network import DIM
+from dim.network import DIM, Matte
 from dim_training.config import TrainConfig
 from dim_training.dataset import Sample, to_sample
-from dim_training.losses import Truth, charbonnier, laplacian_loss
+from dim_training.losses import Truth, charbonnier, cross_entropy_loss, laplacian_loss, stage_losses
 from dim_training.scenes import Scene
 from dim_training.stages import trained_part
 from dim_training.trainer import TrainingStep
@@ -126,3 +126,31 @@ def test_parts_of_a_batch_add_up_to_its_laplacian_loss() -> None:
         for i in range(2)
     ]
     assert sum(parts).item() == pytest.approx(whole.item(), rel=1e-5)  # type: ignore[union-attr]
+
+
+def test_cross_entropy_teaches_where_a_distance_does_not() -> None:
+    """The gradient of an unknown pixel is its error, however sure of itself the network is."""
+    logits = torch.tensor([[[[-16.0, 0.0], [16.0, -30.0]]]], requires_grad=True)
+    alpha = torch.tensor([[[[1.0, 0.25], [0.5, 1.0]]]])
+    unknown = torch.tensor([[[[1.0, 1.0], [1.0, 0.0]]]])
+    truth = _truth(alpha, unknown)
+
+    cross_entropy_loss(logits, truth).backward()
+    assert logits.grad is not None
+    expected = torch.tensor([[[[-1.0, 0.25], [0.5, 0.0]]]]) / 3
+    torch.testing.assert_close(logits.grad, expected, atol=1e-6, rtol=0)
+
+    logits.grad = None
+    charbonnier(torch.sigmoid(logits), alpha, unknown).backward()
+    assert logits.grad[0, 0, 0, 0].abs() < 1e-6
+
+
+def test_cross_entropy_is_a_term_of_the_stages_that_train_the_decoder() -> None:
+    logits, unknown = torch.randn(1, 1, 32, 32), torch.ones(1, 1, 32, 32)
+    truth = _truth(torch.rand(1, 1, 32, 32), unknown)
+    matte = Matte(logits, torch.sigmoid(logits), torch.sigmoid(logits))
+    plain = {stage: stage_losses(stage, matte, truth) for stage in (1, 2, 3)}
+    for stage, terms in plain.items():
+        more = stage_losses(stage, matte, truth, cross_entropy=0.5)
+        added = {} if stage == 2 else {"loss_cross_entropy": 0.5 * cross_entropy_loss(logits, truth)}
+        assert more == {**terms, **added}

@@ -88,6 +88,7 @@ class TrainConfig(_Section):
         decay_steps: length of the cosine at the end of the run that takes the learning rate to zero; 0
             keeps it constant, as the published recipes do.
         laplacian: weight of a loss between Laplacian pyramids beside DIM's own; 0 as published.
+        cross_entropy: weight of a cross-entropy of the decoder's logits beside DIM's own; 0 as published.
         clip: largest norm of the gradient; None leaves it alone.
         ema: decay of the averaged weights that are scored and shipped; None ships the last ones.
         checkpoint_every: steps between two states that a run can be resumed from.
@@ -108,6 +109,7 @@ class TrainConfig(_Section):
     warmup_steps: int = Field(default=0, ge=0)
     decay_steps: int = Field(default=0, ge=0)
     laplacian: float = Field(default=0.0, ge=0)
+    cross_entropy: float = Field(default=0.0, ge=0)
     clip: float | None = Field(default=None, gt=0)
     ema: float | None = Field(default=None, gt=0, lt=1)
     checkpoint_every: int = Field(default=1000, gt=0)

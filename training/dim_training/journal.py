@@ -24,6 +24,7 @@ COLUMNS = (
     "loss_comp",
     "loss_refine",
     "loss_laplacian",
+    "loss_cross_entropy",
     "sad",
     "mse",
     "grad",

@@ -56,13 +56,20 @@ def composition_loss(alpha: Tensor, truth: Truth, total: Tensor | None = None) -
 
 
 def stage_losses(
-    stage: Stage, matte: Matte, truth: Truth, total: Tensor | None = None, *, laplacian: float = 0.0
+    stage: Stage,
+    matte: Matte,
+    truth: Truth,
+    total: Tensor | None = None,
+    *,
+    laplacian: float = 0.0,
+    cross_entropy: float = 0.0,
 ) -> dict[str, Tensor]:
     """The weighted terms of a stage by their published names; their plain sum is minimised.
 
     Args:
         total: unknown pixels of the whole batch, where this is only a part of it.
         laplacian: weight of :func:`laplacian_loss` of the stage's output; 0 as published.
+        cross_entropy: weight of :func:`cross_entropy_loss` of the decoder's logits; 0 as published.
     """
     terms: dict[str, Tensor] = {}
     if stage != 2:
@@ -76,7 +83,20 @@ def stage_losses(
     if laplacian:
         output = matte.alpha if matte.refined is None else matte.refined
         terms["loss_laplacian"] = laplacian * laplacian_loss(output, truth, total)
+    if cross_entropy and stage != 2:
+        terms["loss_cross_entropy"] = cross_entropy * cross_entropy_loss(matte.logits, truth, total)
     return terms
+
+
+def cross_entropy_loss(logits: Tensor, truth: Truth, total: Tensor | None = None) -> Tensor:
+    """Mean binary cross-entropy between alpha and its logits over unknown pixels.
+
+    Its gradient is the error of alpha itself. That of a distance between alphas carries a factor α(1 − α), so
+    that pixels which are wrong with confidence teach nothing. Not one of DIM's losses.
+    """
+    total = truth.unknown.sum() if total is None else total
+    entropy = F.binary_cross_entropy_with_logits(logits, truth.alpha, reduction="none")
+    return (entropy * truth.unknown).sum() / (total + EPSILON_SQUARED)
 
 
 def laplacian_loss(alpha: Tensor, truth: Truth, total: Tensor | None = None) -> Tensor:

@@ -69,21 +69,29 @@ class Waited:
 class TrainingStep(nn.Module):
     """Forward pass and losses as one module: what accelerate wraps."""
 
-    def __init__(self, model: DIM, *, laplacian: float = 0.0) -> None:
+    def __init__(self, model: DIM, *, laplacian: float = 0.0, cross_entropy: float = 0.0) -> None:
         super().__init__()
         self.model = model
-        self.laplacian = laplacian
+        self.laplacian, self.cross_entropy = laplacian, cross_entropy
 
     def forward(self, batch: Sample, total: Tensor | None = None) -> dict[str, Tensor]:
         """Loss terms of a batch, or of its part of a batch with ``total`` unknown pixels."""
         matte = self.model.matte(batch.network_input)
         # The losses of a bfloat16 forward are summed over many thousand pixels: in float32.
         matte = matte._replace(
+            logits=matte.logits.float(),
             alpha=torch.sigmoid(matte.logits.float()),
             refined=None if matte.refined is None else matte.refined.float(),
         )
         truth = Truth(batch.alpha, batch.foreground, batch.background, batch.image, batch.unknown)
-        return stage_losses(self.model.config.stage, matte, truth, total, laplacian=self.laplacian)
+        return stage_losses(
+            self.model.config.stage,
+            matte,
+            truth,
+            total,
+            laplacian=self.laplacian,
+            cross_entropy=self.cross_entropy,
+        )
 
 
 class Trainer:
@@ -122,7 +130,8 @@ class Trainer:
         optimiser = torch.optim.Adam(parameters, lr=config.learning_rate)
         self.schedule = LambdaLR(optimiser, lambda step: learning_rate_factor(config, step))
         self.step_module, self.optimiser = self.accelerator.prepare(
-            TrainingStep(self.model, laplacian=config.laplacian), optimiser
+            TrainingStep(self.model, laplacian=config.laplacian, cross_entropy=config.cross_entropy),
+            optimiser,
         )
         self.averaged = None if config.ema is None else averaged_copy(self.model, config.ema)
         self.accelerator.register_for_checkpointing(self.schedule)
