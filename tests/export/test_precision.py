@@ -115,7 +115,8 @@ def test_half_precision_graphs_are_small_and_hold_half_the_bytes(
     artefacts: dict[str, Path], precision: str, type_name: str
 ) -> None:
     graph = onnx.load(artefacts[precision]).graph
-    assert len(graph.node) <= 170
+    # 171 in fp32, and casts at the ends.
+    assert len(graph.node) <= 175
     types = {
         value.name: onnx.TensorProto.DataType.Name(value.data_type)
         for value in graph.initializer
@@ -174,7 +175,7 @@ def test_metadata_says_how_the_file_was_made(artefacts: dict[str, Path], calibra
     assert about is not None
     assert about.windows == 1
     assert about.calibration == calibration_folder.name
-    assert about.keep_float == ("backbone.encoder.layer1.0",)
+    assert about.keep_float == ("backbone.encoder.layer1.0", "refiner.refine_conv1")
 
 
 def test_documents_of_older_files_are_still_read(artefacts: dict[str, Path]) -> None:
