@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import numpy.typing as npt
 
@@ -14,6 +12,9 @@ POINTS = 10
 """Points of a strand."""
 SHADES = 6
 """Different colours of the strands of one shape: OpenCV draws those of one colour in one call."""
+
+TEXTURE = 500
+"""Strands that colour the inside of a furry body."""
 
 Numbers = npt.NDArray[np.float64]
 
@@ -69,7 +70,10 @@ def fur(side: int, rng: Random) -> Canvas:
         around: Numbers = 2 * np.pi * places
         return around + comb + 0.5 * np.sin(waves * around + phase)
 
-    _texture(canvas, border, centre, angles_at, length, width, shades, rng)
+    places = rng.uniform(0, 1, TEXTURE)
+    roots = centre + (_on(border, places) - centre) * np.sqrt(rng.uniform(0, 1, (TEXTURE, 1)))
+    inside = _paths(roots, angles_at(places), np.full(TEXTURE, length), rng, curl=0.05)
+    _colour_body(canvas, inside, width, shades)
     tips = int(rng.integers(40, 220))
     strands = int(rng.integers(3, 12))
     places = np.repeat(rng.uniform(0, 1, tips), strands)
@@ -120,20 +124,8 @@ def yarn(side: int, rng: Random) -> Canvas:
     return canvas
 
 
-def _texture(
-    canvas: Canvas,
-    border: Points,
-    centre: Points,
-    angles_at: Callable[[Numbers], Numbers],
-    length: float,
-    width: float,
-    shades: Numbers,
-    rng: Random,
-) -> None:
+def _colour_body(canvas: Canvas, paths: Points, width: float, shades: Numbers) -> None:
     """Strands inside of the body, which is opaque already: only their colours show."""
-    places = rng.uniform(0, 1, 500)
-    roots = centre + (_on(border, places) - centre) * np.sqrt(rng.uniform(0, 1, (places.size, 1)))
-    paths = _paths(roots, angles_at(places), np.full(places.size, length), rng, curl=0.05)
     for shade, part in zip(shades, np.array_split(paths, SHADES), strict=True):
         canvas.strands(part, width, tint=shade, visible=False)
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dim_training import strands
-from dim_training.drawing import OUTLINE_POINTS, Canvas, Shape, curve, log_uniform, outline
+from dim_training.drawing import CURVE_POINTS, OUTLINE_POINTS, Canvas, Shape, curve, log_uniform, outline
 from dim_training.transforms import Random, UInt8
 
 
@@ -104,7 +104,9 @@ def _leaves(side: int, rng: Random) -> Canvas:
     for _ in range(round(log_uniform(10, 200, rng))):
         angle = direction + rng.normal(0, spread)
         spine = curve(rng.uniform(0.05, 0.95, 2) * canvas.side, angle, length * rng.uniform(0.5, 1.3), rng)
-        spine = np.stack([np.interp(along, np.linspace(0, 1, 12), spine[:, axis]) for axis in (0, 1)], 1)
+        spine = np.stack(
+            [np.interp(along, np.linspace(0, 1, CURVE_POINTS), spine[:, axis]) for axis in (0, 1)], 1
+        )
         normal = np.gradient(spine, axis=0)[:, ::-1] * (1, -1)
         normal /= np.linalg.norm(normal, axis=1, keepdims=True) + 1e-9
         half = (np.sin(np.pi * along**0.8) * length * slimness / 2)[:, None] * normal
