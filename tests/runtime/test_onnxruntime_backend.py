@@ -13,7 +13,7 @@ import pytest
 
 from dim.errors import InputError
 from dim_runtime.backends.binding import KEPT_SHAPES, BoundSession, is_on_gpu
-from dim_runtime.backends.onnxruntime import CPU_PROVIDER, CUDA_PROVIDER, OnnxRuntimeBackend
+from dim_runtime.backends.onnxruntime import CPU_PROVIDER, CUDA_PROVIDER, OnnxRuntimeBackend, _register_arena
 from dim_runtime.backends.opening import open_backend
 from dim_runtime.errors import ArtefactError, BackendError, DeviceError, MissingExtraError
 from dim_runtime.matting import default_model
@@ -263,3 +263,25 @@ def test_cuda_that_does_not_start_is_not_replaced_by_the_cpu(monkeypatch: pytest
     monkeypatch.setitem(sys.modules, "onnxruntime", fake_engine(_CpuSession))
     with pytest.raises(DeviceError, match="did not load"):
         open_backend(default_model(), device="cuda")
+
+
+class _EngineThatRefuses:
+    """ONNX Runtime 1.19 where an allocator is shared already, or where something else is wrong."""
+
+    def __init__(self, message: str) -> None:
+        self.message = message
+        self.OrtAllocatorType = self.OrtMemType = self
+        self.ORT_ARENA_ALLOCATOR = self.DEFAULT = 0
+
+    def OrtMemoryInfo(self, *_: object) -> None: ...  # noqa: N802
+
+    def OrtArenaCfg(self, *_: object) -> None: ...  # noqa: N802
+
+    def create_and_register_allocator(self, *_: object) -> None:
+        raise RuntimeError(self.message)
+
+
+def test_an_arena_that_is_shared_already_is_used() -> None:
+    _register_arena(_EngineThatRefuses("An allocator has already been registered for sharing."))
+    with pytest.raises(RuntimeError, match="no memory"):
+        _register_arena(_EngineThatRefuses("no memory"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ CUDA_HOST_BYTES = 12
 """Bytes per pixel on the host: image, trimap and alpha (3 + 1 + 4), and the alpha that is returned (4)."""
 SHRINK_ARENA = "memory.enable_memory_arena_shrinkage"
 SAME_AS_REQUESTED = 1
+ALREADY_THERE = "already been registered"
 
 
 class OnnxRuntimeBackend(Backend):
@@ -128,14 +129,17 @@ def _register_arena(engine: Any) -> None:
     """An arena that grows by what is asked for; a session's own doubles, and took up to 1.4 × as much.
 
     ONNX Runtime has such an arena only for the whole process. Sessions of others do not use it unless they
-    ask for a shared one; where theirs is there already some releases refuse a second, and ours use theirs.
+    ask for a shared one. Where theirs is there already release 1.19 refuses a second, and ours use theirs.
     """
     memory = engine.OrtMemoryInfo(
         "Cpu", engine.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, engine.OrtMemType.DEFAULT
     )
     arena = engine.OrtArenaCfg({"arena_extend_strategy": SAME_AS_REQUESTED})
-    with suppress(Exception):
+    try:
         engine.create_and_register_allocator(memory, arena)
+    except RuntimeError as error:
+        if ALREADY_THERE not in str(error):
+            raise
 
 
 def _session(engine: Any, path: Path, providers: list[Any], threads: int | None) -> Any:
