@@ -67,8 +67,15 @@ def live_model() -> Callable[..., Any]:
     from dim.contract import NetworkConfig
     from dim.network import DIM
 
-    def make(stage: int = 3, width: float = 0.125, batch_norm: bool = False, seed: int = 0) -> Any:
-        model = DIM(NetworkConfig(stage=stage, width=width, batch_norm=batch_norm))
+    def make(
+        stage: int = 3,
+        width: float = 0.125,
+        batch_norm: bool = False,
+        seed: int = 0,
+        cue_radii: tuple[int, ...] = (),
+    ) -> Any:
+        config = NetworkConfig(stage=stage, width=width, batch_norm=batch_norm, cue_radii=cue_radii)
+        model = DIM(config)
         draw = np.random.default_rng(seed)
         with torch.no_grad():
             for key, value in model.state_dict().items():

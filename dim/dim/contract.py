@@ -16,7 +16,7 @@ H and W are multiples of :data:`STRIDE`.
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -36,6 +36,10 @@ IMAGE_MEAN = (123.675, 116.28, 103.53)
 IMAGE_STD = (58.395, 57.12, 57.375)
 """Standard deviation of the ImageNet training set, RGB, on the scale 0-255."""
 
+LARGEST_CUE_RADIUS = 64
+CUES = 2
+"""Planes that each radius of ``NetworkConfig.cue_radii`` adds to the refiner's inputs."""
+
 Stage = Literal[1, 2, 3]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
@@ -51,6 +55,8 @@ class NetworkConfig(BaseModel):
         stage: training stage that made the weights; from stage 2 on there is a refiner.
         width: multiplier of every channel count; 1 is the published network, 26.2 M parameters.
         batch_norm: normalisation after each encoder and decoder convolution; export folds it away.
+        cue_radii: radii, in pixels, of the squares whose colours the refiner is told about
+            (:mod:`dim.colour_cues`); none in the published network.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,6 +64,13 @@ class NetworkConfig(BaseModel):
     stage: Stage = 1
     width: float = Field(default=1.0, gt=0, le=2)
     batch_norm: bool = False
+    cue_radii: tuple[Annotated[int, Field(ge=1, le=LARGEST_CUE_RADIUS)], ...] = ()
+
+    @model_validator(mode="after")
+    def _cues_have_a_refiner(self) -> Self:
+        if self.cue_radii and not self.has_refiner:
+            raise ValueError(f"cue_radii {list(self.cue_radii)} are for a refiner, and stage 1 has none")
+        return self
 
     @model_validator(mode="after")
     def _whole_channels(self) -> Self:
@@ -69,6 +82,11 @@ class NetworkConfig(BaseModel):
     def has_refiner(self) -> bool:
         return self.stage > 1
 
+    @property
+    def refiner_inputs(self) -> int:
+        """Channels that the refiner reads: R, G, B, alpha, and the cues."""
+        return 4 + CUES * len(self.cue_radii)
+
     def channels(self, published: int) -> int:
         """Channel count of a layer that has ``published`` channels in the published network."""
         return round(published * self.width)
@@ -78,11 +96,12 @@ def receptive_radius(config: NetworkConfig) -> int:
     """How far, in pixels, an input pixel can be from an output pixel that it influences.
 
     Convolution radii are summed over the levels of the pyramid, in full-resolution pixels; the grid of the
-    deepest pool adds at most STRIDE - 1. 189 for the network with refiner, 185 without.
+    deepest pool adds at most STRIDE - 1. 189 for the network with refiner, 185 without; the largest square of
+    the refiner's cues adds its radius.
     """
     encoder = 2 * 1 + 2 * 2 + 3 * 4 + 3 * 8 + 3 * 16
     decoder = 2 * (16 + 8 + 4 + 2 + 1 + 1)
-    refiner = 4 if config.has_refiner else 0
+    refiner = 4 + max(config.cue_radii, default=0) if config.has_refiner else 0
     return encoder + decoder + refiner + STRIDE - 1
 
 

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dim.colour_cues import colour_cues
 from dim.contract import IMAGE_MEAN, IMAGE_STD, STRIDE, NetworkConfig
 from dim.errors import InputError
 from dim.pooling import IndexPooling, Memory, Pooling
@@ -120,26 +121,28 @@ class Backbone(nn.Module):
 
 
 class Refiner(nn.Module):
-    """Four 3×3 convolutions over normalised RGB and alpha, added to the logits."""
+    """Four 3×3 convolutions over normalised RGB, alpha and perhaps colour cues, added to the logits."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         channels = config.channels(64)
-        self.refine_conv1 = nn.Conv2d(4, channels, 3, padding=1)
+        self.cue_radii = config.cue_radii
+        self.refine_conv1 = nn.Conv2d(config.refiner_inputs, channels, 3, padding=1)
         self.refine_conv2 = nn.Conv2d(channels, channels, 3, padding=1)
         self.refine_conv3 = nn.Conv2d(channels, channels, 3, padding=1)
         self.refine_pred = nn.Conv2d(channels, 1, 3, padding=1)
 
-    def residual(self, rgb: Tensor, alpha: Tensor) -> Tensor:
+    def residual(self, network_input: Tensor, alpha: Tensor) -> Tensor:
         """What is added to the logits; N, 1, H, W."""
-        x = torch.cat([rgb, alpha], 1)
+        cues = (colour_cues(network_input, alpha, radius).to(alpha.dtype) for radius in self.cue_radii)
+        x = torch.cat([network_input[:, :3], alpha, *cues], 1)
         for layer in (self.refine_conv1, self.refine_conv2, self.refine_conv3):
             x = F.relu(layer(x))
         residual: Tensor = self.refine_pred(x)
         return residual
 
-    def forward(self, rgb: Tensor, alpha: Tensor, logits: Tensor) -> Tensor:
-        return torch.sigmoid(logits + self.residual(rgb, alpha))
+    def forward(self, network_input: Tensor, alpha: Tensor, logits: Tensor) -> Tensor:
+        return torch.sigmoid(logits + self.residual(network_input, alpha))
 
 
 class DIM(nn.Module):
@@ -162,7 +165,7 @@ class DIM(nn.Module):
         _require_network_input(x)
         logits = self.backbone(x)
         alpha = torch.sigmoid(logits)
-        refined = None if self.refiner is None else self.refiner(x[:, :3], alpha, logits)
+        refined = None if self.refiner is None else self.refiner(x, alpha, logits)
         return Matte(logits, alpha, refined)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -226,5 +229,5 @@ def multiply_adds_per_pixel(config: NetworkConfig) -> int:
     total += inputs * 25
     if config.has_refiner:
         channels = config.channels(64)
-        total += 9 * (4 * channels + 2 * channels * channels + channels)
+        total += 9 * (config.refiner_inputs * channels + 2 * channels * channels + channels)
     return round(total)

@@ -144,7 +144,7 @@ class MattingGraph(nn.Module):
         refiner = self.network.refiner
         if refiner is None:
             return logits.float()
-        return logits.float() + refiner.residual(x[:, :3], torch.sigmoid(logits)).float()
+        return logits.float() + refiner.residual(x, torch.sigmoid(logits)).float()
 
 
 def trace(

@@ -38,9 +38,24 @@ def test_radius_and_context() -> None:
     assert receptive_radius(NetworkConfig(stage=3)) == 189
     assert receptive_radius(NetworkConfig(stage=1)) == 185
     assert exact_context(NetworkConfig(stage=1)) == exact_context(NetworkConfig(stage=3)) == 192
+    cues = NetworkConfig(stage=3, cue_radii=(4, 15))
+    assert receptive_radius(cues) == 189 + 15
+    assert exact_context(cues) == 224
 
 
-@pytest.mark.parametrize("wrong", [{"width": 0}, {"width": 0.3}, {"width": 3}, {"stage": 4}, {"depth": 2}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"width": 0},
+        {"width": 0.3},
+        {"width": 3},
+        {"stage": 4},
+        {"depth": 2},
+        {"stage": 1, "cue_radii": (4,)},
+        {"stage": 3, "cue_radii": (0,)},
+        {"stage": 3, "cue_radii": (4, 65)},
+    ],
+)
 def test_impossible_networks(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         NetworkConfig(**wrong)

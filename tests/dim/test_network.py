@@ -70,6 +70,22 @@ def test_multiply_adds(stage: Any, width: float, expected: int) -> None:
     assert multiply_adds_per_pixel(NetworkConfig(stage=stage, width=width)) == expected
 
 
+def test_cues_are_further_inputs_of_the_refiner_alone() -> None:
+    plain, cued = (
+        {
+            key: value.shape
+            for key, value in DIM(NetworkConfig(stage=3, width=0.25, cue_radii=radii)).state_dict().items()
+        }
+        for radii in ((), (4, 15))
+    )
+    assert {key for key in plain if plain[key] != cued[key]} == {"refiner.refine_conv1.weight"}
+    assert plain.keys() == cued.keys()
+    assert cued["refiner.refine_conv1.weight"] == (16, 8, 3, 3)
+    assert (
+        multiply_adds_per_pixel(NetworkConfig(stage=3, width=0.25, cue_radii=(4, 15))) == 42_944 + 4 * 9 * 16
+    )
+
+
 @pytest.mark.parametrize("shape", [(1, 3, 32, 32), (1, 4, 33, 32), (1, 4, 32, 48), (4, 32, 32)])
 def test_a_tensor_that_is_no_input_is_a_typed_error(shape: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match="N, 4, H, W"):

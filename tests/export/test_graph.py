@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ import onnxruntime
 import pytest
 import torch
 
+from dim import checkpoint
 from dim.contract import NetworkConfig
 from dim.errors import InputError
 from dim.network import DIM
 from dim_export.graph import MattingGraph, trace
-from dim_export.to_onnx import describe, write
+from dim_export.to_onnx import describe, export, write
 
 UInt8 = npt.NDArray[np.uint8]
 
@@ -123,6 +125,33 @@ def test_every_shape_gives_what_pytorch_gives(
     assert alpha.shape == shape
     assert alpha[trimap == 128].std() > 0.02
     assert np.abs(alpha - expected.numpy()).max() < 2e-5
+
+
+@pytest.mark.parametrize("shape", [(1, 32, 32), (2, 96, 64)])
+def test_colour_cues_too(live_model: Any, tmp_path: Path, shape: tuple[int, int, int]) -> None:
+    model = live_model(batch_norm=True, cue_radii=(4, 15))
+    checkpoint.save(model, tmp_path / "cues.safetensors")
+    export(tmp_path / "cues.safetensors", tmp_path / "cues.onnx")
+    operators = [node.op_type for node in onnx.load(tmp_path / "cues.onnx").graph.node]
+    assert operators.count("AveragePool") == 2 * 2
+    assert not SHAPE_ARITHMETIC & set(operators)
+    image, trimap = _pair(shape)
+    found = _run(onnxruntime.InferenceSession(str(tmp_path / "cues.onnx")), image, trimap)
+    tensors = torch.from_numpy(image), torch.from_numpy(trimap)
+    with torch.no_grad():
+        expected = MattingGraph(model)(*tensors).numpy()
+        blind = MattingGraph(_without_cues(model))(*tensors).numpy()
+    assert np.abs(found - expected).max() < 2e-5
+    assert np.abs(found - blind).max() > 1e-3
+
+
+def _without_cues(model: DIM) -> DIM:
+    """The same network, deaf to its cues."""
+    deaf = copy.deepcopy(model)
+    assert deaf.refiner is not None
+    with torch.no_grad():
+        deaf.refiner.refine_conv1.weight[:, 4:] = 0
+    return deaf
 
 
 def test_known_pixels_are_exact(session: Any) -> None:

@@ -92,6 +92,13 @@ def test_float64_pytorch(exact: TorchBackend, kept: _Kept, size: tuple[int, int]
     assert np.abs(found - expected).max() <= 1e-12
 
 
+def test_colour_cues_end_within_the_context(live_model: Any, kept: _Kept) -> None:
+    backend = TorchBackend(live_model(width=0.0625, cue_radii=(4, 15)), dtype=torch.float64)
+    found, windows = _tiled(backend, (333, 1100), 480)
+    assert windows > 1
+    assert np.abs(found - kept.of(backend, (333, 1100))).max() <= 1e-12
+
+
 def test_the_signal_is_alive(exact: TorchBackend, kept: _Kept) -> None:
     """Else the comparison above would hold for any context."""
     size = (333, 517)

@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from dim import checkpoint
 from dim.contract import NetworkConfig
-from dim.errors import InputError
+from dim.errors import CheckpointError, InputError
 from dim.network import DIM
 from dim_training.config import DataConfig, TrainConfig, ValidationConfig
 from dim_training.dataset import Sample, build_dataset
@@ -161,6 +161,23 @@ def test_stage_2_needs_a_checkpoint_and_leaves_the_backbone_alone(tmp_path: Path
     longer = config.model_copy(update={"steps": config.steps + 1})
     Trainer(longer, tmp_path / "run", resume=True).fit()
     assert after["refiner.refine_pred.bias"].abs().max() > 0
+
+
+def test_stage_2_replaces_a_refiner_that_sees_something_else(tmp_path: Path) -> None:
+    plain = NetworkConfig(stage=3, width=0.125, batch_norm=True)
+    checkpoint.save(DIM(plain), tmp_path / "plain.safetensors")
+    cued = plain.model_copy(update={"stage": 2, "cue_radii": (4,)})
+    before = _weights(tmp_path / "plain.safetensors")
+    Trainer(_config(network=cued, ema=None), tmp_path / "run", init=tmp_path / "plain.safetensors").fit()
+    after = _weights(tmp_path / "run" / "final.safetensors")
+    assert after["refiner.refine_conv1.weight"].shape[1] == 6
+    assert all(torch.equal(before[key], after[key]) for key in before if not key.startswith("refiner."))
+    with pytest.raises(CheckpointError, match="cues of radii 4"):
+        Trainer(
+            _config(network=cued.model_copy(update={"stage": 3})),
+            tmp_path / "third",
+            init=tmp_path / "plain.safetensors",
+        )
 
 
 @pytest.mark.parametrize("accumulate", [2, 4])

@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from dim import checkpoint
+from dim.contract import NetworkConfig
 from dim.errors import InputError
 from dim.network import DIM
 from dim_training.config import TrainConfig
@@ -17,7 +18,8 @@ def build_network(config: TrainConfig, init: Path | None) -> DIM:
     """The network at the start of a run.
 
     Args:
-        init: checkpoint to start from: needed from stage 2 on, whose decoder would be random without it.
+        init: checkpoint to start from: needed from stage 2 on, whose decoder would be random without it. Its
+            refiner, if it has one of another kind, is replaced by a fresh one in stage 2.
 
     Raises:
         InputError: stage 2 or 3 without a checkpoint.
@@ -26,8 +28,11 @@ def build_network(config: TrainConfig, init: Path | None) -> DIM:
     model = DIM(config.network)
     if init is not None:
         contents = checkpoint.read(init)
-        fresh = config.network.stage == 2 and not contents.config.has_refiner
-        checkpoint.load_into(model, contents.state_dict, source=str(init), fresh_refiner=fresh)
+        fresh = config.network.stage == 2 and not _same_refiner(contents.config, config.network)
+        weights = contents.state_dict
+        if fresh:
+            weights = {key: value for key, value in weights.items() if not key.startswith("refiner.")}
+        checkpoint.load_into(model, weights, source=str(init), fresh_refiner=fresh)
     elif config.network.stage > 1:
         raise InputError(
             f"cannot start stage {config.network.stage}: it begins with the weights of the stage before",
@@ -37,6 +42,10 @@ def build_network(config: TrainConfig, init: Path | None) -> DIM:
     elif config.vgg is not None:
         initialise_encoder(model, load_vgg16(config.vgg))
     return model
+
+
+def _same_refiner(one: NetworkConfig, other: NetworkConfig) -> bool:
+    return one.has_refiner == other.has_refiner and one.cue_radii == other.cue_radii
 
 
 def trained_part(model: DIM) -> nn.Module:
