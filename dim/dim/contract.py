@@ -29,6 +29,11 @@ SCHEMA_VERSION = 1
 STRIDE = 32
 """Five 2×2 pools: image sides, window corners and window sides are multiples of this."""
 
+ENCODER_DEPTHS = (2, 2, 3, 3, 3)
+"""3×3 convolutions before each pool."""
+DECODER_RADIUS = 2
+"""Of the decoder's convolutions, 5×5 pixels: one after each unpooling, and one more at the end."""
+
 INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA = "image", "trimap", "alpha"
 
 IMAGE_MEAN = (123.675, 116.28, 103.53)
@@ -101,13 +106,27 @@ def receptive_radius(config: NetworkConfig) -> int:
     """
     encoder = 2 * 1 + 2 * 2 + 3 * 4 + 3 * 8 + 3 * 16
     decoder = 2 * (16 + 8 + 4 + 2 + 1 + 1)
-    refiner = 4 + max(config.cue_radii, default=0) if config.has_refiner else 0
-    return encoder + decoder + refiner + STRIDE - 1
+    return encoder + decoder + _refiner_radius(config) + STRIDE - 1
 
 
 def exact_context(config: NetworkConfig) -> int:
-    """Context that makes a tile bit-equal to the whole image, up to rounding: a multiple of STRIDE."""
-    return -(-receptive_radius(config) // STRIDE) * STRIDE
+    """Context that makes a tile bit-equal to the whole image, up to rounding: a multiple of STRIDE.
+
+    Less than :func:`receptive_radius`: a core's border is a multiple of STRIDE, where the grids of all levels
+    have a border too, so that what its pixels see is followed from there. 192 with refiner, as long as the
+    squares of its cues reach no further than 28 pixels; 160 without.
+    """
+    reach = _refiner_radius(config) + 2 * DECODER_RADIUS
+    for _ in ENCODER_DEPTHS[1:]:
+        reach = -(-reach // 2) + DECODER_RADIUS
+    reach = -(-reach // 2)
+    for depth in reversed(ENCODER_DEPTHS):
+        reach = 2 * reach + depth
+    return -(-reach // STRIDE) * STRIDE
+
+
+def _refiner_radius(config: NetworkConfig) -> int:
+    return 4 + max(config.cue_radii, default=0) if config.has_refiner else 0
 
 
 class QuantisationInfo(BaseModel):

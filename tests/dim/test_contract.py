@@ -37,10 +37,12 @@ def _metadata(**changes: Any) -> ArtefactMetadata:
 def test_radius_and_context() -> None:
     assert receptive_radius(NetworkConfig(stage=3)) == 189
     assert receptive_radius(NetworkConfig(stage=1)) == 185
-    assert exact_context(NetworkConfig(stage=1)) == exact_context(NetworkConfig(stage=3)) == 192
+    assert exact_context(NetworkConfig(stage=1)) == 160
+    assert exact_context(NetworkConfig(stage=3)) == 192
     cues = NetworkConfig(stage=3, cue_radii=(4, 15))
     assert receptive_radius(cues) == 189 + 15
-    assert exact_context(cues) == 224
+    assert exact_context(cues) == exact_context(NetworkConfig(stage=3, cue_radii=(28,))) == 192
+    assert exact_context(NetworkConfig(stage=3, cue_radii=(29,))) == 224
 
 
 @pytest.mark.parametrize(
