@@ -86,6 +86,8 @@ SMALL_TENSORS = 24
 """Bytes per pixel of what does not grow with the width: image, trimap, alpha and what is made of them."""
 REFINER_TENSORS = 20
 """The same for what waits for the refiner: normalised colours, logits and alpha."""
+CUE_TENSORS = 12
+"""The same for the cues, which wait for the refiner's first convolution."""
 QUANTISED_CHANNEL, QUANTISED_PIXEL = 11.5, 295
 """The same for int8 graphs, bytes for each of 64 × width channels and for each pixel: fewer maps in float,
 and the kernels' own copies. Measured, as are the others, in ONNX Runtime at widths 0.25 and 1."""
@@ -106,6 +108,7 @@ def network_bytes(metadata: ArtefactMetadata, pixels: int) -> int:
     else:
         per_pixel = FULL_RESOLUTION_MAPS * 4 * channels + SMALL_TENSORS
         per_pixel += REFINER_TENSORS * metadata.network.has_refiner
+    per_pixel += CUE_TENSORS * bool(metadata.network.cue_radii)
     return ENGINE_BYTES + round(MARGIN * per_pixel * pixels)
 
 

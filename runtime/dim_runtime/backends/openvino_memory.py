@@ -20,6 +20,11 @@ SMALL_TENSORS = 16
 """Bytes per pixel of image, trimap, alpha and what is made of them."""
 REFINER_VALUES = 16
 """Values per pixel that wait for the refiner: normalised colours, logits, alpha, and all of them joined."""
+CUE_BYTES = 272
+"""Bytes per pixel alive while the refiner's cues are computed, at any width and precision: seven planes,
+before and after the means, in the engine's blocks of sixteen."""
+FREE_CUES = 45
+"""What the cues add per pixel in graphs with free shapes."""
 FREE_VALUES = 6.7
 """Values for each of 64 × width channels and pixel in the graph with free shapes: less is fused there."""
 FREE_QUANTISED_BYTES = {4: 19.5, 2: 13.5}
@@ -56,12 +61,14 @@ def compiled_bytes(metadata: ArtefactMetadata, arithmetic: Arithmetic) -> int:
 def fixed_bytes(metadata: ArtefactMetadata, arithmetic: Arithmetic, pixels: int) -> int:
     """The tensors of a window that are alive together, in a graph compiled for its shape; bytes.
 
-    Two maps of 64 × width channels at full resolution, and where each maximum was.
+    Two maps of 64 × width channels at full resolution, and where each maximum was; or what the cues take.
     """
     channels = metadata.network.channels(64)
     per_pixel = channels * (2 * arithmetic.value_size + SWITCHES) + SMALL_TENSORS
     if metadata.network.has_refiner:
         per_pixel += REFINER_VALUES * arithmetic.value_size
+    if metadata.network.cue_radii:
+        per_pixel = max(per_pixel, CUE_BYTES)
     return round(MARGIN * per_pixel * pixels)
 
 
@@ -78,4 +85,5 @@ def free_pixels(metadata: ArtefactMetadata, arithmetic: Arithmetic, limit: int) 
 def _free_bytes_per_pixel(metadata: ArtefactMetadata, arithmetic: Arithmetic) -> float:
     size = arithmetic.value_size
     per_channel = FREE_QUANTISED_BYTES[size] if arithmetic.precision == "int8" else FREE_VALUES * size
-    return MARGIN * (metadata.network.channels(64) * per_channel + FREE_PIXEL)
+    per_pixel = metadata.network.channels(64) * per_channel + FREE_PIXEL
+    return MARGIN * (per_pixel + FREE_CUES * bool(metadata.network.cue_radii))
