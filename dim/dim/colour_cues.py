@@ -12,6 +12,8 @@ find such products.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -26,32 +28,37 @@ MIDDLE_CONTRAST = 0.3
 """The |F - B|² whose contrast cue is ½."""
 
 
-def colour_cues(x: Tensor, alpha: Tensor, radius: int) -> Tensor:
+def colour_cues(network_input: Tensor, alpha: Tensor, radii: Sequence[int]) -> Tensor:
     """Alpha by colour, and contrast, of squares of 2 · radius + 1 pixels; halves are computed in float32.
 
     Args:
-        x: the network's input N, 4, H, W: normalised colours, and the trimap, 0 and 1 where it is known.
+        network_input: N, 4, H, W: normalised colours, and the trimap, 0 and 1 where it is known.
         alpha: N, 1, H, W in [0, 1]; counts where the trimap is unknown.
-        radius: of the squares, in pixels; they end at the image's border.
+        radii: of the squares, in pixels; they end at the image's border.
 
     Returns:
-        N, 2, H, W in [0, 1]: the projection, and |F - B|² / (|F - B|² + MIDDLE_CONTRAST).
+        N, 2 · radii, H, W in [0, 1]: for each radius the projection, and the contrast
+        |F - B|² / (|F - B|² + MIDDLE_CONTRAST).
     """
-    x, alpha = (value.to(torch.promote_types(value.dtype, torch.float32)) for value in (x, alpha))
+    x, alpha = (value.to(torch.promote_types(value.dtype, torch.float32)) for value in (network_input, alpha))
     colours, weight = x[:, :3], _with_known(alpha, x[:, 3:])
-    means = box_mean(torch.cat([colours, weight, colours * weight], 1), radius)
-    mean, share, weighted = means[:, :3], means[:, 3:4], means[:, 4:]
+    maps = torch.cat([colours, weight, colours * weight], 1)
+    cues = torch.cat([cue for radius in radii for cue in _cues(colours, box_mean(maps, radius))], 1)
+    assert cues.shape[1] == CUES * len(radii)
+    return cues
+
+
+def _cues(colours: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
+    """Projection and contrast, from the means of colours, alpha, and colours weighted with alpha."""
+    mean, share, weighted = torch.split(means, [3, 1, 3], 1)
     # Without any foreground its colour is the mean of all, and so is the background's: no contrast.
-    prior = SMALLEST_SHARE * mean
-    foreground = (weighted + prior) / (share + SMALLEST_SHARE)
-    background = (mean - weighted + prior) / (1 - share + SMALLEST_SHARE)
+    foreground = (weighted + SMALLEST_SHARE * mean) / (share + SMALLEST_SHARE)
+    background = ((1 + SMALLEST_SHARE) * mean - weighted) / ((1 + SMALLEST_SHARE) - share)
     line = foreground - background
     contrast = (line * line).sum(1, keepdim=True)
     along = ((colours - background) * line).sum(1, keepdim=True)
     projection = (along / (contrast + SMALLEST_CONTRAST)).clamp(0, 1)
-    cues = torch.cat([projection, contrast / (contrast + MIDDLE_CONTRAST)], 1)
-    assert cues.shape[1] == CUES
-    return cues
+    return projection, contrast / (contrast + MIDDLE_CONTRAST)
 
 
 def box_mean(maps: Tensor, radius: int) -> Tensor:

@@ -134,8 +134,10 @@ class Refiner(nn.Module):
 
     def residual(self, network_input: Tensor, alpha: Tensor) -> Tensor:
         """What is added to the logits; N, 1, H, W."""
-        cues = (colour_cues(network_input, alpha, radius).to(alpha.dtype) for radius in self.cue_radii)
-        x = torch.cat([network_input[:, :3], alpha, *cues], 1)
+        inputs = [network_input[:, :3], alpha]
+        if self.cue_radii:
+            inputs.append(colour_cues(network_input, alpha, self.cue_radii).to(alpha.dtype))
+        x = torch.cat(inputs, 1)
         for layer in (self.refine_conv1, self.refine_conv2, self.refine_conv3):
             x = F.relu(layer(x))
         residual: Tensor = self.refine_pred(x)

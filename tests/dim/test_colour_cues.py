@@ -33,7 +33,7 @@ def test_colours_of_a_composite_give_its_alpha() -> None:
     alpha, trimap = _scene()
     # A decoder that saw no strands: known pixels speak for themselves.
     blurred = torch.full((1, 1, 40, 60), 0.5, dtype=torch.float64)
-    projection = colour_cues(_composite(alpha, trimap), blurred, 15)[0, 0].numpy()
+    projection = colour_cues(_composite(alpha, trimap), blurred, [15])[0, 0].numpy()
     unknown = trimap == 128 / 255
     assert np.corrcoef(projection[unknown], alpha[unknown])[0, 1] > 0.97
     assert np.abs(blurred[0, 0].numpy() - alpha)[unknown].mean() > 0.2
@@ -53,21 +53,21 @@ def test_the_projection_is_the_formula_s() -> None:
     line = foreground - background
     contrast = line @ line
     expected = np.clip((x[0, :3, 2, 2] - background) @ line / (contrast + SMALLEST_CONTRAST), 0, 1)
-    found = colour_cues(torch.from_numpy(x), torch.from_numpy(alpha), 1)[0, :, 2, 2].numpy()
+    found = colour_cues(torch.from_numpy(x), torch.from_numpy(alpha), [1])[0, :, 2, 2].numpy()
     assert found == pytest.approx([expected, contrast / (contrast + MIDDLE_CONTRAST)], abs=1e-12)
 
 
 def test_known_pixels_count_for_what_they_are() -> None:
     alpha, trimap = _scene()
     x = _composite(alpha, trimap)
-    one, other = (colour_cues(x, torch.where(x[:, 3:] % 1 == 0, wrong, 0.5), 4) for wrong in (0.1, 0.9))
+    one, other = (colour_cues(x, torch.where(x[:, 3:] % 1 == 0, wrong, 0.5), [4]) for wrong in (0.1, 0.9))
     assert torch.equal(one, other)
 
 
 def test_one_colour_everywhere_is_no_evidence() -> None:
     alpha, trimap = _scene()
     x = _composite(alpha, trimap, contrast=0)
-    projection, contrast = colour_cues(x, torch.from_numpy(alpha)[None, None], 4)[0]
+    projection, contrast = colour_cues(x, torch.from_numpy(alpha)[None, None], [4])[0]
     assert contrast.max() < 1e-12
     assert torch.isfinite(projection).all()
 
@@ -75,7 +75,7 @@ def test_one_colour_everywhere_is_no_evidence() -> None:
 def test_nor_is_a_square_without_foreground() -> None:
     alpha, trimap = _scene()
     decoded = torch.full((1, 1, 40, 60), 0.5, dtype=torch.float64)
-    near, far = (colour_cues(_composite(alpha, trimap), decoded, radius)[0, 1] for radius in (4, 15))
+    _, near, _, far = colour_cues(_composite(alpha, trimap), decoded, (4, 15))[0]
     assert near[:, :20].max() < 1e-12
     assert far[:, 25:35].min() > 0.5
 
@@ -94,15 +94,15 @@ def test_means_are_of_what_lies_inside(shape: tuple[int, int], radius: int) -> N
 def test_halves_are_computed_in_float32(dtype: torch.dtype) -> None:
     alpha, trimap = _scene()
     x, decoded = _composite(alpha, trimap).to(dtype), torch.full((1, 1, 40, 60), 0.5, dtype=dtype)
-    found = colour_cues(x, decoded, 4)
+    found = colour_cues(x, decoded, [4])
     assert found.dtype == torch.float32
-    assert torch.equal(found, colour_cues(x.float(), decoded.float(), 4))
+    assert torch.equal(found, colour_cues(x.float(), decoded.float(), [4]))
 
 
 def test_a_gradient_reaches_the_decoder() -> None:
     alpha, trimap = _scene()
     decoded = torch.full((1, 1, 40, 60), 0.5, requires_grad=True)
-    colour_cues(_composite(alpha, trimap).float(), decoded, 4)[:, 0].sum().backward()
+    colour_cues(_composite(alpha, trimap).float(), decoded, [4])[:, 0].sum().backward()
     assert decoded.grad is not None
     unknown = torch.from_numpy(trimap == 128 / 255)
     assert decoded.grad[0, 0][unknown].abs().max() > 1e-3

@@ -59,7 +59,7 @@ def refined(live_model: Callable[..., DIM], tmp_path_factory: pytest.TempPathFac
     config = embedded.config.model_copy(update={"stage": 3})
     model = DIM(config)
     model.backbone.load_state_dict(embedded.backbone.state_dict())
-    live = live_model(stage=3, width=config.width).refiner
+    live = live_model(stage=3, width=config.width, cue_radii=config.cue_radii).refiner
     assert model.refiner is not None
     model.refiner.load_state_dict(live.state_dict())
     path = tmp_path_factory.mktemp("refined") / "refined.safetensors"
