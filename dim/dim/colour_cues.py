@@ -69,5 +69,5 @@ def box_mean(maps: Tensor, radius: int) -> Tensor:
 
 
 def _with_known(alpha: Tensor, trimap: Tensor) -> Tensor:
-    alpha = torch.where(trimap <= 0, torch.zeros(()), alpha)
-    return torch.where(trimap >= 1, torch.ones(()), alpha)
+    alpha = torch.where(trimap == 0, torch.zeros(()), alpha)
+    return torch.where(trimap == 1, torch.ones(()), alpha)

@@ -110,8 +110,8 @@ _FP32 = (
     Gate(
         measure=Measure.SHARE_BEYOND,
         limit=0.005,
-        reason="rounding in another order flips a near-tie here and there: 0.00 % embedded, 0.03 % random; "
-        "a last layer scaled by 1.05 gives 38 % embedded, by 1.02 11 %",
+        reason="rounding in another order flips a near-tie here and there: 0.01 % embedded, 0.03 % random; "
+        "logits scaled by 1.05 give 24 % embedded, by 1.02 8 %",
     ),
     Gate(
         measure=Measure.MEAN_DIFFERENCE,
@@ -136,7 +136,7 @@ _FLIPS = (
     "coarse rounding decides many pooling windows another way, so gray levels are not judged; over all "
     "pixels together, for in tiny images, unlike what networks are trained on, flips are most of what is seen"
 )
-_SCALE = "rounding and flips scatter around 1, a scaled layer moves it: a last layer scaled by 1.05 gives 5 %"
+_SCALE = "rounding and flips scatter around 1, scaled logits move it: by 1.05 gives 5 %"
 _TIES = "all comparisons written as > in place of >= give 9 % and more"
 _PROMISED = "promised: at most {} % worse on the dev photographs; measured there {} %"
 
@@ -144,41 +144,41 @@ _FP16 = (
     Gate(
         measure=Measure.POOLED_DIFFERENCE,
         limit=0.005,
-        reason=f"{_FLIPS}; embedded 0.07 %, the worst dev photograph 0.13 %",
+        reason=f"{_FLIPS}; embedded 0.04 %, the dev photographs 0.08 %",
     ),
-    Gate(measure=Measure.GAIN, limit=0.02, reason=f"{_SCALE}; embedded 0.03 %"),
-    Gate(measure=Measure.TIES_DIFFERENCE, limit=0.03, reason=f"{_TIES}; embedded 0.2 %"),
-    Gate(measure=Measure.SAD_SHIFT, limit=0.01, reason=_PROMISED.format(1, -0.03)),
+    Gate(measure=Measure.GAIN, limit=0.02, reason=f"{_SCALE}; embedded 0.01 %"),
+    Gate(measure=Measure.TIES_DIFFERENCE, limit=0.03, reason=f"{_TIES}; embedded 0.4 %"),
+    Gate(measure=Measure.SAD_SHIFT, limit=0.01, reason=_PROMISED.format(1, -0.04)),
 )
 
 _BF16 = (
     Gate(
         measure=Measure.POOLED_DIFFERENCE,
         limit=0.015,
-        reason=f"{_FLIPS}; embedded in OpenVINO 0.3 %, the worst dev photograph 0.7 %",
+        reason=f"{_FLIPS}; embedded in OpenVINO 0.3 %, the dev photographs 0.4 %",
     ),
-    Gate(measure=Measure.GAIN, limit=0.03, reason=f"{_SCALE}; embedded 0.3 %"),
-    Gate(measure=Measure.TIES_DIFFERENCE, limit=0.06, reason=f"{_TIES}; embedded 0.7 %"),
-    Gate(measure=Measure.SAD_SHIFT, limit=0.01, reason=_PROMISED.format(1, -0.04)),
+    Gate(measure=Measure.GAIN, limit=0.03, reason=f"{_SCALE}; embedded 0.2 %"),
+    Gate(measure=Measure.TIES_DIFFERENCE, limit=0.06, reason=f"{_TIES}; embedded 1.6 %"),
+    Gate(measure=Measure.SAD_SHIFT, limit=0.01, reason=_PROMISED.format(1, -0.34)),
 )
 
 _INT8 = (
     Gate(
         measure=Measure.POOLED_DIFFERENCE,
         limit=0.03,
-        reason=f"{_FLIPS}; embedded 0.7 %, the worst dev photograph 1.6 %",
+        reason=f"{_FLIPS}; embedded 0.5 %, the dev photographs 0.9 %",
     ),
     Gate(
         measure=Measure.GAIN,
         limit=0.025,
         reason=f"{_SCALE}; export takes out what rounding itself adds on average, and single images scatter "
-        "by 2 %: embedded 1.3 % (its previous weights 0.02 and 0.6 %), 0.3 % with the dev photographs",
+        "by 2 %: embedded 0.5 % (its previous weights 0.02, 0.6 and 1.3 %), 0.4 % with the dev photographs",
     ),
     Gate(
         measure=Measure.SAD_SHIFT,
         limit=0.05,
         reason="coarse levels move alpha nearly everywhere, and what counts is whether it is worse; "
-        + _PROMISED.format(5, 0.11),
+        + _PROMISED.format(5, -0.23),
     ),
 )
 
