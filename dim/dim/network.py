@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dim.colour_cues import colour_cues
-from dim.contract import IMAGE_MEAN, IMAGE_STD, STRIDE, NetworkConfig
+from dim.contract import ENCODER_DEPTHS, IMAGE_MEAN, IMAGE_STD, STRIDE, NetworkConfig
 from dim.errors import InputError
 from dim.pooling import IndexPooling, Memory, Pooling
 
-ENCODER_STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
+ENCODER_STAGES = tuple(zip((64, 128, 256, 512, 512), ENCODER_DEPTHS, strict=True))
 """Published channels and number of 3×3 convolutions before each pool."""
 
 DECODER_STEPS = (
