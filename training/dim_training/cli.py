@@ -79,11 +79,14 @@ def prepare_cutouts(
     images: Annotated[Path, typer.Argument(help="folder of photographs")],
     alphas: Annotated[Path, typer.Argument(help="folder of their alphas, same stems")],
     output: Annotated[Path, typer.Option("-o", "--output", help="folder for the RGBA files")],
+    solve: Annotated[
+        bool, typer.Option("--solve", help="alphas are predictions: solve soft parts by closed form")
+    ] = False,
 ) -> None:
     """Turn photographs with alphas into RGBA cut-outs with estimated foreground colours."""
     from dim_training.cutouts import prepare_cutouts as prepare
 
-    typer.echo(f"{prepare(images, alphas, output)} cut-outs in {output}")
+    typer.echo(f"{prepare(images, alphas, output, solve=solve)} cut-outs in {output}")
 
 
 @app.command()

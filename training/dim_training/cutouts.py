@@ -7,18 +7,34 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from rich.progress import track
 
+from dim import trimap as trimaps
 from dim.errors import InputError
 from dim_training.files import image_files
 
 
-def prepare_cutouts(images: Path, alphas: Path, output: Path) -> int:
+UInt8 = npt.NDArray[np.uint8]
+
+BAND = 0.008
+"""Radius by which the unknown band is widened before alpha is solved for, as a share of the longer side."""
+SMALLEST_BAND = 5
+REGULARISATION = 1e-6
+"""Closed form's ε: small, so that alpha follows colours closely."""
+ROUNDED = 0.02
+"""Solved alphas this near to 0 and 1 are meant to be 0 and 1."""
+
+
+def prepare_cutouts(images: Path, alphas: Path, output: Path, *, solve: bool = False) -> int:
     """Write one RGBA PNG for every image whose alpha has the same stem; returns how many.
 
     The foreground's colours are estimated with the fast multi-level method (Germer et al. 2020, pymatting),
     so that a new background does not shine through with the old one's colours. Files that are there already
     are kept: an interrupted run goes on.
+
+    Args:
+        solve: the alphas are predictions, softer than the photographs: see :func:`solved_alpha`.
     """
     from pymatting import estimate_foreground_ml
 
@@ -33,15 +49,44 @@ def prepare_cutouts(images: Path, alphas: Path, output: Path) -> int:
         target = output / f"{image_path.stem}.png"
         if target.exists():
             continue
-        image, alpha = cv2.imread(str(image_path)), cv2.imread(str(alpha_path), cv2.IMREAD_GRAYSCALE)
-        if image is None or alpha is None or image.shape[:2] != alpha.shape:
-            raise InputError(f"cannot use {image_path} with {alpha_path}", expected="two images of one size")
+        image, alpha = _read_pair(image_path, alpha_path)
+        if solve:
+            alpha = solved_alpha(image, alpha)
         foreground = estimate_foreground_ml(image / 255.0, alpha / 255.0)
         _write(target, np.dstack([np.clip(foreground * 255, 0, 255).round().astype(np.uint8), alpha]))
     return len(pairs)
 
 
-def _write(target: Path, rgba: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> None:
+def solved_alpha(image: UInt8, predicted: UInt8) -> UInt8:
+    """Closed-form matting (Levin et al. 2008, pymatting) where a predicted alpha is soft, or nearly.
+
+    A network's alpha is smoother than its photograph: strands that it lacks stay in the estimated foreground,
+    and composites teach that they are not alpha. The solved one may be wrong, but it has what is seen.
+
+    Args:
+        image: uint8 H, W, 3; the order of the channels does not matter.
+        predicted: uint8 H, W. Without any known foreground or background it is returned as it is.
+    """
+    from pymatting import estimate_alpha_cf
+
+    radius = max(SMALLEST_BAND, round(BAND * max(predicted.shape)))
+    side = 2 * radius + 1
+    trimap = trimaps.from_alpha(trimaps.canonical(predicted).trimap, erode=side, dilate=side)
+    if not {trimaps.BACKGROUND, trimaps.FOREGROUND} <= set(np.unique(trimap).tolist()):
+        return predicted
+    alpha = estimate_alpha_cf(image / 255.0, trimap / 255.0, laplacian_kwargs={"epsilon": REGULARISATION})
+    stretched = np.clip((alpha - ROUNDED) / (1 - 2 * ROUNDED), 0, 1)
+    return np.asarray((255 * stretched).round(), np.uint8)
+
+
+def _read_pair(image_path: Path, alpha_path: Path) -> tuple[UInt8, UInt8]:
+    image, alpha = cv2.imread(str(image_path)), cv2.imread(str(alpha_path), cv2.IMREAD_GRAYSCALE)
+    if image is None or alpha is None or image.shape[:2] != alpha.shape:
+        raise InputError(f"cannot use {image_path} with {alpha_path}", expected="two images of one size")
+    return np.asarray(image, np.uint8), np.asarray(alpha, np.uint8)
+
+
+def _write(target: Path, rgba: UInt8) -> None:
     temporary = target.with_name(f".{target.stem}.tmp.png")
     cv2.imwrite(str(temporary), rgba)
     os.replace(temporary, target)
