@@ -8,6 +8,9 @@ the decoder's alpha as weight. The pixel's colour I, projected on the line from 
 as in matting from colour samples (Chuang et al. 2001 and its successors). How far apart F and B are tells how
 much that is worth. Not part of the published network: convolutions as narrow as the compact network's do not
 find such products.
+
+Means are smooth: they are taken over cells of several pixels, and what they make of a colour, which is linear
+in it, is interpolated (as in the fast guided filter, He and Sun 2015) and meets each pixel's own colour.
 """
 
 from __future__ import annotations
@@ -18,47 +21,60 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dim.contract import CUES
+from dim.contract import CUES, cue_cell
 
 SMALLEST_SHARE = 0.01
 """How much of all colours is mixed into foreground and background, so that both exist without any."""
-SMALLEST_CONTRAST = 0.05
-"""Added to |F - B|², in normalised units: less is noise. About 13 levels of 255."""
+SMALLEST_CONTRAST = 0.02
+"""Added to |F - B|², in normalised units: less is noise. About 8 levels of 255."""
 MIDDLE_CONTRAST = 0.3
 """The |F - B|² whose contrast cue is ½."""
+BEYOND = 0.5
+"""How far the projection may leave 0-1: colours outside the line between the means are the purest."""
 
 
 def colour_cues(network_input: Tensor, alpha: Tensor, radii: Sequence[int]) -> Tensor:
-    """Alpha by colour, and contrast, of squares of 2 · radius + 1 pixels; halves are computed in float32.
+    """Alpha by colour, and contrast, of squares of about 2 · radius pixels; halves are computed in float32.
 
     Args:
-        network_input: N, 4, H, W: normalised colours, and the trimap, 0 and 1 where it is known.
+        network_input: N, 4, H, W: normalised colours, and the trimap, 0 and 1 where it is known. H and W are
+            multiples of the cells' sides (:func:`dim.contract.cue_cell`).
         alpha: N, 1, H, W in [0, 1]; counts where the trimap is unknown.
         radii: of the squares, in pixels; they end at the image's border.
 
     Returns:
-        N, 2 · radii, H, W in [0, 1]: for each radius the projection, and the contrast
+        N, 2 · radii, H, W: for each radius the projection, in [-BEYOND, 1 + BEYOND], and the contrast
         |F - B|² / (|F - B|² + MIDDLE_CONTRAST).
     """
     x, alpha = (value.to(torch.promote_types(value.dtype, torch.float32)) for value in (network_input, alpha))
     colours, weight = x[:, :3], _with_known(alpha, x[:, 3:])
     maps = torch.cat([colours, weight, colours * weight], 1)
-    cues = torch.cat([cue for radius in radii for cue in _cues(colours, box_mean(maps, radius))], 1)
+    cues = torch.cat([cue for radius in radii for cue in _cues(colours, maps, radius)], 1)
     assert cues.shape[1] == CUES * len(radii)
     return cues
 
 
-def _cues(colours: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
-    """Projection and contrast, from the means of colours, alpha, and colours weighted with alpha."""
-    mean, share, weighted = torch.split(means, [3, 1, 3], 1)
+def _cues(colours: Tensor, maps: Tensor, radius: int) -> tuple[Tensor, Tensor]:
+    """Projection and contrast, from colours, alpha, and colours weighted with alpha."""
+    cell = cue_cell(radius)
+    means = box_mean(F.avg_pool2d(maps, cell) if cell > 1 else maps, radius // cell)
+    by_cell = torch.cat(_projection(*torch.split(means, [3, 1, 3], 1)), 1)
+    if cell > 1:
+        by_cell = F.interpolate(by_cell, scale_factor=cell, mode="bilinear", align_corners=False)
+    slope, constant, contrast = torch.split(by_cell, [3, 1, 1], 1)
+    projection = (colours * slope).sum(1, keepdim=True) + constant
+    return projection.clamp(-BEYOND, 1 + BEYOND), contrast
+
+
+def _projection(mean: Tensor, share: Tensor, weighted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What a colour is multiplied with, what is added, and the contrast; from means over squares."""
     # Without any foreground its colour is the mean of all, and so is the background's: no contrast.
     foreground = (weighted + SMALLEST_SHARE * mean) / (share + SMALLEST_SHARE)
     background = ((1 + SMALLEST_SHARE) * mean - weighted) / ((1 + SMALLEST_SHARE) - share)
     line = foreground - background
     contrast = (line * line).sum(1, keepdim=True)
-    along = ((colours - background) * line).sum(1, keepdim=True)
-    projection = (along / (contrast + SMALLEST_CONTRAST)).clamp(0, 1)
-    return projection, contrast / (contrast + MIDDLE_CONTRAST)
+    slope = line / (contrast + SMALLEST_CONTRAST)
+    return slope, -(background * slope).sum(1, keepdim=True), contrast / (contrast + MIDDLE_CONTRAST)
 
 
 def box_mean(maps: Tensor, radius: int) -> Tensor:

@@ -33,6 +33,8 @@ ENCODER_DEPTHS = (2, 2, 3, 3, 3)
 """3×3 convolutions before each pool."""
 DECODER_RADIUS = 2
 """Of the decoder's convolutions, 5×5 pixels: one after each unpooling, and one more at the end."""
+REFINER_RADIUS = 4
+"""Of its four convolutions, 3×3 pixels."""
 
 INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA = "image", "trimap", "alpha"
 
@@ -41,9 +43,10 @@ IMAGE_MEAN = (123.675, 116.28, 103.53)
 IMAGE_STD = (58.395, 57.12, 57.375)
 """Standard deviation of the ImageNet training set, RGB, on the scale 0-255."""
 
-LARGEST_CUE_RADIUS = 64
 CUES = 2
 """Planes that each radius of ``NetworkConfig.cue_radii`` adds to the refiner's inputs."""
+LARGEST_CUE_CELL = 16
+LARGEST_CUE_RADIUS = 128
 
 Stage = Literal[1, 2, 3]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
@@ -61,7 +64,7 @@ class NetworkConfig(BaseModel):
         width: multiplier of every channel count; 1 is the published network, 26.2 M parameters.
         batch_norm: normalisation after each encoder and decoder convolution; export folds it away.
         cue_radii: radii, in pixels, of the squares whose colours the refiner is told about
-            (:mod:`dim.colour_cues`); none in the published network.
+            (:mod:`dim.colour_cues`); none in the published network. Multiples of :func:`cue_cell`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -75,6 +78,15 @@ class NetworkConfig(BaseModel):
     def _cues_have_a_refiner(self) -> Self:
         if self.cue_radii and not self.has_refiner:
             raise ValueError(f"cue_radii {list(self.cue_radii)} are for a refiner, and stage 1 has none")
+        return self
+
+    @model_validator(mode="after")
+    def _whole_cells(self) -> Self:
+        for radius in self.cue_radii:
+            if radius % cue_cell(radius):
+                raise ValueError(
+                    f"cue radius {radius} is not a multiple of its cells' {cue_cell(radius)} pixels"
+                )
         return self
 
     @model_validator(mode="after")
@@ -97,26 +109,35 @@ class NetworkConfig(BaseModel):
         return round(published * self.width)
 
 
+def cue_cell(radius: int) -> int:
+    """Side of the cells that a cue's means are taken of, pixels.
+
+    The largest power of two that is at most radius / 2, and at most 16.
+    """
+    return min(LARGEST_CUE_CELL, 1 << max(0, radius.bit_length() - 2))
+
+
 def receptive_radius(config: NetworkConfig) -> int:
     """How far, in pixels, an input pixel can be from an output pixel that it influences.
 
     Convolution radii are summed over the levels of the pyramid, in full-resolution pixels; the grid of the
     deepest pool adds at most STRIDE - 1. 189 for the network with refiner, 185 without; the largest square of
-    the refiner's cues adds its radius.
+    the refiner's cues adds its radius, and the cells between which they are interpolated.
     """
     encoder = 2 * 1 + 2 * 2 + 3 * 4 + 3 * 8 + 3 * 16
     decoder = 2 * (16 + 8 + 4 + 2 + 1 + 1)
-    return encoder + decoder + _refiner_radius(config) + STRIDE - 1
+    squares = max((radius + 3 * cue_cell(radius) // 2 - 1 for radius in config.cue_radii), default=0)
+    return encoder + decoder + REFINER_RADIUS * config.has_refiner + squares + STRIDE - 1
 
 
 def exact_context(config: NetworkConfig) -> int:
     """Context that makes a tile bit-equal to the whole image, up to rounding: a multiple of STRIDE.
 
     Less than :func:`receptive_radius`: a core's border is a multiple of STRIDE, where the grids of all levels
-    have a border too, so that what its pixels see is followed from there. 192 with refiner, as long as the
-    squares of its cues reach no further than 28 pixels; 160 without.
+    have a border too, so that what its pixels see is followed from there. 192 with refiner, also with cues of
+    radius 16; 160 without; 256 with cues of radius 64.
     """
-    reach = _refiner_radius(config) + 2 * DECODER_RADIUS
+    reach = _refiner_reach(config) + 2 * DECODER_RADIUS
     for _ in ENCODER_DEPTHS[1:]:
         reach = -(-reach // 2) + DECODER_RADIUS
     reach = -(-reach // 2)
@@ -125,8 +146,16 @@ def exact_context(config: NetworkConfig) -> int:
     return -(-reach // STRIDE) * STRIDE
 
 
-def _refiner_radius(config: NetworkConfig) -> int:
-    return 4 + max(config.cue_radii, default=0) if config.has_refiner else 0
+def _refiner_reach(config: NetworkConfig) -> int:
+    """How far beyond a block's border the refiner sees the decoder's alpha."""
+    if not config.has_refiner:
+        return 0
+    # A pixel of the convolutions' margin lies in a cell; it is interpolated from the next one, too.
+    squares = (
+        radius + cue_cell(radius) * (-(-REFINER_RADIUS // cue_cell(radius)) + 1)
+        for radius in config.cue_radii
+    )
+    return max([REFINER_RADIUS, *squares])
 
 
 class QuantisationInfo(BaseModel):

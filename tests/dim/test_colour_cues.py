@@ -7,7 +7,14 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from dim.colour_cues import MIDDLE_CONTRAST, SMALLEST_CONTRAST, box_mean, colour_cues
+from dim.colour_cues import (
+    BEYOND,
+    MIDDLE_CONTRAST,
+    SMALLEST_CONTRAST,
+    SMALLEST_SHARE,
+    box_mean,
+    colour_cues,
+)
 
 FOREGROUND, BACKGROUND = np.array([1.5, -0.5, 0.25]), np.array([-1.0, 0.5, 1.0])
 
@@ -22,39 +29,76 @@ def _composite(
 
 def _scene() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Background on the left, foreground on the right, and strands of every alpha in between."""
-    alpha = np.random.default_rng(0).uniform(0, 1, (40, 60))
-    alpha[:, :25], alpha[:, 35:] = 0, 1
-    trimap = np.full((40, 60), 128 / 255)
-    trimap[:, :25], trimap[:, 35:] = 0, 1
+    alpha = np.random.default_rng(0).uniform(0, 1, (48, 64))
+    alpha[:, :27], alpha[:, 37:] = 0, 1
+    trimap = np.full((48, 64), 128 / 255)
+    trimap[:, :27], trimap[:, 37:] = 0, 1
     return alpha, trimap
 
 
-def test_colours_of_a_composite_give_its_alpha() -> None:
+def _undecided() -> torch.Tensor:
+    """The alpha of a decoder that saw no strands: known pixels speak for themselves."""
+    return torch.full((1, 1, 48, 64), 0.5, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("radius", [16, 64])
+def test_colours_of_a_composite_give_its_alpha(radius: int) -> None:
     alpha, trimap = _scene()
-    # A decoder that saw no strands: known pixels speak for themselves.
-    blurred = torch.full((1, 1, 40, 60), 0.5, dtype=torch.float64)
-    projection = colour_cues(_composite(alpha, trimap), blurred, [15])[0, 0].numpy()
+    projection = colour_cues(_composite(alpha, trimap), _undecided(), [radius])[0, 0].numpy()
     unknown = trimap == 128 / 255
     assert np.corrcoef(projection[unknown], alpha[unknown])[0, 1] > 0.97
-    assert np.abs(blurred[0, 0].numpy() - alpha)[unknown].mean() > 0.2
+    assert np.abs(_undecided()[0, 0].numpy() - alpha)[unknown].mean() > 0.2
     assert np.abs(projection - alpha)[unknown].mean() < 0.1
 
 
-def test_the_projection_is_the_formula_s() -> None:
-    """Radius 1 at one pixel, by hand."""
-    draw = np.random.default_rng(1)
-    x = draw.uniform(-1, 1, (1, 4, 5, 5))
-    x[0, 3] = 128 / 255
-    alpha = draw.uniform(0.1, 0.9, (1, 1, 5, 5))
-    square, weight = x[0, :3, 1:4, 1:4], alpha[0, 0, 1:4, 1:4]
-    few = 0.01 * square.mean((1, 2))
-    foreground = ((square * weight).mean((1, 2)) + few) / (weight.mean() + 0.01)
-    background = ((square * (1 - weight)).mean((1, 2)) + few) / (1 - weight.mean() + 0.01)
+Window = tuple[slice, slice]
+
+
+def _local_projection(
+    x: npt.NDArray[np.float64], alpha: npt.NDArray[np.float64], window: Window
+) -> list[float]:
+    """Slope, constant and contrast of one square, by the formula."""
+    square, weight = x[(slice(0, 3), *window)], alpha[window]
+    few = SMALLEST_SHARE * square.mean((1, 2))
+    foreground = ((square * weight).mean((1, 2)) + few) / (weight.mean() + SMALLEST_SHARE)
+    background = ((square * (1 - weight)).mean((1, 2)) + few) / (1 - weight.mean() + SMALLEST_SHARE)
     line = foreground - background
     contrast = line @ line
-    expected = np.clip((x[0, :3, 2, 2] - background) @ line / (contrast + SMALLEST_CONTRAST), 0, 1)
-    found = colour_cues(torch.from_numpy(x), torch.from_numpy(alpha), [1])[0, :, 2, 2].numpy()
-    assert found == pytest.approx([expected, contrast / (contrast + MIDDLE_CONTRAST)], abs=1e-12)
+    slope = line / (contrast + SMALLEST_CONTRAST)
+    return [*slope, -slope @ background, contrast / (contrast + MIDDLE_CONTRAST)]
+
+
+def test_the_projection_is_the_formula_s() -> None:
+    """Radius 1, whose cells are pixels, at one pixel."""
+    x, alpha = _noise(5)
+    *slope, constant, contrast = _local_projection(x, alpha, np.s_[1:4, 1:4])
+    expected = np.clip(x[:3, 2, 2] @ np.array(slope) + constant, -BEYOND, 1 + BEYOND)
+    found = colour_cues(torch.from_numpy(x)[None], torch.from_numpy(alpha)[None, None], [1])[0, :, 2, 2]
+    assert found.numpy() == pytest.approx([expected, contrast], abs=1e-12)
+
+
+def test_between_cells_it_is_interpolated_and_meets_the_pixel_s_own_colour() -> None:
+    """Radius 4: squares of 5 × 5 cells of 2 × 2 pixels; pixels lie ¼ of a cell beside the centres."""
+    x, alpha = _noise(24)
+    by_cell = [
+        np.array(
+            _local_projection(x, alpha, np.s_[2 * row - 4 : 2 * row + 6, 2 * column - 4 : 2 * column + 6])
+        )
+        for row in (5, 6)
+        for column in (5, 6)
+    ]
+    *slope, constant, contrast = np.average(by_cell, axis=0, weights=[9, 3, 3, 1])
+    expected = np.clip(x[:3, 11, 11] @ np.array(slope) + constant, -BEYOND, 1 + BEYOND)
+    found = colour_cues(torch.from_numpy(x)[None], torch.from_numpy(alpha)[None, None], [4])[0, :, 11, 11]
+    assert found.numpy() == pytest.approx([expected, contrast], abs=1e-12)
+
+
+def _noise(side: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """A network's input without known pixels, and an alpha."""
+    draw = np.random.default_rng(1)
+    x = draw.uniform(-1, 1, (4, side, side))
+    x[3] = 128 / 255
+    return x, draw.uniform(0.1, 0.9, (side, side))
 
 
 def test_known_pixels_count_for_what_they_are() -> None:
@@ -74,10 +118,9 @@ def test_one_colour_everywhere_is_no_evidence() -> None:
 
 def test_nor_is_a_square_without_foreground() -> None:
     alpha, trimap = _scene()
-    decoded = torch.full((1, 1, 40, 60), 0.5, dtype=torch.float64)
-    _, near, _, far = colour_cues(_composite(alpha, trimap), decoded, (4, 15))[0]
-    assert near[:, :20].max() < 1e-12
-    assert far[:, 25:35].min() > 0.5
+    _, near, _, far = colour_cues(_composite(alpha, trimap), _undecided(), (4, 16))[0]
+    assert near[:, :16].max() < 1e-12
+    assert far[:, 27:37].min() > 0.5
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (7, 64), (1, 1)])
@@ -93,7 +136,7 @@ def test_means_are_of_what_lies_inside(shape: tuple[int, int], radius: int) -> N
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_halves_are_computed_in_float32(dtype: torch.dtype) -> None:
     alpha, trimap = _scene()
-    x, decoded = _composite(alpha, trimap).to(dtype), torch.full((1, 1, 40, 60), 0.5, dtype=dtype)
+    x, decoded = _composite(alpha, trimap).to(dtype), _undecided().to(dtype)
     found = colour_cues(x, decoded, [4])
     assert found.dtype == torch.float32
     assert torch.equal(found, colour_cues(x.float(), decoded.float(), [4]))
@@ -101,7 +144,7 @@ def test_halves_are_computed_in_float32(dtype: torch.dtype) -> None:
 
 def test_a_gradient_reaches_the_decoder() -> None:
     alpha, trimap = _scene()
-    decoded = torch.full((1, 1, 40, 60), 0.5, requires_grad=True)
+    decoded = _undecided().float().requires_grad_()
     colour_cues(_composite(alpha, trimap).float(), decoded, [4])[:, 0].sum().backward()
     assert decoded.grad is not None
     unknown = torch.from_numpy(trimap == 128 / 255)

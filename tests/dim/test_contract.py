@@ -12,6 +12,7 @@ from dim.contract import (
     ArtefactMetadata,
     ContractError,
     NetworkConfig,
+    cue_cell,
     exact_context,
     receptive_radius,
 )
@@ -39,10 +40,18 @@ def test_radius_and_context() -> None:
     assert receptive_radius(NetworkConfig(stage=1)) == 185
     assert exact_context(NetworkConfig(stage=1)) == 160
     assert exact_context(NetworkConfig(stage=3)) == 192
-    cues = NetworkConfig(stage=3, cue_radii=(4, 15))
-    assert receptive_radius(cues) == 189 + 15
-    assert exact_context(cues) == exact_context(NetworkConfig(stage=3, cue_radii=(28,))) == 192
-    assert exact_context(NetworkConfig(stage=3, cue_radii=(29,))) == 224
+    near, far = (NetworkConfig(stage=3, cue_radii=radii) for radii in ((4, 16), (4, 16, 64)))
+    assert receptive_radius(near) == 189 + 16 + 8 + 3
+    assert receptive_radius(far) == 189 + 64 + 16 + 7
+    assert exact_context(near) == 192
+    assert exact_context(far) == 256
+
+
+@pytest.mark.parametrize(
+    ("radius", "cell"), [(1, 1), (3, 1), (4, 2), (7, 2), (8, 4), (16, 8), (32, 16), (64, 16), (128, 16)]
+)
+def test_cells_are_about_half_a_radius_wide(radius: int, cell: int) -> None:
+    assert cue_cell(radius) == cell
 
 
 @pytest.mark.parametrize(
@@ -55,7 +64,8 @@ def test_radius_and_context() -> None:
         {"depth": 2},
         {"stage": 1, "cue_radii": (4,)},
         {"stage": 3, "cue_radii": (0,)},
-        {"stage": 3, "cue_radii": (4, 65)},
+        {"stage": 3, "cue_radii": (4, 129)},
+        {"stage": 3, "cue_radii": (4, 15)},
     ],
 )
 def test_impossible_networks(wrong: dict[str, Any]) -> None:

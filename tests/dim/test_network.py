@@ -76,13 +76,13 @@ def test_cues_are_further_inputs_of_the_refiner_alone() -> None:
             key: value.shape
             for key, value in DIM(NetworkConfig(stage=3, width=0.25, cue_radii=radii)).state_dict().items()
         }
-        for radii in ((), (4, 15))
+        for radii in ((), (4, 16))
     )
     assert {key for key in plain if plain[key] != cued[key]} == {"refiner.refine_conv1.weight"}
     assert plain.keys() == cued.keys()
     assert cued["refiner.refine_conv1.weight"] == (16, 8, 3, 3)
     assert (
-        multiply_adds_per_pixel(NetworkConfig(stage=3, width=0.25, cue_radii=(4, 15))) == 42_944 + 4 * 9 * 16
+        multiply_adds_per_pixel(NetworkConfig(stage=3, width=0.25, cue_radii=(4, 16))) == 42_944 + 4 * 9 * 16
     )
 
 

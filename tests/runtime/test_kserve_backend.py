@@ -157,17 +157,17 @@ def test_the_same_alpha_as_with_the_engine_here(with_network: Server, pair: Pair
 
 def test_fixed_windows_are_cut_here_and_joined_exactly(with_network: Server, pair: Pair) -> None:
     """What dim-export triton --windows makes of an artefact, over the wire."""
-    document = read_metadata(default_model()).model_copy(update={"static_shape": (1, 416, 448)})
+    document = read_metadata(default_model()).model_copy(update={"static_shape": (1, 544, 576)})
     with_network.config = {"parameters": {"dim": {"string_value": document.to_json()}}}
-    with_network.frozen = (1, 416, 448)
-    image, trimap = pair(430, 500)
+    with_network.frozen = (1, 544, 576)
+    image, trimap = pair(560, 620)
     with (
         Matting.from_backend(KServeBackend(with_network.url + "/", MODEL)) as far,
         Matting(threads=1) as near,
     ):
         alpha = far(image, trimap)
         assert len(with_network.shapes) == 4
-        assert set(with_network.shapes) == {(1, 416, 448)}
+        assert set(with_network.shapes) == {(1, 544, 576)}
         assert np.abs(alpha - near(image, trimap)).max() < 2e-3  # an arg-max may flip; the windows differ
 
 
@@ -223,8 +223,8 @@ def test_a_server_that_does_not_know_the_document(server: Server) -> None:
     server.config = None
     with pytest.raises(ArtefactError, match=r"metadata=MODEL\.onnx"):
         KServeBackend(server.url, MODEL)
-    assert KServeBackend(server.url, MODEL, metadata=default_model()).metadata.context == 192
-    assert KServeBackend(server.url, MODEL, metadata=str(default_model())).metadata.context == 192
+    assert KServeBackend(server.url, MODEL, metadata=default_model()).metadata.context == 256
+    assert KServeBackend(server.url, MODEL, metadata=str(default_model())).metadata.context == 256
     server.config = {"parameters": {"other": {"string_value": "x"}}}
     with pytest.raises(ArtefactError, match="'dim'"):
         KServeBackend(server.url, MODEL)

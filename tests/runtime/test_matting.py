@@ -300,7 +300,7 @@ def test_options_are_checked_before_the_model_is_loaded() -> None:
         Matting("no-such-model.onnx", tile=100)
 
 
-@pytest.mark.parametrize("tile", [448, 640])
+@pytest.mark.parametrize("tile", [544, 640])
 def test_the_embedded_model_tiled_is_the_whole_image(tile: int) -> None:
     pytest.importorskip("onnxruntime")
     image, trimap = lemur()

@@ -14,7 +14,6 @@ from dim import trimap as trimaps
 from dim.errors import InputError
 from dim_training.files import image_files
 
-
 UInt8 = npt.NDArray[np.uint8]
 
 BAND = 0.008

@@ -20,6 +20,8 @@ LARGEST_BLUR = 8.0
 """σ of the strongest defocus, pixels."""
 NOISY, COMPRESSED = 0.6, 0.2
 """Shares of samples with sensor noise and with JPEG artefacts."""
+LARGEST_NOISE = 3.0
+"""σ of the strongest noise, gray levels; more hides what fine strands differ by."""
 
 
 class Tone(NamedTuple):
@@ -53,14 +55,14 @@ class Look(NamedTuple):
 
 
 def draw_look(rng: Random) -> Look:
-    """Random tones, defocus (σ 0.7 to 8 px, log-uniform), noise (up to 5 gray levels) and compression."""
+    """Random tones, defocus (σ 0.7 to 8 px, log-uniform), noise (σ up to 3 gray levels) and compression."""
     return Look(
         foreground=draw_tone(rng, strength=0.7),
         background=draw_tone(rng),
         blur=float(np.exp(rng.uniform(np.log(0.7), np.log(LARGEST_BLUR)))) * (rng.random() < DEFOCUSED),
-        noise=float(rng.uniform(0, 5)) * (rng.random() < NOISY),
+        noise=float(rng.uniform(0, LARGEST_NOISE)) * (rng.random() < NOISY),
         noise_seed=int(rng.integers(2**31)),
-        jpeg=int(rng.integers(40, 96)) * (rng.random() < COMPRESSED),
+        jpeg=int(rng.integers(60, 96)) * (rng.random() < COMPRESSED),
     )
 
 
