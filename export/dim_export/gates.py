@@ -144,41 +144,41 @@ _FP16 = (
     Gate(
         measure=Measure.POOLED_DIFFERENCE,
         limit=0.005,
-        reason=f"{_FLIPS}; embedded 0.04 %, the dev photographs 0.08 %",
+        reason=f"{_FLIPS}; embedded 0.07 %, the dev photographs 0.09 %",
     ),
     Gate(measure=Measure.GAIN, limit=0.02, reason=f"{_SCALE}; embedded 0.01 %"),
-    Gate(measure=Measure.TIES_DIFFERENCE, limit=0.03, reason=f"{_TIES}; embedded 0.4 %"),
-    Gate(measure=Measure.SAD_SHIFT, limit=0.01, reason=_PROMISED.format(1, -0.04)),
+    Gate(measure=Measure.TIES_DIFFERENCE, limit=0.03, reason=f"{_TIES}; embedded 0.1 %"),
+    Gate(measure=Measure.SAD_SHIFT, limit=0.01, reason=_PROMISED.format(1, 0.03)),
 )
 
 _BF16 = (
     Gate(
         measure=Measure.POOLED_DIFFERENCE,
         limit=0.015,
-        reason=f"{_FLIPS}; embedded in OpenVINO 0.3 %, the dev photographs 0.4 %",
+        reason=f"{_FLIPS}; embedded in OpenVINO 0.4 %, the dev photographs 0.5 %",
     ),
     Gate(measure=Measure.GAIN, limit=0.03, reason=f"{_SCALE}; embedded 0.2 %"),
-    Gate(measure=Measure.TIES_DIFFERENCE, limit=0.06, reason=f"{_TIES}; embedded 1.6 %"),
-    Gate(measure=Measure.SAD_SHIFT, limit=0.01, reason=_PROMISED.format(1, -0.34)),
+    Gate(measure=Measure.TIES_DIFFERENCE, limit=0.06, reason=f"{_TIES}; embedded 2.2 %"),
+    Gate(measure=Measure.SAD_SHIFT, limit=0.01, reason=_PROMISED.format(1, 0.03)),
 )
 
 _INT8 = (
     Gate(
         measure=Measure.POOLED_DIFFERENCE,
         limit=0.03,
-        reason=f"{_FLIPS}; embedded 0.5 %, the dev photographs 0.9 %",
+        reason=f"{_FLIPS}; embedded 0.7 %, the dev photographs 0.8 %",
     ),
     Gate(
         measure=Measure.GAIN,
         limit=0.025,
         reason=f"{_SCALE}; export takes out what rounding itself adds on average, and single images scatter "
-        "by 2 %: embedded 0.5 % (its previous weights 0.02, 0.6 and 1.3 %), 0.4 % with the dev photographs",
+        "by 2 %: embedded 0.7 % (its previous weights 0.02 to 1.3 %), 0.2 % with the dev photographs",
     ),
     Gate(
         measure=Measure.SAD_SHIFT,
         limit=0.05,
         reason="coarse levels move alpha nearly everywhere, and what counts is whether it is worse; "
-        + _PROMISED.format(5, -0.23),
+        + _PROMISED.format(5, 0.59),
     ),
 )
 
