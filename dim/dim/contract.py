@@ -46,6 +46,7 @@ IMAGE_STD = (58.395, 57.12, 57.375)
 CUES = 2
 """Planes that each radius of ``NetworkConfig.cue_radii`` adds to the refiner's inputs."""
 LARGEST_CUE_CELL = 16
+"""Pixels; has to divide STRIDE, so that the cells of a window are the image's."""
 LARGEST_CUE_RADIUS = 128
 
 Stage = Literal[1, 2, 3]

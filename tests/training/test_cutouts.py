@@ -41,15 +41,16 @@ def _cutout(folder: Path) -> UInt8:
 
 def test_solving_finds_the_strands_that_a_prediction_blurs() -> None:
     image, alpha, predicted = _photograph()
-    solved = solved_alpha(image, predicted)
+    solved = solved_alpha(image, predicted, source=Path("one.png"))
     errors = [np.abs(found.astype(float) - alpha).mean() for found in (solved, predicted)]
     assert errors[0] < 0.1 * errors[1]
 
 
-def test_nothing_known_nothing_solved() -> None:
+@pytest.mark.parametrize("value", [0, 100, 255])
+def test_nothing_known_nothing_solved(value: int) -> None:
     image, _, _ = _photograph()
-    soft = np.full(image.shape[:2], 100, np.uint8)
-    assert solved_alpha(image, soft) is soft
+    with pytest.raises(InputError, match=r"one\.png.*\n.*more than 5 px from soft"):
+        solved_alpha(image, np.full(image.shape[:2], value, np.uint8), source=Path("one.png"))
 
 
 @pytest.mark.parametrize("solve", [False, True])

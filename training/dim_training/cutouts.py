@@ -7,14 +7,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from rich.progress import track
 
 from dim import trimap as trimaps
 from dim.errors import InputError
 from dim_training.files import image_files
-
-UInt8 = npt.NDArray[np.uint8]
+from dim_training.transforms import UInt8
 
 BAND = 0.008
 """Radius by which the unknown band is widened before alpha is solved for, as a share of the longer side."""
@@ -50,13 +48,13 @@ def prepare_cutouts(images: Path, alphas: Path, output: Path, *, solve: bool = F
             continue
         image, alpha = _read_pair(image_path, alpha_path)
         if solve:
-            alpha = solved_alpha(image, alpha)
+            alpha = solved_alpha(image, alpha, source=alpha_path)
         foreground = estimate_foreground_ml(image / 255.0, alpha / 255.0)
         _write(target, np.dstack([np.clip(foreground * 255, 0, 255).round().astype(np.uint8), alpha]))
     return len(pairs)
 
 
-def solved_alpha(image: UInt8, predicted: UInt8) -> UInt8:
+def solved_alpha(image: UInt8, predicted: UInt8, *, source: Path) -> UInt8:
     """Closed-form matting (Levin et al. 2008, pymatting) where a predicted alpha is soft, or nearly.
 
     A network's alpha is smoother than its photograph: strands that it lacks stay in the estimated foreground,
@@ -64,7 +62,11 @@ def solved_alpha(image: UInt8, predicted: UInt8) -> UInt8:
 
     Args:
         image: uint8 H, W, 3; the order of the channels does not matter.
-        predicted: uint8 H, W. Without any known foreground or background it is returned as it is.
+        predicted: uint8 H, W.
+        source: names the alpha in errors.
+
+    Raises:
+        InputError: no foreground, or no background, far enough from what is soft.
     """
     from pymatting import estimate_alpha_cf
 
@@ -72,7 +74,12 @@ def solved_alpha(image: UInt8, predicted: UInt8) -> UInt8:
     side = 2 * radius + 1
     trimap = trimaps.from_alpha(trimaps.canonical(predicted).trimap, erode=side, dilate=side)
     if not {trimaps.BACKGROUND, trimaps.FOREGROUND} <= set(np.unique(trimap).tolist()):
-        return predicted
+        raise InputError(
+            f"cannot solve {source} again",
+            got=f"no foreground, or no background, more than {radius} px from soft pixels",
+            expected="some of both: closed form starts from them",
+            fix="take the pair out of the folders, and prepare it without --solve",
+        )
     alpha = estimate_alpha_cf(image / 255.0, trimap / 255.0, laplacian_kwargs={"epsilon": REGULARISATION})
     stretched = np.clip((alpha - ROUNDED) / (1 - 2 * ROUNDED), 0, 1)
     return np.asarray((255 * stretched).round(), np.uint8)
