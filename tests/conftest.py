@@ -73,8 +73,15 @@ def live_model() -> Callable[..., Any]:
         batch_norm: bool = False,
         seed: int = 0,
         cue_radii: tuple[int, ...] = (),
+        propagation_steps: tuple[int, ...] = (),
     ) -> Any:
-        config = NetworkConfig(stage=stage, width=width, batch_norm=batch_norm, cue_radii=cue_radii)
+        config = NetworkConfig(
+            stage=stage,
+            width=width,
+            batch_norm=batch_norm,
+            cue_radii=cue_radii,
+            propagation_steps=propagation_steps,
+        )
         model = DIM(config)
         draw = np.random.default_rng(seed)
         with torch.no_grad():

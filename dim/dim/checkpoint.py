@@ -225,5 +225,4 @@ def _section(title: str, keys: list[str]) -> str:
 
 def _describe(config: NetworkConfig) -> str:
     norm = ", batch norm" if config.batch_norm else ""
-    cues = f", cues of radii {', '.join(map(str, config.cue_radii))}" if config.cue_radii else ""
-    return f"DIM stage {config.stage}, width {config.width:g}{norm}{cues}"
+    return f"DIM stage {config.stage}, width {config.width:g}{norm}{config.additions}"

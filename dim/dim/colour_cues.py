@@ -47,7 +47,7 @@ def colour_cues(network_input: Tensor, alpha: Tensor, radii: Sequence[int]) -> T
         |F - B|² / (|F - B|² + MIDDLE_CONTRAST).
     """
     x, alpha = (value.to(torch.promote_types(value.dtype, torch.float32)) for value in (network_input, alpha))
-    colours, weight = x[:, :3], _with_known(alpha, x[:, 3:])
+    colours, weight = x[:, :3], with_known(alpha, x[:, 3:])
     maps = torch.cat([colours, weight, colours * weight], 1)
     cues = torch.cat([cue for radius in radii for cue in _cues(colours, maps, radius)], 1)
     assert cues.shape[1] == CUES * len(radii)
@@ -84,6 +84,7 @@ def box_mean(maps: Tensor, radius: int) -> Tensor:
     return F.avg_pool2d(rows, (1, side), 1, (0, radius), count_include_pad=False)
 
 
-def _with_known(alpha: Tensor, trimap: Tensor) -> Tensor:
+def with_known(alpha: Tensor, trimap: Tensor) -> Tensor:
+    """Alpha, but 0 and 1 where the trimap, 0-1, says so."""
     alpha = torch.where(trimap == 0, torch.zeros(()), alpha)
     return torch.where(trimap == 1, torch.ones(()), alpha)

@@ -16,6 +16,7 @@ H and W are multiples of :data:`STRIDE`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -48,6 +49,8 @@ CUES = 2
 LARGEST_CUE_CELL = 16
 """Pixels; has to divide STRIDE, so that the cells of a window are the image's."""
 LARGEST_CUE_RADIUS = 128
+MOST_LEVELS, MOST_STEPS = 4, 64
+"""Of propagation. The largest of four sizes of cells is 16 pixels, which divides STRIDE."""
 
 Stage = Literal[1, 2, 3]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
@@ -66,6 +69,8 @@ class NetworkConfig(BaseModel):
         batch_norm: normalisation after each encoder and decoder convolution; export folds it away.
         cue_radii: radii, in pixels, of the squares whose colours the refiner is told about
             (:mod:`dim.colour_cues`); none in the published network. Multiples of :func:`cue_cell`.
+        propagation_steps: of alpha along colour lines after the refiner (:mod:`dim.propagation`), for each
+            size of cells, coarsest first; none in the published network.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -74,11 +79,16 @@ class NetworkConfig(BaseModel):
     width: float = Field(default=1.0, gt=0, le=2)
     batch_norm: bool = False
     cue_radii: tuple[Annotated[int, Field(ge=1, le=LARGEST_CUE_RADIUS)], ...] = ()
+    propagation_steps: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=MOST_STEPS)], ...], Field(max_length=MOST_LEVELS)
+    ] = ()
 
     @model_validator(mode="after")
-    def _cues_have_a_refiner(self) -> Self:
-        if self.cue_radii and not self.has_refiner:
-            raise ValueError(f"cue_radii {list(self.cue_radii)} are for a refiner, and stage 1 has none")
+    def _refined_where_it_is_asked_for(self) -> Self:
+        for name in ("cue_radii", "propagation_steps"):
+            values = getattr(self, name)
+            if values and not self.has_refiner:
+                raise ValueError(f"{name} {list(values)} are for a refiner, and stage 1 has none")
         return self
 
     @model_validator(mode="after")
@@ -105,9 +115,25 @@ class NetworkConfig(BaseModel):
         """Channels that the refiner reads: R, G, B, alpha, and the cues."""
         return 4 + CUES * len(self.cue_radii)
 
+    @property
+    def refiner_outputs(self) -> int:
+        """Channels that the refiner answers with: what is added to the logits, and trust for propagation."""
+        return 2 if self.propagation_steps else 1
+
+    @property
+    def additions(self) -> str:
+        """What the published network does not have, in words: ", cues of radii 4, 16"; empty if nothing."""
+        cues = f", cues of radii {_listed(self.cue_radii)}" if self.cue_radii else ""
+        steps = f", propagation in {_listed(self.propagation_steps)} steps" if self.propagation_steps else ""
+        return cues + steps
+
     def channels(self, published: int) -> int:
         """Channel count of a layer that has ``published`` channels in the published network."""
         return round(published * self.width)
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers))
 
 
 def cue_cell(radius: int) -> int:
@@ -118,17 +144,36 @@ def cue_cell(radius: int) -> int:
     return min(LARGEST_CUE_CELL, 1 << max(0, radius.bit_length() - 2))
 
 
+def propagation_cells(steps: Sequence[int]) -> tuple[int, ...]:
+    """Sides in pixels of propagation's cells, for as many sizes as there are numbers of steps; 2 the last."""
+    return tuple(2 << level for level in reversed(range(len(steps))))
+
+
+def _propagation_reach(config: NetworkConfig) -> int:
+    """How far beyond a block's border propagation sees the refiner's alpha; a multiple of its cells."""
+    reach = 0
+    steps = config.propagation_steps
+    for place, (cell, count) in reversed(list(enumerate(zip(propagation_cells(steps), steps, strict=True)))):
+        # Interpolation sees one cell more, a step two: windows around a cell, and cells around a window. The
+        # first lines of all come from a step.
+        reach = cell * (-(-reach // cell) + 1 + 2 * (count + (place == 0)))
+    return reach
+
+
 def receptive_radius(config: NetworkConfig) -> int:
     """How far, in pixels, an input pixel can be from an output pixel that it influences.
 
     Convolution radii are summed over the levels of the pyramid, in full-resolution pixels; the grid of the
     deepest pool adds at most STRIDE - 1. 189 for the network with refiner, 185 without; the largest square of
-    the refiner's cues adds its radius, and the cells between which they are interpolated.
+    the refiner's cues adds its radius, and the cells between which they are interpolated; propagation adds
+    two cells for each step, and those between which it interpolates.
     """
     encoder = 2 * 1 + 2 * 2 + 3 * 4 + 3 * 8 + 3 * 16
     decoder = 2 * (16 + 8 + 4 + 2 + 1 + 1)
     squares = max((radius + 3 * cue_cell(radius) // 2 - 1 for radius in config.cue_radii), default=0)
-    return encoder + decoder + REFINER_RADIUS * config.has_refiner + squares + STRIDE - 1
+    propagation = _propagation_reach(config) + max([0, *propagation_cells(config.propagation_steps)])
+    refiner = REFINER_RADIUS * config.has_refiner + squares + propagation
+    return encoder + decoder + refiner + STRIDE - 1
 
 
 def exact_context(config: NetworkConfig) -> int:
@@ -136,7 +181,8 @@ def exact_context(config: NetworkConfig) -> int:
 
     Less than :func:`receptive_radius`: a core's border is a multiple of STRIDE, where the grids of all levels
     have a border too, so that what its pixels see is followed from there. 192 with refiner, also with cues of
-    radius 16; 160 without; 256 with cues of radius 64.
+    radius 16; 160 without; 256 with cues of radius 64; 320 with cues of radius 16 and propagation in 4, 3 and
+    2 steps.
     """
     reach = _refiner_reach(config) + 2 * DECODER_RADIUS
     for _ in ENCODER_DEPTHS[1:]:
@@ -152,11 +198,11 @@ def _refiner_reach(config: NetworkConfig) -> int:
     if not config.has_refiner:
         return 0
     # A pixel of the convolutions' margin lies in a cell; it is interpolated from the next one, too.
+    border = _propagation_reach(config) + REFINER_RADIUS
     squares = (
-        radius + cue_cell(radius) * (-(-REFINER_RADIUS // cue_cell(radius)) + 1)
-        for radius in config.cue_radii
+        radius + cue_cell(radius) * (-(-border // cue_cell(radius)) + 1) for radius in config.cue_radii
     )
-    return max([REFINER_RADIUS, *squares])
+    return max([border, *squares])
 
 
 class QuantisationInfo(BaseModel):

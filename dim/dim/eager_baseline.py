@@ -33,13 +33,18 @@ def main() -> None:
     parser.add_argument("--width", type=float, default=1.0, help="multiplier of the channel counts")
     parser.add_argument("--batch-norm", action="store_true")
     parser.add_argument("--cue-radii", type=int, nargs="*", default=[], help="of the refiner's colour cues")
+    parser.add_argument("--propagation-steps", type=int, nargs="*", default=[], help="for each size of cells")
     parser.add_argument("--runs", type=int, default=1, help="timed runs, after one warm-up")
     parser.add_argument("--threads", type=int, default=None, help="torch's own choice by default")
     given = parser.parse_args()
     if given.threads is not None:
         torch.set_num_threads(given.threads)
     config = NetworkConfig(
-        stage=given.stage, width=given.width, batch_norm=given.batch_norm, cue_radii=given.cue_radii
+        stage=given.stage,
+        width=given.width,
+        batch_norm=given.batch_norm,
+        cue_radii=given.cue_radii,
+        propagation_steps=given.propagation_steps,
     )
     print(json.dumps(measure(config, given.rows, given.columns, runs=given.runs)))
 

@@ -17,6 +17,7 @@ from dim.colour_cues import colour_cues
 from dim.contract import ENCODER_DEPTHS, IMAGE_MEAN, IMAGE_STD, STRIDE, NetworkConfig
 from dim.errors import InputError
 from dim.pooling import IndexPooling, Memory, Pooling
+from dim.propagation import propagate
 
 ENCODER_STAGES = tuple(zip((64, 128, 256, 512, 512), ENCODER_DEPTHS, strict=True))
 """Published channels and number of 3×3 convolutions before each pool."""
@@ -120,8 +121,18 @@ class Backbone(nn.Module):
         return logits
 
 
+SURENESS = 8
+"""Power of 2 alpha - 1 that trust is multiplied with: an alpha that is no clear 0 or 1 is not trusted."""
+FIRST_TRUST = -2.3
+"""Bias that trust begins with, before its sigmoid: 0.09."""
+
+
 class Refiner(nn.Module):
-    """Four 3×3 convolutions over normalised RGB, alpha and perhaps colour cues, added to the logits."""
+    """Four 3×3 convolutions over normalised RGB, alpha and perhaps colour cues, added to the logits.
+
+    With propagation they also say how far the alpha that they make is to be trusted, and
+    :func:`dim.propagation.propagate` makes the rest.
+    """
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -130,10 +141,11 @@ class Refiner(nn.Module):
         self.refine_conv1 = nn.Conv2d(config.refiner_inputs, channels, 3, padding=1)
         self.refine_conv2 = nn.Conv2d(channels, channels, 3, padding=1)
         self.refine_conv3 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.refine_pred = nn.Conv2d(channels, 1, 3, padding=1)
+        self.propagation_steps = config.propagation_steps
+        self.refine_pred = nn.Conv2d(channels, config.refiner_outputs, 3, padding=1)
 
     def residual(self, network_input: Tensor, alpha: Tensor) -> Tensor:
-        """What is added to the logits; N, 1, H, W."""
+        """What is added to the logits and, with propagation, the logits of trust; N, 1 or 2, H, W."""
         inputs = [network_input[:, :3], alpha]
         if self.cue_radii:
             inputs.append(colour_cues(network_input, alpha, self.cue_radii).to(alpha.dtype))
@@ -144,7 +156,17 @@ class Refiner(nn.Module):
         return residual
 
     def forward(self, network_input: Tensor, alpha: Tensor, logits: Tensor) -> Tensor:
-        return torch.sigmoid(logits + self.residual(network_input, alpha))
+        """Alpha in [0, 1]; halves are added in float32, and so is all that follows."""
+        precise = torch.promote_types(logits.dtype, torch.float32)
+        answer = self.residual(network_input, alpha).to(precise)
+        refined = torch.sigmoid(logits.to(precise) + answer[:, :1])
+        if not self.propagation_steps:
+            return refined
+        sure = (2 * refined - 1) * (2 * refined - 1)
+        for _ in range(2):
+            sure = sure * sure
+        trust = torch.sigmoid(answer[:, 1:]) * sure
+        return propagate(network_input, refined, trust, self.propagation_steps)
 
 
 class DIM(nn.Module):
@@ -194,6 +216,10 @@ def initialise(model: DIM) -> None:
             nn.init.xavier_normal_(module.weight)
             assert module.bias is not None
             nn.init.zeros_(module.bias)
+    if model.refiner is not None and model.config.propagation_steps:
+        bias = model.refiner.refine_pred.bias
+        assert bias is not None
+        nn.init.constant_(bias[1:], FIRST_TRUST)
 
 
 def normalise(image: Tensor, trimap: Tensor) -> Tensor:
@@ -231,5 +257,5 @@ def multiply_adds_per_pixel(config: NetworkConfig) -> int:
     total += inputs * 25
     if config.has_refiner:
         channels = config.channels(64)
-        total += 9 * (config.refiner_inputs * channels + 2 * channels * channels + channels)
+        total += 9 * channels * (config.refiner_inputs + 2 * channels + config.refiner_outputs)
     return round(total)

@@ -112,8 +112,8 @@ class MattingGraph(nn.Module):
 
     Args:
         model: any DIM; it is copied, its batch norm folded, its pooling replaced.
-        dtype: what the convolutions and everything between them compute in; normalisation and the last
-            sigmoid compute in float32.
+        dtype: what the convolutions and everything between them compute in; normalisation, colour cues and
+            what follows the last convolution compute in float32.
         slicing: pool with :class:`SlicingPooling`.
     """
 
@@ -134,17 +134,17 @@ class MattingGraph(nn.Module):
         # Cast before anything else: engines take uint8 as an input, but TensorRT computes nothing with it.
         colours, hints = image.float().permute(0, 3, 1, 2), trimap.float()
         x = normalise(colours, hints.unsqueeze(1)).to(self.dtype)
-        alpha = torch.sigmoid(self._logits(x)).squeeze(1)
+        alpha = self._alpha(x).squeeze(1)
         alpha = torch.where(hints == 0, torch.zeros(()), alpha)
         return torch.where(hints == 255, torch.ones(()), alpha)
 
-    def _logits(self, x: Tensor) -> Tensor:
-        """The network without its last sigmoid; float32 N, 1, H, W."""
+    def _alpha(self, x: Tensor) -> Tensor:
+        """What the network answers; float32 N, 1, H, W."""
         logits: Tensor = self.network.backbone(x)
-        refiner = self.network.refiner
-        if refiner is None:
-            return logits.float()
-        return logits.float() + refiner.residual(x, torch.sigmoid(logits)).float()
+        if self.network.refiner is None:
+            return torch.sigmoid(logits.float())
+        refined: Tensor = self.network.refiner(x, torch.sigmoid(logits), logits)
+        return refined
 
 
 def trace(

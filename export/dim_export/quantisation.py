@@ -94,8 +94,9 @@ def quantise(model: ir.Model, ranges: Mapping[str, float], *, keep_float: Collec
 def scale_logits(model: ir.Model, factor: float) -> ir.Model:
     """Multiply what the network says before its last sigmoid, in place and without a node.
 
-    It is the output of one convolution, or the sum of two where there is a refiner. What the refiner reads
-    changes with the first, so that the result is near ``factor`` only.
+    It is the output of one convolution, or the sum of two where there is a refiner: its first channel, for
+    the second is trust in what the logits become. What the refiner reads changes with the first convolution,
+    so that the result is near ``factor`` only.
 
     Args:
         model: a graph, quantised or not.
@@ -104,7 +105,9 @@ def scale_logits(model: ir.Model, factor: float) -> ir.Model:
         if not _operators_after(node) & {"Relu", "QuantizeLinear"}:
             for value in (_weight_factor(node), _bias(node)):
                 if value is not None:
-                    _replace(value, _array(value) * np.float32(factor))
+                    values = _array(value).copy()
+                    values[:1] *= np.float32(factor)
+                    _replace(value, values)
     return model
 
 

@@ -150,7 +150,6 @@ def _facts(found: Inspection) -> list[tuple[str, str]]:
     data = found.metadata
     network = data.network
     norm = ", batch norm folded" if network.batch_norm else ""
-    cues = f", cues of radii {', '.join(map(str, network.cue_radii))}" if network.cue_radii else ""
     shape = "N, H, W free" if data.static_shape is None else f"N, H, W = {data.static_shape}"
     return [
         ("file", f"{found.path}, {found.bytes / 1e6:.2f} MB, {found.format}"),
@@ -158,7 +157,8 @@ def _facts(found: Inspection) -> list[tuple[str, str]]:
         *(("output", str(tensor)) for tensor in found.outputs),
         (
             "network",
-            f"DIM stage {network.stage}, width {network.width:g}{norm}{cues}, {data.parameters:,} parameters",
+            f"DIM stage {network.stage}, width {network.width:g}{norm}{network.additions}, "
+            f"{data.parameters:,} parameters",
         ),
         ("work", f"{data.multiply_adds_per_pixel:,} multiply-adds per pixel"),
         ("precision", f"{data.precision}, {shape}, sides multiples of {data.stride} px"),

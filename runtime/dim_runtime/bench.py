@@ -167,7 +167,8 @@ def eager_pytorch(metadata: ArtefactMetadata, height: int, width: int, *, runs: 
     network = metadata.network
     options = ["--stage", str(network.stage), "--width", str(network.width), "--runs", str(runs)]
     options += ["--batch-norm"] if network.batch_norm else []
-    options += ["--cue-radii", *map(str, network.cue_radii)] if network.cue_radii else []
+    for name, values in (("cue-radii", network.cue_radii), ("propagation-steps", network.propagation_steps)):
+        options += [f"--{name}", *map(str, values)] if values else []
     command = [sys.executable, "-m", "dim.eager_baseline", str(height), str(width), *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

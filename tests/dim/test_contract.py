@@ -14,6 +14,7 @@ from dim.contract import (
     NetworkConfig,
     cue_cell,
     exact_context,
+    propagation_cells,
     receptive_radius,
 )
 
@@ -45,6 +46,20 @@ def test_radius_and_context() -> None:
     assert receptive_radius(far) == 189 + 64 + 16 + 7
     assert exact_context(near) == 192
     assert exact_context(far) == 256
+    spread = near.model_copy(update={"propagation_steps": (4, 3, 2)})
+    assert exact_context(spread) == 320
+    assert receptive_radius(spread) == receptive_radius(near) + 128 + 8
+
+
+def test_propagation_s_cells_end_with_two_pixels() -> None:
+    assert propagation_cells((4, 3, 2)) == (8, 4, 2)
+    assert propagation_cells(()) == ()
+
+
+def test_additions_are_told_in_words() -> None:
+    config = NetworkConfig(stage=3, cue_radii=(4, 16), propagation_steps=(4, 3, 2))
+    assert config.additions == ", cues of radii 4, 16, propagation in 4, 3, 2 steps"
+    assert NetworkConfig(stage=3).additions == ""
 
 
 @pytest.mark.parametrize(
@@ -66,6 +81,10 @@ def test_cells_are_about_half_a_radius_wide(radius: int, cell: int) -> None:
         {"stage": 3, "cue_radii": (0,)},
         {"stage": 3, "cue_radii": (4, 129)},
         {"stage": 3, "cue_radii": (4, 15)},
+        {"stage": 1, "propagation_steps": (2,)},
+        {"stage": 3, "propagation_steps": (2, 0)},
+        {"stage": 3, "propagation_steps": (65,)},
+        {"stage": 3, "propagation_steps": (1, 1, 1, 1, 1)},
     ],
 )
 def test_impossible_networks(wrong: dict[str, Any]) -> None:

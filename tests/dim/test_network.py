@@ -10,7 +10,7 @@ import torch
 
 from dim.contract import NetworkConfig
 from dim.errors import InputError
-from dim.network import DIM, multiply_adds_per_pixel, normalise
+from dim.network import DIM, FIRST_TRUST, multiply_adds_per_pixel, normalise
 from dim.pooling import IndexPooling, PhasePooling
 
 
@@ -84,6 +84,33 @@ def test_cues_are_further_inputs_of_the_refiner_alone() -> None:
     assert (
         multiply_adds_per_pixel(NetworkConfig(stage=3, width=0.25, cue_radii=(4, 16))) == 42_944 + 4 * 9 * 16
     )
+
+
+def test_propagation_asks_the_refiner_for_trust() -> None:
+    config = NetworkConfig(stage=3, width=0.25, propagation_steps=(4, 3, 2))
+    weights = DIM(config).state_dict()
+    assert weights["refiner.refine_pred.weight"].shape == (2, 16, 3, 3)
+    assert weights["refiner.refine_pred.bias"].tolist() == pytest.approx([0, FIRST_TRUST])
+    assert multiply_adds_per_pixel(config) == 42_944 + 9 * 16
+
+
+def test_trusted_everywhere_propagation_changes_nothing(live_model: Any) -> None:
+    plain, spread = live_model(seed=3), live_model(seed=4, propagation_steps=(2, 2))
+    weights = plain.state_dict()
+    for name in ("weight", "bias"):
+        both = torch.zeros_like(spread.state_dict()[f"refiner.refine_pred.{name}"])
+        both[:1] = 1000 * weights[f"refiner.refine_pred.{name}"]
+        both[1:] = 1000 if name == "bias" else 0
+        weights[f"refiner.refine_pred.{name}"] = both
+        plain.state_dict()[f"refiner.refine_pred.{name}"].copy_(both[:1])
+    spread.load_state_dict(weights)
+    x = torch.rand(1, 4, 64, 96, generator=torch.Generator().manual_seed(5)) * 2 - 1
+    x[:, 3] = 128 / 255
+    with torch.no_grad():
+        expected, found = plain(x), spread(x)
+    sure = (2 * expected - 1).abs() == 1
+    assert sure.float().mean() > 0.5
+    assert torch.equal(found[sure], expected[sure])
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 32, 32), (1, 4, 33, 32), (1, 4, 32, 48), (4, 32, 32)])

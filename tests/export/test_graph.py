@@ -145,6 +145,25 @@ def test_colour_cues_too(live_model: Any, tmp_path: Path, shape: tuple[int, int,
     assert np.abs(found - blind).max() > 1e-3
 
 
+@pytest.mark.parametrize("shape", [(1, 32, 32), (2, 96, 64)])
+def test_propagation_too(live_model: Any, tmp_path: Path, shape: tuple[int, int, int]) -> None:
+    model = live_model(batch_norm=True, propagation_steps=(2, 3))
+    checkpoint.save(model, tmp_path / "propagating.safetensors")
+    export(tmp_path / "propagating.safetensors", tmp_path / "propagating.onnx")
+    operators = [node.op_type for node in onnx.load(tmp_path / "propagating.onnx").graph.node]
+    # Of each level the sums and the means of windows; of each regression two means.
+    assert operators.count("AveragePool") == 2 * (2 + 1) + 2 * (1 + 2 + 3)
+    assert operators.count("Resize") == 2
+    assert not SHAPE_ARITHMETIC & set(operators)
+    image, trimap = _pair(shape)
+    found = _run(onnxruntime.InferenceSession(str(tmp_path / "propagating.onnx")), image, trimap)
+    tensors = torch.from_numpy(image), torch.from_numpy(trimap)
+    with torch.no_grad():
+        expected = MattingGraph(model)(*tensors).numpy()
+    assert np.abs(found - expected).max() < 1e-3
+    assert found[trimap == 128].std() > 0.02
+
+
 def _without_cues(model: DIM) -> DIM:
     """The same network, deaf to its cues."""
     deaf = copy.deepcopy(model)

@@ -165,6 +165,18 @@ def test_logits_are_scaled_without_a_node(traced: onnx.ModelProto, keep_float: t
     assert len(list(model.graph)) == nodes
 
 
+def test_trust_is_not_scaled_with_the_logits(live_model: Any) -> None:
+    model = live_model(propagation_steps=(1,))
+    graph = trace(model)
+    scale_logits(graph, 0.5)
+    for name in ("weight", "bias"):
+        found = graph.graph.initializers[f"refiner.refine_pred.{name}"].const_value
+        before = model.state_dict()[f"refiner.refine_pred.{name}"].numpy()
+        assert found is not None
+        assert np.array_equal(found.numpy()[:1], before[:1] / 2)
+        assert np.array_equal(found.numpy()[1:], before[1:])
+
+
 def test_logits_and_what_is_kept_stay_in_float(quantised: Quantised, traced: onnx.ModelProto) -> None:
     (after_last,) = quantised.users[quantised.convolutions[LAST].output[0]]
     assert after_last.op_type == "Sigmoid"

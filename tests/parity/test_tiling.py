@@ -92,7 +92,16 @@ def test_float64_pytorch(exact: TorchBackend, kept: _Kept, size: tuple[int, int]
     assert np.abs(found - expected).max() <= 1e-12
 
 
-@pytest.mark.parametrize("network", [{"cue_radii": (4, 16)}, {"cue_radii": (48,)}, {"stage": 1}])
+@pytest.mark.parametrize(
+    "network",
+    [
+        {"cue_radii": (4, 16)},
+        {"cue_radii": (48,)},
+        {"stage": 1},
+        {"propagation_steps": (1, 2)},
+        {"cue_radii": (4,), "propagation_steps": (1, 1, 1)},
+    ],
+)
 def test_other_members_of_the_family(live_model: Any, kept: _Kept, network: dict[str, Any]) -> None:
     """Each with a window's core of a few blocks, and its own context."""
     backend = TorchBackend(live_model(width=0.0625, **network), dtype=torch.float64)

@@ -163,18 +163,28 @@ def test_stage_2_needs_a_checkpoint_and_leaves_the_backbone_alone(tmp_path: Path
     assert after["refiner.refine_pred.bias"].abs().max() > 0
 
 
-def test_stage_2_replaces_a_refiner_that_sees_something_else(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("addition", "named"),
+    [
+        ({"cue_radii": (4,)}, "cues of radii 4"),
+        ({"propagation_steps": (1, 1)}, "propagation in 1, 1 steps"),
+    ],
+)
+def test_stage_2_replaces_a_refiner_of_another_kind(
+    tmp_path: Path, addition: dict[str, Any], named: str
+) -> None:
     plain = NetworkConfig(stage=3, width=0.125, batch_norm=True)
     checkpoint.save(DIM(plain), tmp_path / "plain.safetensors")
-    cued = plain.model_copy(update={"stage": 2, "cue_radii": (4,)})
+    other = plain.model_copy(update={"stage": 2, **addition})
     before = _weights(tmp_path / "plain.safetensors")
-    Trainer(_config(network=cued, ema=None), tmp_path / "run", init=tmp_path / "plain.safetensors").fit()
+    Trainer(_config(network=other, ema=None), tmp_path / "run", init=tmp_path / "plain.safetensors").fit()
     after = _weights(tmp_path / "run" / "final.safetensors")
-    assert after["refiner.refine_conv1.weight"].shape[1] == 6
+    assert after["refiner.refine_conv1.weight"].shape[1] == other.refiner_inputs
+    assert after["refiner.refine_pred.weight"].shape[0] == other.refiner_outputs
     assert all(torch.equal(before[key], after[key]) for key in before if not key.startswith("refiner."))
-    with pytest.raises(CheckpointError, match="cues of radii 4"):
+    with pytest.raises(CheckpointError, match=named):
         Trainer(
-            _config(network=cued.model_copy(update={"stage": 3})),
+            _config(network=other.model_copy(update={"stage": 3})),
             tmp_path / "third",
             init=tmp_path / "plain.safetensors",
         )

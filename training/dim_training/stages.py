@@ -45,7 +45,10 @@ def build_network(config: TrainConfig, init: Path | None) -> DIM:
 
 
 def _same_refiner(one: NetworkConfig, other: NetworkConfig) -> bool:
-    return one.has_refiner == other.has_refiner and one.cue_radii == other.cue_radii
+    return all(
+        getattr(one, name) == getattr(other, name)
+        for name in ("has_refiner", "cue_radii", "propagation_steps")
+    )
 
 
 def trained_part(model: DIM) -> nn.Module:
