@@ -146,7 +146,7 @@ class Refiner(nn.Module):
 
     def residual(self, network_input: Tensor, alpha: Tensor) -> Tensor:
         """What is added to the logits and, with propagation, the logits of trust; N, 1 or 2, H, W."""
-        inputs = [network_input[:, :3], alpha]
+        inputs = [network_input[:, :3].to(alpha.dtype), alpha]
         if self.cue_radii:
             inputs.append(colour_cues(network_input, alpha, self.cue_radii).to(alpha.dtype))
         x = torch.cat(inputs, 1)

@@ -29,7 +29,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dim.colour_cues import with_known
-from dim.contract import propagation_cells
 
 FLATTEST = 2e-5
 """ε for each pixel of a window, in normalised colours: a quarter of a gray level, squared."""
@@ -82,19 +81,17 @@ def _lines(colours: Tensor, alpha: Tensor, trust: Tensor, steps: Sequence[int]) 
     moments = torch.cat([_products(colours), colours], 1)
     free, known = 1 - trust, torch.cat([alpha * colours, alpha], 1)
     weighted = torch.cat([free * moments, free, trust * known, known], 1)
-    finest = propagation_cells(steps)[-1]
-    moments, weighted = F.avg_pool2d(moments, finest), F.avg_pool2d(weighted, finest)
-    pyramid = [(moments, weighted)]
-    for _ in steps[1:]:
+    pyramid = []
+    for _ in steps:
         moments, weighted = F.avg_pool2d(moments, 2), F.avg_pool2d(weighted, 2)
         pyramid.append((moments, weighted))
     lines = None
     for (moments, weighted), count in zip(reversed(pyramid), steps, strict=True):
         level = _level(moments, weighted[:, :-4])
-        lines = _regression(level, weighted[:, -4:]) if lines is None else _enlarged(lines, 2)
+        lines = _regression(level, weighted[:, -4:]) if lines is None else _enlarged(lines)
         lines = _stepped(level, lines, count)
     assert lines is not None
-    return _enlarged(lines, finest)
+    return _enlarged(lines)
 
 
 def _level(moments: Tensor, weighted: Tensor) -> Level:
@@ -141,8 +138,18 @@ def _window_mean(planes: Tensor) -> Tensor:
     return F.avg_pool2d(planes, 3, 1, 1, count_include_pad=False)
 
 
-def _enlarged(lines: Tensor, factor: int) -> Tensor:
-    return F.interpolate(lines, scale_factor=factor, mode="bilinear", align_corners=False)
+def _enlarged(lines: Tensor) -> Tensor:
+    """To twice the side, linearly between the centres of cells.
+
+    Not ``F.interpolate``, which is the same: OpenVINO, asked for bfloat16, computes what follows the last
+    convolution in float32 all the same, but not interpolations nor what leads to them.
+    """
+    four_times = torch.tensor(
+        [plane for plane in range(lines.shape[1]) for _ in range(4)], device=lines.device
+    )
+    repeated = F.pixel_shuffle(lines.index_select(1, four_times), 2)
+    # Twice the mean of two neighbours is 1, 2, 1.
+    return F.avg_pool2d(F.avg_pool2d(F.pad(repeated, (1, 1, 1, 1), mode="replicate"), 2, 1), 2, 1)
 
 
 def _products(colours: Tensor) -> Tensor:

@@ -133,14 +133,14 @@ class MattingGraph(nn.Module):
         """
         # Cast before anything else: engines take uint8 as an input, but TensorRT computes nothing with it.
         colours, hints = image.float().permute(0, 3, 1, 2), trimap.float()
-        x = normalise(colours, hints.unsqueeze(1)).to(self.dtype)
+        x = normalise(colours, hints.unsqueeze(1))
         alpha = self._alpha(x).squeeze(1)
         alpha = torch.where(hints == 0, torch.zeros(()), alpha)
         return torch.where(hints == 255, torch.ones(()), alpha)
 
     def _alpha(self, x: Tensor) -> Tensor:
         """What the network answers; float32 N, 1, H, W."""
-        logits: Tensor = self.network.backbone(x)
+        logits: Tensor = self.network.backbone(x.to(self.dtype))
         if self.network.refiner is None:
             return torch.sigmoid(logits.float())
         refined: Tensor = self.network.refiner(x, torch.sigmoid(logits), logits)

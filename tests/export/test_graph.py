@@ -151,9 +151,10 @@ def test_propagation_too(live_model: Any, tmp_path: Path, shape: tuple[int, int,
     checkpoint.save(model, tmp_path / "propagating.safetensors")
     export(tmp_path / "propagating.safetensors", tmp_path / "propagating.onnx")
     operators = [node.op_type for node in onnx.load(tmp_path / "propagating.onnx").graph.node]
-    # Of each level the sums and the means of windows; of each regression two means.
-    assert operators.count("AveragePool") == 2 * (2 + 1) + 2 * (1 + 2 + 3)
-    assert operators.count("Resize") == 2
+    # Each level: two to make its cells, one for its windows, two to enlarge; two more in each regression.
+    assert operators.count("AveragePool") == 2 * (2 + 1 + 2) + 2 * (1 + 2 + 3)
+    # It would make OpenVINO compute all of it in bfloat16.
+    assert "Resize" not in operators
     assert not SHAPE_ARITHMETIC & set(operators)
     image, trimap = _pair(shape)
     found = _run(onnxruntime.InferenceSession(str(tmp_path / "propagating.onnx")), image, trimap)

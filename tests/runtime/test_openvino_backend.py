@@ -233,6 +233,27 @@ def test_a_bf16_artefact_runs_in_bf16_and_its_float32_part_in_float32(exported: 
     check_alpha(opened)
 
 
+def test_propagation_stays_in_float32(live_model: Any, tmp_path: Path, window: tuple[Any, Any]) -> None:
+    """Its covariances are differences that bfloat16 does not hold: alpha would be noise."""
+    if not has_bf16():
+        pytest.skip("this processor has no bf16")
+    from dim import checkpoint
+    from dim_export.to_onnx import export
+
+    model = live_model(propagation_steps=(2, 2))
+    checkpoint.save(model, tmp_path / "network.safetensors")
+    export(tmp_path / "network.safetensors", tmp_path / "fp32.onnx")
+    export(tmp_path / "network.safetensors", tmp_path / "bf16.onnx", precision="bf16")
+    expected = OpenVinoBackend(tmp_path / "fp32.onnx", threads=1).run(*window)
+    lowered = OpenVinoBackend(tmp_path / "fp32.onnx", precision="bf16", threads=1)
+    stored = OpenVinoBackend(tmp_path / "bf16.onnx", threads=1)
+    assert arithmetic(lowered) == arithmetic(stored) == {"bf16"}
+    assert expected[window[1] == 128].std() > 0.02
+    for backend in (lowered, stored):
+        difference = np.abs(backend.run(*window) - expected)
+        assert 0 < difference.mean() < 0.01
+
+
 def test_an_int8_artefact_runs_in_int8_and_its_float_part_as_asked(exported: Exporter) -> None:
     path = exported("int8")
     opened = OpenVinoBackend(path, threads=1)
