@@ -148,8 +148,8 @@ def _enlarged(lines: Tensor) -> Tensor:
         [plane for plane in range(lines.shape[1]) for _ in range(4)], device=lines.device
     )
     repeated = F.pixel_shuffle(lines.index_select(1, four_times), 2)
-    # Twice the mean of two neighbours is 1, 2, 1.
-    return F.avg_pool2d(F.avg_pool2d(F.pad(repeated, (1, 1, 1, 1), mode="replicate"), 2, 1), 2, 1)
+    # Twice the mean of two neighbours is 1, 2, 1; beyond a border there is more of what is there.
+    return F.avg_pool2d(F.avg_pool2d(repeated, 2, 1, 1, count_include_pad=False), 2, 1)
 
 
 def _products(colours: Tensor) -> Tensor:
