@@ -20,7 +20,7 @@ from dim_runtime import Matting
 from dim_runtime.samples import lemur
 
 OUTPUT = Path("out/demo")
-TILE = 640
+TILE = 672
 """Small on purpose: the photograph then takes several windows."""
 
 UInt8 = npt.NDArray[np.uint8]

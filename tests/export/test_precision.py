@@ -115,8 +115,8 @@ def test_half_precision_graphs_are_small_and_hold_half_the_bytes(
     artefacts: dict[str, Path], precision: str, type_name: str
 ) -> None:
     graph = onnx.shape_inference.infer_shapes(onnx.load(artefacts[precision])).graph
-    # 266 in fp32, 95 of them for colour cues of three radii, and casts at the ends and around the cues.
-    assert len(graph.node) <= 275
+    # 691 in fp32: two thirds are the nine steps of propagation, 64 colour cues, and here a few casts more.
+    assert len(graph.node) <= 710
     types = {
         value.name: onnx.TensorProto.DataType.Name(value.data_type)
         for value in graph.initializer

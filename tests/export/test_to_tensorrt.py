@@ -76,7 +76,7 @@ def test_the_header_of_a_real_engine(engine: Path, artefact: Path, rtx: Any) -> 
     assert (info.builder, info.version) == ("tensorrt-rtx", rtx.__version__)
     assert info.compute_capabilities == ("8.6", "12.0")
     assert info.profile == ShapeProfile(least=(1, 32, 32), tuned=(1, 64, 64), most=(2, 64, 64))
-    assert (metadata.context, metadata.precision) == (256, "fp32")
+    assert (metadata.context, metadata.precision) == (320, "fp32")
     source = read_metadata(artefact)
     assert (metadata.network, metadata.checkpoint_sha256) == (source.network, source.checkpoint_sha256)
     assert metadata.command == f"{source.command}; dim-export trt"

@@ -107,7 +107,7 @@ def test_an_onnx_artefact_on_the_cpu(tmp_path: Path) -> None:
     assert (group.kind, group.count) == (model_config_pb2.ModelInstanceGroup.KIND_CPU, 2)
     assert config.parameters["intra_op_thread_count"].string_value == "1"
     told = ArtefactMetadata.from_json(config.parameters["dim"].string_value, source="the configuration")
-    assert told.context == 256
+    assert told.context == 320
     assert told.static_shape is None
     assert (tmp_path / "models/dim-compact/1/model.onnx").read_bytes() == default_model().read_bytes()
     assert [path.name for path in tmp_path.iterdir()] == ["models"]

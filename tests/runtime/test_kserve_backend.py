@@ -157,17 +157,17 @@ def test_the_same_alpha_as_with_the_engine_here(with_network: Server, pair: Pair
 
 def test_fixed_windows_are_cut_here_and_joined_exactly(with_network: Server, pair: Pair) -> None:
     """What dim-export triton --windows makes of an artefact, over the wire."""
-    document = read_metadata(default_model()).model_copy(update={"static_shape": (1, 544, 576)})
+    document = read_metadata(default_model()).model_copy(update={"static_shape": (1, 672, 704)})
     with_network.config = {"parameters": {"dim": {"string_value": document.to_json()}}}
-    with_network.frozen = (1, 544, 576)
-    image, trimap = pair(560, 620)
+    with_network.frozen = (1, 672, 704)
+    image, trimap = pair(690, 740)
     with (
         Matting.from_backend(KServeBackend(with_network.url + "/", MODEL)) as far,
         Matting(threads=1) as near,
     ):
         alpha = far(image, trimap)
         assert len(with_network.shapes) == 4
-        assert set(with_network.shapes) == {(1, 544, 576)}
+        assert set(with_network.shapes) == {(1, 672, 704)}
         assert np.abs(alpha - near(image, trimap)).max() < 2e-3  # an arg-max may flip; the windows differ
 
 
@@ -179,11 +179,11 @@ def test_what_the_exporter_writes_is_what_the_client_reads(server: Server, tmp_p
     from dim_export.to_triton import write_repository
     from dim_export.triton_serving import Options
 
-    write_repository([default_model()], tmp_path / "models", Options(windows=((512, 640),)))
-    text = (tmp_path / "models" / f"{MODEL}_512x640" / "config.pbtxt").read_text()
+    write_repository([default_model()], tmp_path / "models", Options(windows=((672, 704),)))
+    text = (tmp_path / "models" / f"{MODEL}_672x704" / "config.pbtxt").read_text()
     config = text_format.Parse(text, model_config_pb2.ModelConfig())
     server.config = json_format.MessageToDict(config, preserving_proto_field_name=True)
-    assert KServeBackend(server.url, MODEL).metadata.static_shape == (1, 512, 640)
+    assert KServeBackend(server.url, MODEL).metadata.static_shape == (1, 672, 704)
 
 
 def test_a_version_is_asked_for(server: Server, pair: Pair) -> None:
@@ -223,8 +223,8 @@ def test_a_server_that_does_not_know_the_document(server: Server) -> None:
     server.config = None
     with pytest.raises(ArtefactError, match=r"metadata=MODEL\.onnx"):
         KServeBackend(server.url, MODEL)
-    assert KServeBackend(server.url, MODEL, metadata=default_model()).metadata.context == 256
-    assert KServeBackend(server.url, MODEL, metadata=str(default_model())).metadata.context == 256
+    assert KServeBackend(server.url, MODEL, metadata=default_model()).metadata.context == 320
+    assert KServeBackend(server.url, MODEL, metadata=str(default_model())).metadata.context == 320
     server.config = {"parameters": {"other": {"string_value": "x"}}}
     with pytest.raises(ArtefactError, match="'dim'"):
         KServeBackend(server.url, MODEL)

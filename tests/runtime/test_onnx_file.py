@@ -42,7 +42,7 @@ def test_properties_are_read(path: Path) -> None:
 
 def test_the_embedded_model_is_ours() -> None:
     metadata = read_metadata(default_model())
-    assert metadata.context == 256
+    assert metadata.context == 320
     assert metadata.precision == "fp32"
 
 

@@ -23,8 +23,13 @@ REFINER_VALUES = 16
 CUE_BYTES = 230
 """Bytes per pixel alive while the refiner's cues are computed; 200 to 207 measured at width 0.25
 in every precision."""
+PROPAGATION_BYTES, LOWERED_PROPAGATION_BYTES = 250, 410
+"""The same while alpha is propagated: 231 to 254 measured, but 403 to 426 where float32 is lowered to bf16,
+from which propagation is spared."""
 FREE_CUES = 45
 """What the cues add per pixel in graphs with free shapes."""
+FREE_PROPAGATION = 450
+"""Bytes per pixel alive while alpha is propagated there; 398 to 443 measured."""
 FREE_VALUES = 6.7
 """Values for each of 64 × width channels and pixel in the graph with free shapes: less is fused there."""
 FREE_QUANTISED_BYTES = {4: 19.5, 2: 13.5}
@@ -61,7 +66,8 @@ def compiled_bytes(metadata: ArtefactMetadata, arithmetic: Arithmetic) -> int:
 def fixed_bytes(metadata: ArtefactMetadata, arithmetic: Arithmetic, pixels: int) -> int:
     """The tensors of a window that are alive together, in a graph compiled for its shape; bytes.
 
-    Two maps of 64 × width channels at full resolution, and where each maximum was; or what the cues take.
+    Two maps of 64 × width channels at full resolution, and where each maximum was; or what cues or
+    propagation take.
     """
     channels = metadata.network.channels(64)
     per_pixel = channels * (2 * arithmetic.value_size + SWITCHES) + SMALL_TENSORS
@@ -69,6 +75,8 @@ def fixed_bytes(metadata: ArtefactMetadata, arithmetic: Arithmetic, pixels: int)
         per_pixel += REFINER_VALUES * arithmetic.value_size
     if metadata.network.cue_radii:
         per_pixel = max(per_pixel, CUE_BYTES)
+    if metadata.network.propagation_steps:
+        per_pixel = max(per_pixel, LOWERED_PROPAGATION_BYTES if arithmetic.lowered else PROPAGATION_BYTES)
     return round(MARGIN * per_pixel * pixels)
 
 
@@ -86,4 +94,5 @@ def _free_bytes_per_pixel(metadata: ArtefactMetadata, arithmetic: Arithmetic) ->
     size = arithmetic.value_size
     per_channel = FREE_QUANTISED_BYTES[size] if arithmetic.precision == "int8" else FREE_VALUES * size
     per_pixel = metadata.network.channels(64) * per_channel + FREE_PIXEL
-    return MARGIN * (per_pixel + FREE_CUES * bool(metadata.network.cue_radii))
+    per_pixel += FREE_CUES * bool(metadata.network.cue_radii)
+    return MARGIN * max(per_pixel, FREE_PROPAGATION * bool(metadata.network.propagation_steps))
