@@ -39,7 +39,7 @@ class Matte(NamedTuple):
     Attributes:
         logits: what the decoder says, before the sigmoid (``raw_alpha`` in OpenMMLab's code).
         alpha: ``sigmoid(logits)``, 0-1.
-        refined: the refiner's alpha, 0-1; None without a refiner.
+        refined: the refiner's alpha, or what propagation makes of it, 0-1; None without a refiner.
     """
 
     logits: Tensor
@@ -121,8 +121,8 @@ class Backbone(nn.Module):
         return logits
 
 
-SURENESS = 8
-"""Power of 2 alpha - 1 that trust is multiplied with: an alpha that is no clear 0 or 1 is not trusted."""
+SQUARINGS = 3
+"""How often 2 alpha - 1 is squared; trust is multiplied with it, for an alpha that is not clear has none."""
 FIRST_TRUST = -2.3
 """Bias that trust begins with, before its sigmoid: 0.09."""
 
@@ -144,7 +144,7 @@ class Refiner(nn.Module):
         self.propagation_steps = config.propagation_steps
         self.refine_pred = nn.Conv2d(channels, config.refiner_outputs, 3, padding=1)
 
-    def residual(self, network_input: Tensor, alpha: Tensor) -> Tensor:
+    def answer(self, network_input: Tensor, alpha: Tensor) -> Tensor:
         """What is added to the logits and, with propagation, the logits of trust; N, 1 or 2, H, W."""
         inputs = [network_input[:, :3].to(alpha.dtype), alpha]
         if self.cue_radii:
@@ -152,18 +152,18 @@ class Refiner(nn.Module):
         x = torch.cat(inputs, 1)
         for layer in (self.refine_conv1, self.refine_conv2, self.refine_conv3):
             x = F.relu(layer(x))
-        residual: Tensor = self.refine_pred(x)
-        return residual
+        answer: Tensor = self.refine_pred(x)
+        return answer
 
     def forward(self, network_input: Tensor, alpha: Tensor, logits: Tensor) -> Tensor:
         """Alpha in [0, 1]; halves are added in float32, and so is all that follows."""
         precise = torch.promote_types(logits.dtype, torch.float32)
-        answer = self.residual(network_input, alpha).to(precise)
+        answer = self.answer(network_input, alpha).to(precise)
         refined = torch.sigmoid(logits.to(precise) + answer[:, :1])
         if not self.propagation_steps:
             return refined
-        sure = (2 * refined - 1) * (2 * refined - 1)
-        for _ in range(2):
+        sure = 2 * refined - 1
+        for _ in range(SQUARINGS):
             sure = sure * sure
         trust = torch.sigmoid(answer[:, 1:]) * sure
         return propagate(network_input, refined, trust, self.propagation_steps)
