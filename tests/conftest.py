@@ -93,6 +93,29 @@ def live_model() -> Callable[..., Any]:
     return make
 
 
+@pytest.fixture(scope="session")
+def unpropagated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint: the embedded network without its propagation.
+
+    That takes from logits where alpha is clear, and hardly how clear: it hides their scale.
+    """
+    pytest.importorskip("torch")
+    from dim import checkpoint
+    from dim.network import DIM
+    from dim_runtime.matting import default_model
+
+    embedded = checkpoint.load(default_model().with_suffix(".safetensors"))
+    assert embedded.config.propagation_steps
+    model = DIM(embedded.config.model_copy(update={"propagation_steps": ()}))
+    weights = embedded.state_dict()
+    for key in ("refiner.refine_pred.weight", "refiner.refine_pred.bias"):
+        weights[key] = weights[key][:1]
+    model.load_state_dict(weights)
+    path = tmp_path_factory.mktemp("unpropagated") / "unpropagated.safetensors"
+    checkpoint.save(model.eval(), path)
+    return path
+
+
 def _drawn(
     draw: np.random.RandomState | np.random.Generator, key: str, shape: tuple[int, ...]
 ) -> npt.NDArray[np.float32]:

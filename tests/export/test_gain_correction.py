@@ -54,27 +54,21 @@ def pairs(cut: Picture, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", params=["trained", "random"])
 def source(
-    request: pytest.FixtureRequest, live_model: Callable[..., DIM], tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    unpropagated: Path,
+    live_model: Callable[..., DIM],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    """The embedded network without propagation, its refiner as trained or random.
-
-    Propagation takes from logits where alpha is clear, and hardly how clear: it hides their scale.
-    """
-    embedded = checkpoint.load(EMBEDDED)
-    assert embedded.refiner is not None
-    config = embedded.config.model_copy(update={"propagation_steps": ()})
-    weights = dict(embedded.state_dict())
-    for name in ("weight", "bias"):
-        key = f"{REFINER}.{name}"
-        weights[key] = weights[key][:1]
-    model = DIM(config)
-    model.load_state_dict(weights)
-    if request.param == "random":
-        assert model.refiner is not None
-        live = live_model(stage=3, width=config.width, cue_radii=config.cue_radii).refiner
-        model.refiner.load_state_dict(live.state_dict())
-    path = tmp_path_factory.mktemp("source") / f"{request.param}.safetensors"
-    checkpoint.save(model.eval(), path, provenance={})
+    """The embedded network without propagation, which hides scales; its refiner as trained, or random."""
+    if request.param == "trained":
+        return unpropagated
+    model = checkpoint.load(unpropagated)
+    config = model.config
+    live = live_model(stage=3, width=config.width, cue_radii=config.cue_radii).refiner
+    assert model.refiner is not None
+    model.refiner.load_state_dict(live.state_dict())
+    path = tmp_path_factory.mktemp("random") / "random.safetensors"
+    checkpoint.save(model.eval(), path)
     return path
 
 

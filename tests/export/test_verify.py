@@ -23,6 +23,7 @@ from dim_export.reference import Reference, runs_whole
 from dim_export.release_report import ReleaseReport, examine
 from dim_export.speed import alternate, random_window, times_faster
 from dim_export.switch_probe import POOLS, SwitchProbe, find_switches
+from dim_export.to_onnx import export
 from dim_export.torch_backend import TorchBackend
 from dim_runtime.errors import BackendError, InputError
 from dim_runtime.image_io import write_image
@@ -54,13 +55,15 @@ def _edited(source: Path, target: Path, edit: Edit) -> Path:
     return target
 
 
-def _report(reference: Reference, artefact: Path, *looked_at: Picture) -> ParityReport:
+def _report(
+    reference: Reference, artefact: Path, *looked_at: Picture, source: Path = EMBEDDED
+) -> ParityReport:
     engine = open_engine(artefact, threads=1)
     examination = Examination(engine, reference)
     for picture in looked_at:
         examination.look_at(picture)
     engine.backend.close()
-    return examination.report(EMBEDDED)
+    return examination.report(source)
 
 
 def _failed(report: ParityReport) -> set[Measure]:
@@ -80,7 +83,7 @@ def test_the_embedded_artefact_passes(reference: Reference, cut: Picture) -> Non
         assert case.pooling.different <= case.pooling.windows // 1000
 
 
-def test_scaled_logits_fail(reference: Reference, cut: Picture, tmp_path: Path) -> None:
+def test_scaled_logits_fail(unpropagated: Path, cut: Picture, tmp_path: Path) -> None:
     def scale(model: Any) -> None:
         """What the last sigmoid gets: a refiner answers to what the layers before it say."""
         nodes = model.graph.node
@@ -89,10 +92,27 @@ def test_scaled_logits_fail(reference: Reference, cut: Picture, tmp_path: Path) 
         nodes.insert(place, onnx.helper.make_node("Mul", [last.input[0], "factor"], ["scaled"]))
         last.input[0] = "scaled"
 
-    report = _report(reference, _edited(default_model(), tmp_path / "scaled.onnx", scale), cut)
+    export(unpropagated, tmp_path / "right.onnx")
+    artefact = _edited(tmp_path / "right.onnx", tmp_path / "scaled.onnx", scale)
+    report = _report(Reference(unpropagated), artefact, cut, source=unpropagated)
     assert _failed(report) == {Measure.SHARE_BEYOND}
     # What the gates of low precision go by.
     assert report.gain == pytest.approx(1.05, abs=0.003)
+
+
+def test_so_do_those_of_a_network_that_propagates_alpha(
+    reference: Reference, cut: Picture, tmp_path: Path
+) -> None:
+    def scale(model: Any) -> None:
+        arrays = {value.name: value for value in model.graph.initializer}
+        for name in ("weight", "bias"):
+            found = arrays[f"refiner.refine_pred.{name}"]
+            scaled = numpy_helper.to_array(found).copy()
+            scaled[:1] *= 1.05
+            found.CopyFrom(numpy_helper.from_array(scaled, found.name))
+
+    report = _report(reference, _edited(default_model(), tmp_path / "scaled.onnx", scale), cut)
+    assert _failed(report) == {Measure.SHARE_BEYOND}
 
 
 def test_every_comparison_that_breaks_ties_the_wrong_way_fails(reference: Reference, tmp_path: Path) -> None:
