@@ -110,8 +110,8 @@ _FP32 = (
     Gate(
         measure=Measure.SHARE_BEYOND,
         limit=0.005,
-        reason="rounding in another order flips a near-tie here and there: 0.01 % embedded, 0.03 % random; "
-        "logits scaled by 1.05 give 24 % embedded, by 1.02 8 %",
+        reason="rounding in another order flips a near-tie here and there: 0.000 % embedded, 0.03 % random; "
+        "last layers scaled by 1.05 give 35 % embedded",
     ),
     Gate(
         measure=Measure.MEAN_DIFFERENCE,
@@ -144,41 +144,42 @@ _FP16 = (
     Gate(
         measure=Measure.POOLED_DIFFERENCE,
         limit=0.005,
-        reason=f"{_FLIPS}; embedded 0.07 %, the dev photographs 0.09 %",
+        reason=f"{_FLIPS}; embedded 0.02 %",
     ),
     Gate(measure=Measure.GAIN, limit=0.02, reason=f"{_SCALE}; embedded 0.01 %"),
-    Gate(measure=Measure.TIES_DIFFERENCE, limit=0.03, reason=f"{_TIES}; embedded 0.1 %"),
-    Gate(measure=Measure.SAD_SHIFT, limit=0.01, reason=_PROMISED.format(1, 0.03)),
+    Gate(measure=Measure.TIES_DIFFERENCE, limit=0.03, reason=f"{_TIES}; embedded 0.4 %"),
+    Gate(measure=Measure.SAD_SHIFT, limit=0.01, reason=_PROMISED.format(1, 0.00)),
 )
 
 _BF16 = (
     Gate(
         measure=Measure.POOLED_DIFFERENCE,
         limit=0.015,
-        reason=f"{_FLIPS}; embedded in OpenVINO 0.4 %, the dev photographs 0.5 %",
+        reason=f"{_FLIPS}; embedded in OpenVINO 0.1 %",
     ),
     Gate(measure=Measure.GAIN, limit=0.03, reason=f"{_SCALE}; embedded 0.2 %"),
-    Gate(measure=Measure.TIES_DIFFERENCE, limit=0.06, reason=f"{_TIES}; embedded 2.2 %"),
-    Gate(measure=Measure.SAD_SHIFT, limit=0.01, reason=_PROMISED.format(1, 0.03)),
+    Gate(measure=Measure.TIES_DIFFERENCE, limit=0.06, reason=f"{_TIES}; embedded 0.7 %"),
+    Gate(measure=Measure.SAD_SHIFT, limit=0.01, reason=_PROMISED.format(1, -0.02)),
 )
 
 _INT8 = (
     Gate(
         measure=Measure.POOLED_DIFFERENCE,
         limit=0.03,
-        reason=f"{_FLIPS}; embedded 0.7 %, the dev photographs 0.8 %",
+        reason=f"{_FLIPS}; embedded 0.2 %",
     ),
     Gate(
         measure=Measure.GAIN,
         limit=0.025,
         reason=f"{_SCALE}; export takes out what rounding itself adds on average, and single images scatter "
-        "by 2 %: embedded 0.7 % (its previous weights 0.02 to 1.3 %), 0.2 % with the dev photographs",
+        "by 2 %: embedded 0.4 % (its previous weights 0.02 to 1.3 %); where alpha is propagated, scales are "
+        "hidden (docs/export.md)",
     ),
     Gate(
         measure=Measure.SAD_SHIFT,
         limit=0.05,
         reason="coarse levels move alpha nearly everywhere, and what counts is whether it is worse; "
-        + _PROMISED.format(5, 0.59),
+        + _PROMISED.format(5, 0.77),
     ),
 )
 
