@@ -20,6 +20,7 @@ from dim.errors import CheckpointError, InputError
 from dim.network import DIM
 from dim_training.config import DataConfig, TrainConfig, ValidationConfig
 from dim_training.dataset import Sample, build_dataset
+from dim_training.stages import build_network
 from dim_training.trainer import DivergenceError, Trainer, TrainingStep, learning_rate_factor
 
 
@@ -188,6 +189,27 @@ def test_stage_2_replaces_a_refiner_of_another_kind(
             tmp_path / "third",
             init=tmp_path / "plain.safetensors",
         )
+
+
+def test_softening_scales_the_logits_that_a_run_starts_from(
+    tmp_path: Path, live_model: Callable[..., DIM]
+) -> None:
+    checkpoint.save(live_model(stage=1, width=0.125), tmp_path / "live.safetensors")
+    settings = {"network": NetworkConfig(width=0.125), "ema": None}
+    plain, softened = (
+        build_network(_config(**settings, soften=factor), tmp_path / "live.safetensors").eval()
+        for factor in (1.0, 0.25)
+    )
+    picture = torch.rand(1, 4, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected, got = (model.matte(picture).logits for model in (plain, softened))
+    assert expected.std() > 0.01
+    torch.testing.assert_close(got, expected / 4)
+
+
+def test_softening_nothing_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="soften logits"):
+        build_network(_config(soften=0.25), None)
 
 
 @pytest.mark.parametrize("accumulate", [2, 4])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from dim import checkpoint
@@ -22,9 +23,15 @@ def build_network(config: TrainConfig, init: Path | None) -> DIM:
             refiner, if it has one of another kind, is replaced by a fresh one in stage 2.
 
     Raises:
-        InputError: stage 2 or 3 without a checkpoint.
+        InputError: stage 2 or 3 without a checkpoint, or nothing to soften.
         CheckpointError: the checkpoint is of another network.
     """
+    if init is None and config.soften != 1:
+        raise InputError(
+            "cannot soften logits: the run starts from no checkpoint",
+            got=f"soften={config.soften}",
+            fix="--init CHECKPOINT, or soften=1",
+        )
     model = DIM(config.network)
     if init is not None:
         contents = checkpoint.read(init)
@@ -33,6 +40,7 @@ def build_network(config: TrainConfig, init: Path | None) -> DIM:
         if fresh:
             weights = {key: value for key, value in weights.items() if not key.startswith("refiner.")}
         checkpoint.load_into(model, weights, source=str(init), fresh_refiner=fresh)
+        _soften(model, config.soften)
     elif config.network.stage > 1:
         raise InputError(
             f"cannot start stage {config.network.stage}: it begins with the weights of the stage before",
@@ -42,6 +50,13 @@ def build_network(config: TrainConfig, init: Path | None) -> DIM:
     elif config.vgg is not None:
         initialise_encoder(model, load_vgg16(config.vgg))
     return model
+
+
+def _soften(model: DIM, factor: float) -> None:
+    """Multiply the decoder's logits: its last layer is linear in its weight and its bias."""
+    with torch.no_grad():
+        for parameter in model.backbone.decoder.deconv1.parameters():
+            parameter *= factor
 
 
 def _same_refiner(one: NetworkConfig, other: NetworkConfig) -> bool:
