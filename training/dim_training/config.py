@@ -82,8 +82,9 @@ class TrainConfig(_Section):
     Attributes:
         network: member of the family; its stage decides what is trained and which losses count.
         vgg: ImageNet weights for the encoder: "torchvision", or a file (.npz or .pth).
-        soften: factor on the logits of the checkpoint that the run starts from. Trained without cross-entropy they
-            grow until neither losses on alpha nor a refiner move them; 1/4 brings them back. 1 as published.
+        soften: factor on the logits of the checkpoint that the run starts from. Trained without
+            cross-entropy they grow until neither losses on alpha nor a refiner move them; 1/4 brings them
+            back. 1 as published.
         batch: samples for each process in each step.
         accumulate: parts that a process's batch is split into, one after the other, to save memory; the
             gradient stays that of the whole batch.
