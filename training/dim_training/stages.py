@@ -56,7 +56,7 @@ def _soften(model: DIM, factor: float) -> None:
     """Multiply the decoder's logits: its last layer is linear in its weight and its bias."""
     with torch.no_grad():
         for parameter in model.backbone.decoder.deconv1.parameters():
-            parameter *= factor
+            parameter.mul_(factor)
 
 
 def _same_refiner(one: NetworkConfig, other: NetworkConfig) -> bool:
