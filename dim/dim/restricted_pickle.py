@@ -123,6 +123,11 @@ class RestrictedUnpickler(pickle.Unpickler):
         self.storages: dict[str, StorageReference] = {}
 
     def find_class(self, module: str, name: str) -> Any:
+        """What stands for a class or function that the pickle names; a placeholder for one unknown and inert.
+
+        Raises:
+            CodeRequestedError: the name belongs to a module that can run code.
+        """
         if (module, name) == ("collections", "OrderedDict"):
             return Dictionary
         if module == "torch._utils" and name in ("_rebuild_tensor", "_rebuild_tensor_v2"):

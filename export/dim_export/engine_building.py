@@ -117,6 +117,11 @@ class Workbench:
         )
 
     def configure(self, options: BuildOptions) -> None:
+        """Set the builder up as asked; TF32 is always off.
+
+        Raises:
+            DimError: this library cannot do what an option asks for.
+        """
         self.config = self.builder.create_builder_config()
         # TF32 keeps 10 bits of the mantissa: not what "fp32" promises. It is on unless switched off.
         self.config.clear_flag(self.module.BuilderFlag.TF32)

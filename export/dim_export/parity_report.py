@@ -114,6 +114,7 @@ class ParityReport(BaseModel):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def judgements(self) -> tuple[Judgement, ...]:
+        """Every gate with what was found for it; what no case measured is None."""
         ties = [case for case in self.cases if case.ties]
         return judge(
             self.gates,

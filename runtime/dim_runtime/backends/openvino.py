@@ -119,6 +119,12 @@ class OpenVinoBackend(Backend):
             self._expected = list(shapes)
 
     def run(self, image: UInt8, trimap: UInt8) -> Floating:
+        """Alpha of windows: uint8 N,H,W,3 and N,H,W to float32 N,H,W in [0, 1], H and W multiples of 32.
+
+        Raises:
+            InputError: shapes that are not windows.
+            BackendError: OpenVINO failed.
+        """
         require_windows(image.shape, trimap.shape)
         count, height, width = trimap.shape
         try:
