@@ -48,6 +48,17 @@ def fit(
     Trainer(recipe, output, init=init, resume=resume, device=device, command=command).fit()
 
 
+@app.command()
+def pack_run(
+    run: Annotated[Path, typer.Argument(help="folder of a run")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="folder to make")],
+) -> None:
+    """Copy a run's last/ and metrics.csv at half the size: enough for others to go on with --resume."""
+    from dim_training.packed import pack_run as pack
+
+    typer.echo(f"{pack(run, output) / 1e6:.1f} MB in {output}")
+
+
 app.command("test")(score)
 app.command()(samples)
 

@@ -54,8 +54,14 @@ def save_state(accelerator: Accelerator, output: Path, position: Position) -> No
 
 def load_state(accelerator: Accelerator, output: Path) -> Position:
     """Restore everything from the newest whole state of a folder."""
-    for folder in (output / "last", output / ".last.old"):
-        if (folder / _POSITION).is_file():
-            accelerator.load_state(str(folder))
-            return Position(**json.loads((folder / _POSITION).read_text("utf-8")))
-    raise InputError(f"cannot resume {output}", got="no last/ in it", fix="leave out --resume")
+    folder = whole_state(output)
+    if folder is None:
+        raise InputError(f"cannot resume {output}", got="no last/ in it", fix="leave out --resume")
+    accelerator.load_state(str(folder))
+    return Position(**json.loads((folder / _POSITION).read_text("utf-8")))
+
+
+def whole_state(output: Path) -> Path | None:
+    """The newest whole state in the folder of a run."""
+    candidates = (output / "last", output / ".last.old")
+    return next((folder for folder in candidates if (folder / _POSITION).is_file()), None)
