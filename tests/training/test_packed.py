@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from dim import checkpoint
 from dim.contract import NetworkConfig
 from dim.errors import InputError
-from dim_training.config import DataConfig, TrainConfig
+from dim_training.config import DataConfig, TrainConfig, read_config
 from dim_training.packed import pack_run
 from dim_training.state import whole_state
 from dim_training.trainer import Trainer
+
+ROOT = Path(__file__).parents[2]
 
 
 def _config(steps: int) -> TrainConfig:
@@ -84,3 +87,18 @@ def test_a_weight_beyond_float16_leaves_nothing_behind(run: Path, tmp_path: Path
         pack_run(run, tmp_path / "packed")
     shutil.rmtree(run)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_shipped_run_goes_on_from_the_embedded_weights(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "training" / "runs" / "dim-compact", tmp_path / "further")
+    overrides = ["data.kind=procedural", "data.workers=0", "batch=1", "steps=4801", "decay_steps=0"]
+    recipe = read_config(ROOT / "training" / "configs" / "compact_stage3_longer.toml", overrides)
+    trainer = Trainer(recipe, tmp_path / "further", resume=True)
+
+    assert trainer.position.step == 4800
+    embedded = checkpoint.load(ROOT / "runtime" / "dim_runtime" / "models" / "dim-compact.safetensors")
+    assert all(
+        torch.equal(trainer.shipped.state_dict()[key], value) for key, value in embedded.state_dict().items()
+    )
+    trainer.fit()
+    assert (tmp_path / "further" / "final.safetensors").is_file()

@@ -73,9 +73,9 @@ def _load(file: Path) -> Any:
 
 
 def _rounded(value: Any, rounding: Rounding) -> Any:
-    """The same structure with every float32 tensor of more than one element rounded."""
+    """The same structure with every float32 tensor rounded, but for numbers (counts of steps)."""
     if isinstance(value, Tensor):
-        return rounding(value) if value.dtype == torch.float32 and value.numel() > 1 else value
+        return rounding(value) if value.dtype == torch.float32 and value.ndim > 0 else value
     if isinstance(value, dict):
         return {key: _rounded(item, rounding) for key, item in value.items()}
     if isinstance(value, list):
