@@ -55,13 +55,16 @@ def _picture(size: tuple[int, int]) -> tuple[UInt8, UInt8]:
 
 
 class _Kept:
-    """Whole-image results, kept for the tiles of one size."""
+    """Whole-image results, kept for the tiles of one size.
+
+    By the back end itself and not by its id, which a later one may get when this one is gone.
+    """
 
     def __init__(self) -> None:
-        self.found: dict[tuple[int, tuple[int, int]], Floating] = {}
+        self.found: dict[tuple[Backend, tuple[int, int]], Floating] = {}
 
     def of(self, backend: Backend, size: tuple[int, int]) -> Floating:
-        key = id(backend), size
+        key = backend, size
         if key not in self.found:
             image, trimap = _picture(size)
             self.found[key] = whole(backend, image, trimap, make_plan(trimap, backend, Options()))

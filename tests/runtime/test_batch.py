@@ -7,7 +7,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -322,7 +321,8 @@ def test_killed_ten_times(tmp_path: Path) -> None:
     assert start(folder, expected).wait() == 0
     whole, out = contents(expected), tmp_path / "out"
     for _ in range(10):
-        kill_after(start(folder, out), out, done_items(out) + rng.randint(1, 5), rng.uniform(0, 0.02))
+        process = start(folder, out, killed_after=(rng.randint(1, 4), rng.uniform(0, 0.02)))
+        assert process.wait() == -signal.SIGKILL
         # Whatever has its name is complete, at any moment.
         assert all(file.read_bytes() == whole[file.name] for file in out.glob("*.png"))
     assert 10 <= done_items(out) < 60
@@ -330,21 +330,39 @@ def test_killed_ten_times(tmp_path: Path) -> None:
     assert contents(out) == whole
 
 
-def start(folder: Path, out: Path) -> subprocess.Popen[bytes]:
+def start(
+    folder: Path, out: Path, *, killed_after: tuple[int, float] | None = None
+) -> subprocess.Popen[bytes]:
+    """The batch in a process, which kills itself so many seconds after so many items or at the next.
+
+    From outside, on a busy machine, the blow may come when all is done.
+    """
     code = "from dim_runtime.cli import main; main()"
+    if killed_after is not None:
+        code = f"{DEADLY}\n\ndie({killed_after[0]}, {killed_after[1]})\n{code}"
     command = [sys.executable, "-c", code, "batch", str(folder), "-o", str(out), *ALWAYS]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL)
+
+
+DEADLY = """
+import os, signal, threading
+from dim_runtime.journal import Journal
+
+def die(items, seconds):
+    finish, finished = Journal.finish, []
+
+    def finish_and_die(*arguments):
+        finish(*arguments)
+        finished.append(None)
+        if len(finished) == items:
+            threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        if len(finished) > items:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Journal.finish = finish_and_die
+""".strip()
 
 
 def done_items(out: Path) -> int:
     journal = out / ".dim-batch.jsonl"
     return journal.read_bytes().count(b'"done"') if journal.exists() else 0
-
-
-def kill_after(process: subprocess.Popen[bytes], out: Path, items: int, seconds: float) -> None:
-    while done_items(out) < items:
-        assert process.poll() is None, "the batch ended before it was killed"
-        time.sleep(0.001)
-    time.sleep(seconds)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
