@@ -144,22 +144,22 @@ _FP16 = (
     Gate(
         measure=Measure.POOLED_DIFFERENCE,
         limit=0.005,
-        reason=f"{_FLIPS}; embedded 0.02 %",
+        reason=f"{_FLIPS}; embedded 0.03 %",
     ),
-    Gate(measure=Measure.GAIN, limit=0.02, reason=f"{_SCALE}; embedded 0.01 %"),
-    Gate(measure=Measure.TIES_DIFFERENCE, limit=0.03, reason=f"{_TIES}; embedded 0.4 %"),
-    Gate(measure=Measure.SAD_SHIFT, limit=0.01, reason=_PROMISED.format(1, 0.00)),
+    Gate(measure=Measure.GAIN, limit=0.02, reason=f"{_SCALE}; embedded 0.02 %"),
+    Gate(measure=Measure.TIES_DIFFERENCE, limit=0.03, reason=f"{_TIES}; embedded 0.3 %"),
+    Gate(measure=Measure.SAD_SHIFT, limit=0.01, reason=_PROMISED.format(1, 0.02)),
 )
 
 _BF16 = (
     Gate(
         measure=Measure.POOLED_DIFFERENCE,
         limit=0.015,
-        reason=f"{_FLIPS}; embedded in OpenVINO 0.1 %",
+        reason=f"{_FLIPS}; embedded in OpenVINO 0.1 %, lowered from fp32 0.2 %",
     ),
-    Gate(measure=Measure.GAIN, limit=0.03, reason=f"{_SCALE}; embedded 0.2 %"),
-    Gate(measure=Measure.TIES_DIFFERENCE, limit=0.06, reason=f"{_TIES}; embedded 0.7 %"),
-    Gate(measure=Measure.SAD_SHIFT, limit=0.01, reason=_PROMISED.format(1, -0.02)),
+    Gate(measure=Measure.GAIN, limit=0.03, reason=f"{_SCALE}; embedded 0.4 %"),
+    Gate(measure=Measure.TIES_DIFFERENCE, limit=0.06, reason=f"{_TIES}; embedded 3.9 %, lowered 5.4 %"),
+    Gate(measure=Measure.SAD_SHIFT, limit=0.01, reason=_PROMISED.format(1, -0.14)),
 )
 
 _INT8 = (
@@ -172,14 +172,14 @@ _INT8 = (
         measure=Measure.GAIN,
         limit=0.025,
         reason=f"{_SCALE}; export takes out what rounding itself adds on average, and single images scatter "
-        "by 2 %: embedded 0.4 % (its previous weights 0.02 to 1.3 %); where alpha is propagated, scales are "
+        "by 2 %: embedded 0.4 % (earlier weights 0.02 to 1.3 %); where alpha is propagated, scales are "
         "hidden (docs/export.md)",
     ),
     Gate(
         measure=Measure.SAD_SHIFT,
         limit=0.05,
         reason="coarse levels move alpha nearly everywhere, and what counts is whether it is worse; "
-        + _PROMISED.format(5, 0.77),
+        + _PROMISED.format(5, 0.38),
     ),
 )
 
