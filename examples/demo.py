@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from dim import cutout
 from dim_runtime import Matting
-from dim_runtime.samples import lemur
+from dim_runtime.images.samples import lemur
 
 OUTPUT = Path("out/demo")
 TILE = 672

@@ -15,10 +15,10 @@ import cv2
 import numpy as np
 
 from dim_runtime.backends.base import Backend
-from dim_runtime.backends.opening import open_backend
-from dim_runtime.image_io import read_image, read_trimap, write_image
-from dim_runtime.jobs import Recipe, run_pair
+from dim_runtime.backends.open import open_backend
+from dim_runtime.images.files import read_image, read_trimap, write_image
 from dim_runtime.matting import Matting
+from dim_runtime.outputs.pair import Recipe, run_pair
 
 MEGAPIXELS = 12
 SIDE = 1536

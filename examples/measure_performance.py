@@ -13,10 +13,10 @@ from argparse import ArgumentParser
 from math import prod
 from pathlib import Path
 
-from dim_runtime.bench import eager_pytorch
-from dim_runtime.folders import find_pairs
-from dim_runtime.image_io import read_trimap
-from dim_runtime.onnx_file import read_metadata
+from dim_runtime.artefacts.onnx_file import read_metadata
+from dim_runtime.cli.measure import eager_pytorch
+from dim_runtime.images.files import read_trimap
+from dim_runtime.images.pairs import find_pairs
 
 DIM_MATTE = "from dim_runtime.cli import main; main()"
 SPEED_CONTEXT = "64"

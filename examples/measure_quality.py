@@ -29,9 +29,9 @@ from quality_tables import Results, costs, excesses, photographs, scores, verdic
 
 from dim.download import digest
 from dim.errors import DimError, InputError
+from dim_runtime.artefacts.onnx_file import read_metadata
+from dim_runtime.images.samples import lemur, sample_paths
 from dim_runtime.matting import default_model
-from dim_runtime.onnx_file import read_metadata
-from dim_runtime.samples import lemur, sample_paths
 from dim_training.files import read_gray
 from dim_training.photographs import Entry, read, readable_entries, require_readable, survey
 from dim_training.score_report import require_writable, write_text

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from dim.cutout import quantise
 from dim_runtime import Matting
-from dim_runtime.backends.opening import BackendName, Precision
+from dim_runtime.backends.open import BackendName, Precision
 from dim_training.predictors import Predictor, open_predictor
 from dim_training.scoring import force_known
 

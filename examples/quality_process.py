@@ -27,9 +27,9 @@ from dim import trimap as trimaps
 from dim.download import digest
 from dim.errors import DimError
 from dim.metrics import Metrics
-from dim_runtime.image_io import write_image
+from dim_runtime.images.files import write_image
+from dim_runtime.images.samples import lemur
 from dim_runtime.memory import peak_resident_bytes, resident_bytes
-from dim_runtime.samples import lemur
 from dim_training.files import read_gray, read_rgb
 from dim_training.score_report import write_text
 from dim_training.scoring import Region, score

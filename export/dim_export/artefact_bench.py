@@ -13,7 +13,7 @@ from dim.contract import STRIDE, Precision
 from dim.errors import InputError
 from dim_export.engines import Engine, open_engine
 from dim_export.speed import alternate, is_side, random_window, times_faster
-from dim_runtime.backends.opening import BackendName
+from dim_runtime.backends.open import BackendName
 
 
 class TimedEngine(BaseModel):

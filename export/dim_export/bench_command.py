@@ -12,7 +12,7 @@ from rich.table import Table
 from dim.checkpoint_argument import CHECKPOINT_HELP, checkpoint_file
 from dim.errors import InputError
 from dim_export.command_support import require, write_text
-from dim_runtime.backends.opening import BackendName, Precision
+from dim_runtime.backends.open import BackendName, Precision
 
 if TYPE_CHECKING:
     from dim_export.artefact_bench import ArtefactBench

@@ -10,8 +10,8 @@ from typing import Any
 
 from dim.engine_info import EngineBuilder, ShapeProfile
 from dim.errors import DimError, InputError, MissingExtraError
+from dim_runtime.artefacts.engine_compatibility import NAMES
 from dim_runtime.backends.tensorrt import MODULES
-from dim_runtime.engine_compatibility import NAMES
 
 
 class BuilderError(DimError):

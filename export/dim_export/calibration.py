@@ -25,10 +25,10 @@ from dim_export.comparison import graded
 from dim_export.histogram import Float64, Histogram, Method
 from dim_export.torch_backend import Floating, TorchBackend, UInt8
 from dim_runtime.backends.base import Backend
-from dim_runtime.folders import find_pairs
-from dim_runtime.image_io import read_image
+from dim_runtime.images.files import read_image
+from dim_runtime.images.pairs import find_pairs
+from dim_runtime.images.samples import lemur
 from dim_runtime.matting import Matting
-from dim_runtime.samples import lemur
 
 TILE = 512
 """Largest side of a window, pixels: large images are looked at only where they are unknown."""

@@ -18,9 +18,9 @@ from dim.contract import ArtefactMetadata
 from dim.cutout import eight_bits
 from dim.errors import InputError
 from dim.trimap import BACKGROUND, UNKNOWN
-from dim_runtime.folders import Pair, find_pairs
-from dim_runtime.image_io import READABLE, read_gray, read_image
-from dim_runtime.samples import lemur
+from dim_runtime.images.files import READABLE, read_gray, read_image
+from dim_runtime.images.pairs import Pair, find_pairs
+from dim_runtime.images.samples import lemur
 
 UInt8 = npt.NDArray[np.uint8]
 

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from dim_export.command_support import write_text
 from dim_export.context_table import ContextRow, measure, read_scenes, read_trimaps
-from dim_runtime.backends.opening import BackendName
+from dim_runtime.backends.open import BackendName
 
 
 def context(

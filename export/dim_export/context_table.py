@@ -13,12 +13,12 @@ from pydantic import BaseModel, ConfigDict
 
 import dim.trimap
 from dim.errors import InputError
-from dim_runtime.backends.opening import BackendName
-from dim_runtime.folders import find_pairs
-from dim_runtime.image_io import read_gray, read_image
-from dim_runtime.image_io import read_trimap as read_levels
+from dim_runtime.backends.open import BackendName
+from dim_runtime.images.files import read_gray, read_image
+from dim_runtime.images.files import read_trimap as read_levels
+from dim_runtime.images.pairs import find_pairs
 from dim_runtime.matting import Matting
-from dim_runtime.planning import Context
+from dim_runtime.planning.planner import Context
 
 UInt8 = npt.NDArray[np.uint8]
 Alpha = npt.NDArray[np.float32]

@@ -22,7 +22,7 @@ from dim_export.engine_layers import (
     types_of_network,
 )
 from dim_export.timing_cache import load_timings, store_timings
-from dim_runtime.engine_compatibility import NAMES
+from dim_runtime.artefacts.engine_compatibility import NAMES
 
 
 class EngineError(DimError):

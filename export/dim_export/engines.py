@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dim.contract import Precision
+from dim_runtime.artefacts.onnx_file import read_metadata
 from dim_runtime.backends.base import Backend
-from dim_runtime.backends.opening import BackendName, open_backend
+from dim_runtime.backends.open import BackendName, open_backend
 from dim_runtime.errors import BackendError
-from dim_runtime.onnx_file import read_metadata
 
 DISTRIBUTIONS: dict[BackendName, tuple[str, ...]] = {
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),

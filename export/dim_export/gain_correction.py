@@ -19,7 +19,7 @@ from dim_export.calibration import Answer, CalibrationPair, calibration_windows
 from dim_export.comparison import gain
 from dim_export.description import describe
 from dim_export.onnx_writing import write
-from dim_runtime.backends.opening import open_backend
+from dim_runtime.backends.open import open_backend
 
 SANE = (0.5, 2.0)
 """Slopes that rounding may cause. Beyond them something else is wrong, and the gates are to see it."""

@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict
 
 from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA, ArtefactMetadata
 from dim.engine_info import EngineInfo
-from dim_runtime.engine_file import read_header
+from dim_runtime.artefacts.engine_file import read_header
+from dim_runtime.artefacts.onnx_file import read_metadata
 from dim_runtime.errors import ArtefactError
-from dim_runtime.onnx_file import read_metadata
 
 
 class TensorInfo(BaseModel):

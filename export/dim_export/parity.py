@@ -17,8 +17,8 @@ from dim_export.parity_report import CaseResult, ParityReport, PoolingCount
 from dim_export.reference import Expected, Reference, padded
 from dim_export.switch_probe import SwitchProbe, count_different
 from dim_runtime.errors import TileError
-from dim_runtime.geometry import Plan
 from dim_runtime.matting import Matting
+from dim_runtime.planning.geometry import Plan
 
 Shape = tuple[int, int, int]
 

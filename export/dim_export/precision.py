@@ -19,7 +19,7 @@ from dim_export.gain_correction import rounding_gain
 from dim_export.graph import IR_VERSION, OPSET, Shape, trace
 from dim_export.histogram import METHODS, Method
 from dim_export.quantisation import quantise, require_layers, scale_logits
-from dim_runtime.samples import lemur
+from dim_runtime.images.samples import lemur
 
 BF16_OPSET, BF16_IR_VERSION = 22, 10
 """The first operator set whose convolution takes bfloat16, and the file format that goes with it."""

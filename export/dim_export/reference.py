@@ -15,8 +15,8 @@ from dim import checkpoint
 from dim_export.cases import LARGE_TILE, Case
 from dim_export.torch_backend import TorchBackend
 from dim_runtime.backends.base import Backend
-from dim_runtime.geometry import Plan
 from dim_runtime.matting import Matting
+from dim_runtime.planning.geometry import Plan
 
 UInt8 = npt.NDArray[np.uint8]
 Floating = npt.NDArray[np.floating[Any]]

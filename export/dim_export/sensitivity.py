@@ -25,9 +25,9 @@ from dim_export.graph import trace
 from dim_export.histogram import Method
 from dim_export.onnx_writing import write
 from dim_export.quantisation import convolution_names, quantise, require_layers
-from dim_runtime.backends.opening import open_backend
-from dim_runtime.folders import find_pairs
-from dim_runtime.image_io import READABLE, read_image
+from dim_runtime.backends.open import open_backend
+from dim_runtime.images.files import READABLE, read_image
+from dim_runtime.images.pairs import find_pairs
 from dim_runtime.matting import Matting
 
 UInt8 = npt.NDArray[np.uint8]

@@ -13,10 +13,10 @@ from dim.errors import InputError
 from dim_export.appearing import appearing
 from dim_export.builder_choice import BuildOptions, choose_builder, require_applicable
 from dim_export.engine_building import Built, EngineError, build_plan
-from dim_runtime.backends.cuda_memory import Cuda, cuda_runtime
-from dim_runtime.engine_compatibility import NAMES, this_platform
-from dim_runtime.engine_file import read_header, write_engine
-from dim_runtime.onnx_file import read_metadata
+from dim_runtime.artefacts.engine_compatibility import NAMES, this_platform
+from dim_runtime.artefacts.engine_file import read_header, write_engine
+from dim_runtime.artefacts.onnx_file import read_metadata
+from dim_runtime.backends.cuda import Cuda, cuda_runtime
 
 TILE = 1536
 """The runtime's own default: its windows have sides from 32 to this."""

@@ -26,7 +26,7 @@ from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, METADATA_KEY, OUTPUT_ALPHA, 
 from dim.errors import InputError
 from dim_export.command_support import require
 from dim_export.triton_serving import Options, ServedModel, Serving, servings
-from dim_runtime.engine_file import read_header, read_plan
+from dim_runtime.artefacts.engine_file import read_header, read_plan
 
 VERSION = "1"
 _PLATFORMS = {"onnxruntime": "onnxruntime_onnx", "tensorrt": "tensorrt_plan"}

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dim.contract import STRIDE, ArtefactMetadata
 from dim.errors import InputError
-from dim_runtime.engine_file import read_header
-from dim_runtime.onnx_file import read_metadata
+from dim_runtime.artefacts.engine_file import read_header
+from dim_runtime.artefacts.onnx_file import read_metadata
 
 Device = Literal["cpu", "gpu"]
 Engine = Literal["onnxruntime", "openvino", "tensorrt"]

@@ -13,8 +13,8 @@ from dim.contract import STRIDE, ArtefactMetadata
 from dim.engine_info import EngineBuilder, Shape, ShapeProfile
 from dim.errors import InputError
 from dim_export.command_support import write_text
+from dim_runtime.artefacts.onnx_file import read_metadata
 from dim_runtime.memory import parse_bytes
-from dim_runtime.onnx_file import read_metadata
 
 SHAPE = "N,H,W"
 

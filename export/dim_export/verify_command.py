@@ -14,7 +14,7 @@ from dim.checkpoint_argument import CHECKPOINT_HELP, checkpoint_file
 from dim.contract import Precision
 from dim.errors import InputError
 from dim_export.command_support import require, write_text
-from dim_runtime.backends.opening import BackendName
+from dim_runtime.backends.open import BackendName
 
 if TYPE_CHECKING:
     from dim_export.release_report import Release, Tell

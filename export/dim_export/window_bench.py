@@ -16,7 +16,7 @@ from dim_export.speed import alternate, is_side, random_window, times_faster
 from dim_export.to_onnx import export
 from dim_export.torch_backend import TorchBackend
 from dim_runtime.backends.base import Backend
-from dim_runtime.backends.opening import open_backend
+from dim_runtime.backends.open import open_backend
 
 
 class WindowBench(BaseModel):

@@ -8,7 +8,7 @@ import numpy as np
 
 import dim.trimap
 from dim.errors import InputError
-from dim_runtime.sliceable import Sliceable
+from dim_runtime.arrays import Sliceable
 
 
 def require_trimap(trimap: Any) -> None:

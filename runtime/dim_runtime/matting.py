@@ -18,21 +18,21 @@ import numpy.typing as npt
 
 from dim.contract import ArtefactMetadata
 from dim.errors import InputError
+from dim_runtime.arrays import Sliceable, Writable
 from dim_runtime.backends.base import Backend
-from dim_runtime.backends.opening import BackendName, Precision, open_backend
+from dim_runtime.backends.open import BackendName, Precision, open_backend
 from dim_runtime.errors import TrimapWarning
-from dim_runtime.flow import Job, Steps
-from dim_runtime.geometry import Plan
+from dim_runtime.inference.pipeline import Pipeline
+from dim_runtime.inference.speed import pixels_per_second
+from dim_runtime.inference.stream import Job, Steps
+from dim_runtime.inference.tiler import Progress, run_plan
 from dim_runtime.inputs import require_out, require_pair, require_trimap
 from dim_runtime.mapped import by_windows, held_bytes
 from dim_runtime.memory import resident_bytes
-from dim_runtime.occupancy import Survey, survey
-from dim_runtime.pipeline import Pipeline
-from dim_runtime.planning import Context, Options, Planner
+from dim_runtime.planning.geometry import Plan
+from dim_runtime.planning.planner import Context, Options, Planner
+from dim_runtime.planning.survey import Survey, survey
 from dim_runtime.progress import reporting
-from dim_runtime.sliceable import Sliceable, Writable
-from dim_runtime.speed import pixels_per_second
-from dim_runtime.tiling import Progress, run_plan
 
 UInt8 = npt.NDArray[np.uint8]
 Image = npt.NDArray[np.uint8 | np.uint16]
@@ -231,8 +231,9 @@ class Matting:
         """What :meth:`map` and the batch command are made of: jobs in order, each done or with its error.
 
         Args:
-            jobs: each is loaded in a thread, as is all the rest; see :class:`~dim_runtime.flow.Job`.
-            finish: called for each job that has its alpha, in a thread of its own: to write it, say. A
+            jobs: each is loaded in a thread, as is all the rest; see
+            :class:`~dim_runtime.inference.stream.Job`. finish: called for each job that has its alpha, in a
+            thread of its own: to write it, say. A
                 job is in flight until the caller asks for the next one.
             progress: called with the windows done and in all of each image.
         """

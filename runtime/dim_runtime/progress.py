@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from dim_runtime.tiling import Progress
+from dim_runtime.inference.tiler import Progress
 
 Advance = Callable[[float], object]
 """Called for each item that is settled, with the megapixels that were computed for it."""

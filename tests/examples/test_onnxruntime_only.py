@@ -12,8 +12,8 @@ import pytest
 
 from dim.cutout import quantise
 from dim_runtime import Matting
+from dim_runtime.images.samples import lemur, sample_paths
 from dim_runtime.matting import default_model
-from dim_runtime.samples import lemur, sample_paths
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "onnxruntime_only.py"
 

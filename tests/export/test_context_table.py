@@ -14,7 +14,7 @@ pytest.importorskip("torch")
 
 from dim_export.cli import app
 from dim_export.context_table import CONTEXTS
-from dim_runtime.samples import lemur
+from dim_runtime.images.samples import lemur
 
 
 @pytest.fixture

@@ -26,10 +26,10 @@ from dim_export.parity_report import ParityReport
 from dim_export.precision import Quantisation
 from dim_export.quantisation import scale_logits
 from dim_export.reference import Reference
-from dim_runtime.image_io import write_image
+from dim_runtime.artefacts.onnx_file import read_metadata
+from dim_runtime.images.files import write_image
+from dim_runtime.images.samples import lemur
 from dim_runtime.matting import default_model
-from dim_runtime.onnx_file import read_metadata
-from dim_runtime.samples import lemur
 
 pytest.importorskip("onnxruntime")
 

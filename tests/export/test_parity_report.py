@@ -18,7 +18,7 @@ from dim_export.gates import gates_for
 from dim_export.parity_report import CaseResult, ParityError, ParityReport, require_passed
 from dim_export.report import print_parity
 from dim_export.to_onnx import describe
-from dim_runtime.samples import lemur
+from dim_runtime.images.samples import lemur
 
 
 def _report(*results: dict[str, Any], **fields: Any) -> ParityReport:

@@ -20,9 +20,9 @@ from dim.network import DIM
 from dim_export import cli, to_onnx
 from dim_export.graph import MattingGraph
 from dim_export.precision import Quantisation, checked_method, kept_float, lower
+from dim_runtime.artefacts.onnx_file import read_metadata
+from dim_runtime.images.samples import lemur
 from dim_runtime.matting import default_model
-from dim_runtime.onnx_file import read_metadata
-from dim_runtime.samples import lemur
 
 UInt8 = npt.NDArray[np.uint8]
 

@@ -28,10 +28,10 @@ from dim_export.engine_layers import report_of_log, types_of_network
 from dim_export.inspection import inspect
 from dim_export.timing_cache import load_timings, locked, store_timings
 from dim_export.to_tensorrt import checked_profile, convert, window_profile
-from dim_runtime.engine_file import read_header, read_plan
+from dim_runtime.artefacts.engine_file import read_header, read_plan
+from dim_runtime.artefacts.onnx_file import read_metadata
 from dim_runtime.errors import ArtefactError
 from dim_runtime.matting import default_model
-from dim_runtime.onnx_file import read_metadata
 
 SMALL = window_profile(tile=64, batch=2)
 CONVOLUTIONS = 25

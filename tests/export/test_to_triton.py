@@ -17,7 +17,7 @@ from dim.errors import DimError, InputError, MissingExtraError
 from dim_export import to_triton, triton_command
 from dim_export.to_triton import write_repository
 from dim_export.triton_serving import Options
-from dim_runtime.engine_file import write_engine
+from dim_runtime.artefacts.engine_file import write_engine
 from dim_runtime.errors import ArtefactError
 from dim_runtime.matting import default_model
 

@@ -25,11 +25,11 @@ from dim_export.speed import alternate, random_window, times_faster
 from dim_export.switch_probe import POOLS, SwitchProbe, find_switches
 from dim_export.to_onnx import export
 from dim_export.torch_backend import TorchBackend
+from dim_runtime.artefacts.onnx_file import read_metadata
 from dim_runtime.errors import BackendError, InputError
-from dim_runtime.image_io import write_image
+from dim_runtime.images.files import write_image
+from dim_runtime.images.samples import lemur
 from dim_runtime.matting import Matting, default_model
-from dim_runtime.onnx_file import read_metadata
-from dim_runtime.samples import lemur
 
 EMBEDDED = default_model().with_suffix(".safetensors")
 Edit = Callable[[Any], None]

@@ -16,9 +16,9 @@ from dim_export.torch_backend import TorchBackend
 from dim_runtime.backends.base import Backend
 from dim_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from dim_runtime.errors import TileError
+from dim_runtime.inference.tiler import run_plan
 from dim_runtime.matting import Matting
-from dim_runtime.planning import Options, make_plan
-from dim_runtime.tiling import run_plan
+from dim_runtime.planning.planner import Options, make_plan
 
 UInt8 = npt.NDArray[np.uint8]
 Floating = npt.NDArray[np.floating[Any]]

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dim_runtime import Matting
+from dim_runtime.images.samples import lemur
 from dim_runtime.memory import resident_bytes
-from dim_runtime.samples import lemur
 
 UInt8 = npt.NDArray[np.uint8]
 

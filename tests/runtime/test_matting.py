@@ -17,8 +17,8 @@ from dim.errors import InputError
 from dim_runtime import Matting
 from dim_runtime.backends.base import Backend, Floating, UInt8
 from dim_runtime.errors import BackendError, MemoryLimitError, TileError, TrimapWarning
-from dim_runtime.flow import Job
-from dim_runtime.samples import lemur
+from dim_runtime.images.samples import lemur
+from dim_runtime.inference.stream import Job
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from dim_runtime import Matting
-from dim_runtime.samples import lemur
+from dim_runtime.images.samples import lemur
 
 THREADS, REQUESTS = 8, 200
 

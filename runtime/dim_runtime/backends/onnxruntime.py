@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA, ArtefactMetadata, Precision
+from dim_runtime.artefacts.onnx_file import read_metadata
 from dim_runtime.backends.base import (
     ENGINE_BYTES,
     Backend,
@@ -17,9 +18,8 @@ from dim_runtime.backends.base import (
     first_line,
     require_single_windows,
 )
-from dim_runtime.backends.binding import BoundSession
+from dim_runtime.backends.io_binding import BoundSession
 from dim_runtime.errors import ArtefactError, BackendError, DeviceError, DimError, MissingExtraError
-from dim_runtime.onnx_file import read_metadata
 
 CPU_PROVIDER, CUDA_PROVIDER = "CPUExecutionProvider", "CUDAExecutionProvider"
 CUDA_HOST_BYTES = 12

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA, STRIDE, ArtefactMetadata, Precision
+from dim_runtime.artefacts.onnx_file import read_metadata
 from dim_runtime.backends.base import (
     Backend,
     Floating,
@@ -37,7 +38,6 @@ from dim_runtime.backends.openvino_memory import (
     free_pixels,
 )
 from dim_runtime.errors import ArtefactError, BackendError, DeviceError, MissingExtraError
-from dim_runtime.onnx_file import read_metadata
 
 Shape = tuple[int, int, int]
 """N, H, W."""

@@ -16,18 +16,18 @@ from typing import Any
 
 from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA, ArtefactMetadata, Precision
 from dim.engine_info import EngineBuilder, Shape
-from dim_runtime.backends.base import Backend, Floating, UInt8, require_windows
-from dim_runtime.backends.cuda_memory import Cuda, cuda_runtime, device_number
-from dim_runtime.backends.dlpack import DeviceArray, borrowed
-from dim_runtime.backends.lane import Lane
-from dim_runtime.engine_compatibility import (
+from dim_runtime.artefacts.engine_compatibility import (
     NAMES,
     Place,
     require_builder,
     require_compatible,
     this_platform,
 )
-from dim_runtime.engine_file import EngineHeader, read_header, read_plan
+from dim_runtime.artefacts.engine_file import EngineHeader, read_header, read_plan
+from dim_runtime.backends.base import Backend, Floating, UInt8, require_windows
+from dim_runtime.backends.cuda import Cuda, cuda_runtime, device_number
+from dim_runtime.backends.dlpack import DeviceArray, borrowed
+from dim_runtime.backends.tensorrt_slot import Lane
 from dim_runtime.errors import ArtefactError, BackendError, InputError, MissingExtraError
 
 MODULES: dict[EngineBuilder, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}

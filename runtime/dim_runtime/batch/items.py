@@ -1,0 +1,141 @@
+"""What a batch is to do: a table of image, trimap and output, or folders of pairs."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from dim.errors import InputError
+from dim_runtime.batch import storage
+from dim_runtime.images.files import WRITABLE
+from dim_runtime.images.pairs import Pair, find_pairs
+
+COLUMNS = ("image", "trimap")
+OUTPUT = "output"
+TABLES = (".csv", ".jsonl", ".ndjson")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image to matte.
+
+    Attributes:
+        image, trimap: local paths or names with a scheme; absolute or relative to the working folder.
+        output: relative to the output folder, with slashes; PNG or TIFF.
+        problem: why it cannot be done, as far as that is known beforehand.
+    """
+
+    image: str
+    trimap: str
+    output: str
+    problem: str | None = None
+
+
+def read_items(source: str, trimaps: Path | None = None) -> list[Item]:
+    """The items of a batch, in order.
+
+    Args:
+        source: a table, ``.csv`` with a header or ``.jsonl`` with an object a line, whose columns are
+            ``image``, ``trimap`` and, if wanted, ``output`` (else the image's name with ``.png``); names are
+            relative to the table. Or a folder that holds ``images/`` and ``trimaps/``, or with ``trimaps`` a
+            folder of images.
+        trimaps: folder of trimaps.
+
+    Raises:
+        InputError: no such table or folder, a line that is not usable, two items with one output.
+    """
+    if PurePosixPath(source).suffix.lower() in TABLES and trimaps is None:
+        items = _table(source)
+    elif storage.is_remote(source):
+        raise InputError(f"cannot list {source}", expected=f"a table, {', '.join(TABLES)}, or a local folder")
+    else:
+        items = [_from_pair(pair) for pair in find_pairs(storage.local(source), trimaps)]
+    _require_distinct(items)
+    return items
+
+
+def _from_pair(pair: Pair) -> Item:
+    output = f"{pair.name}.png"
+    try:
+        image, trimap = pair.files()
+    except InputError as error:
+        return Item(_first(pair.images), _first(pair.trimaps), output, str(error))
+    return Item(str(image), str(trimap), output)
+
+
+def _first(files: tuple[Path, ...]) -> str:
+    return str(files[0]) if files else ""
+
+
+def _table(source: str) -> list[Item]:
+    folder = source.rsplit("/", 1)[0] if storage.is_remote(source) else str(storage.local(source).parent)
+    with storage.readable(source) as path:
+        if not path.is_file():
+            raise InputError(f"cannot read the table {source}", got="no such file")
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise InputError(f"cannot read the table {source}", expected="text in UTF-8") from error
+    rows = _csv(text.splitlines()) if source.lower().endswith(".csv") else _json_lines(source, text)
+    items = [_item(f"{source}, line {number}", row, folder) for number, row in rows]
+    if not items:
+        raise InputError(f"there is nothing to do in {source}", expected="one line for each image")
+    return items
+
+
+def _csv(lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    reader = csv.DictReader(lines)
+    for row in reader:
+        yield reader.line_num, row
+
+
+def _json_lines(source: str, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise InputError(f"cannot read {source}, line {number}", why=str(error)) from error
+        if not isinstance(row, dict):
+            raise InputError(f"cannot read {source}, line {number}", got=line, expected="a JSON object")
+        yield number, row
+
+
+def _item(place: str, row: dict[str, Any], folder: str) -> Item:
+    for column in COLUMNS:
+        if not isinstance(row.get(column), str) or not row[column].strip():
+            raise InputError(
+                f"cannot use {place}",
+                got=f"nothing for {column!r}",
+                expected="the columns image, trimap and, if wanted, output",
+            )
+    image, trimap = (row[column].strip() for column in COLUMNS)
+    output = (row.get(OUTPUT) or "").strip() or f"{PurePosixPath(image).stem}.png"
+    _require_inside(place, output)
+    return Item(storage.join(folder, image), storage.join(folder, trimap), output)
+
+
+def _require_inside(place: str, output: str) -> None:
+    path = PurePosixPath(output.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or "://" in output:
+        raise InputError(
+            f"cannot use {place}", got=f"the output {output}", expected="a name inside the output folder"
+        )
+    if path.suffix.lower() not in WRITABLE:
+        raise InputError(f"cannot use {place}", got=f"the output {output}", expected=" or ".join(WRITABLE))
+
+
+def _require_distinct(items: list[Item]) -> None:
+    twice = [output for output, count in Counter(item.output for item in items).items() if count > 1]
+    if twice:
+        raise InputError(
+            "two images of this batch would be written to one file",
+            got=f"{twice[0]}{f' and {len(twice) - 1} more' if len(twice) > 1 else ''}",
+            fix="give each its own name in a column 'output'",
+        )

@@ -1,0 +1,168 @@
+"""A batch on a Ray cluster: actors of Ray Data, each of which holds one model.
+
+Nodes need this package with the extra ``ray``, an engine, and access to the files: a file system that all of
+them share, or an object store through fsspec. The model is sent to them.
+
+A row is one item, a task a few of them, an actor a :class:`~dim_runtime.matting.Matting`. An item that fails
+is a result like any other. When a node dies, Ray starts its actors elsewhere and gives them the tasks again:
+an item may be computed twice but has one output, which appears by a rename or by one put and has the same
+content each time; it is reported once.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from dim.errors import DimError, MissingExtraError
+from dim_runtime.batch import storage
+from dim_runtime.batch.items import Item
+from dim_runtime.batch.run import ItemResult, run_items
+from dim_runtime.matting import default_model
+from dim_runtime.outputs.spec import Recipe
+from dim_runtime.settings import MattingOptions
+
+LARGEST_TASK = 16
+"""Items of a task at most: enough for reading, inference and writing to overlap, little to do again."""
+TASKS_PER_ACTOR = 4
+"""Tasks per actor in all, if there are so many items: the last ones then end at about the same time."""
+
+
+class ClusterError(DimError):
+    """The cluster cannot be reached, or gave up on the batch. What is done stays done."""
+
+    exit_code = 1
+
+
+class Worker:
+    """What an actor holds: a model, kept for all its tasks.
+
+    Args:
+        model: reference of the artefact's suffix and content in Ray's object store.
+        options, recipe, folder: as for a batch on one machine.
+    """
+
+    def __init__(self, model: Any, options: MattingOptions, recipe: Recipe, folder: str) -> None:
+        import ray
+
+        suffix, content = ray.get(model[0])
+        self._recipe, self._folder = recipe, folder
+        with tempfile.TemporaryDirectory(prefix="dim-") as place:
+            path = Path(place) / f"model{suffix}"
+            path.write_bytes(content)
+            self._matting = replace(options, model=path).open()
+
+    def __call__(self, rows: dict[str, Any]) -> dict[str, list[str]]:
+        """Items in, results out, both as JSON: types that every release of Ray and Arrow agrees on."""
+        items = [Item(**json.loads(row)) for row in rows["item"]]
+        results = run_items(self._matting, items, self._folder, self._recipe)
+        return {"result": [json.dumps(asdict(result)) for result in results]}
+
+
+def run_on_ray(
+    items: list[Item], folder: str, options: MattingOptions, recipe: Recipe, address: str | None = None
+) -> Iterator[ItemResult]:
+    """Matte and write items on a Ray cluster; results come in the order in which tasks end.
+
+    Args:
+        items: what to do; relative local names are taken from this process's working folder.
+        folder: where outputs go, local (then shared by all nodes) or in an object store.
+        options: of each actor's matting. ``threads`` (1 by default) are the CPUs that an actor reserves,
+            ``device`` "cuda" reserves a GPU instead, ``memory_limit`` that much of a node's memory.
+        recipe: what is written.
+        address: of the cluster; None for the environment's RAY_ADDRESS, or a cluster on this machine.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
+        ClusterError: the cluster is not there, has no room for an actor, or gave up.
+    """
+    # Ray shows an actor the one GPU that it reserved, whatever its number on the node.
+    options = replace(options, threads=options.threads or 1, device=options.device.partition(":")[0])
+    with _connected(address) as ray:
+        needs = _needs(options)
+        actors = min(_room(ray, needs), len(items))
+        rows = [{"item": json.dumps(asdict(_absolute(item)))} for item in items]
+        data = ray.data.from_items(rows, override_num_blocks=_tasks(len(items), actors))
+        model = options.model or default_model()
+        reference = ray.put((model.suffix, model.read_bytes()))
+        # Ray Data restarts actors, and repeats the tasks that they had, without limit.
+        results = data.map_batches(
+            Worker,
+            # In a list: Ray would replace a bare reference by its content in every task.
+            fn_constructor_args=([reference], replace(options, model=None), recipe, _absolute_name(folder)),
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors, initial_size=actors),
+            batch_size=None,
+            **needs,
+        )
+        for row in results.iter_rows():
+            yield ItemResult(**json.loads(row["result"]))
+
+
+def _tasks(items: int, actors: int) -> int:
+    return max(min(items, actors * TASKS_PER_ACTOR), -(-items // LARGEST_TASK))
+
+
+def _needs(options: MattingOptions) -> dict[str, Any]:
+    """What Ray reserves for one actor."""
+    on_gpu = options.device.startswith("cuda")
+    needs: dict[str, Any] = {"num_gpus": 1} if on_gpu else {"num_cpus": options.threads}
+    if options.memory_limit is not None:
+        needs["memory"] = options.memory_limit
+    return needs
+
+
+def _room(ray: Any, needs: dict[str, Any]) -> int:
+    """How many actors the nodes can hold together."""
+    names = {"num_cpus": "CPU", "num_gpus": "GPU", "memory": "memory"}
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    room = sum(min(int(node.get(names[need], 0) // value) for need, value in needs.items()) for node in nodes)
+    if room == 0:
+        raise ClusterError(
+            "cannot start an actor on this cluster",
+            got=f"nodes with {nodes}",
+            expected=f"one with at least {needs}",
+            fix="fewer --threads, a smaller --memory-limit, or larger nodes",
+        )
+    return int(room)
+
+
+@contextmanager
+def _connected(address: str | None) -> Iterator[Any]:
+    """Ray, connected for as long as it is needed; a connection of the caller's own is left as it is."""
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise MissingExtraError("run on a Ray cluster", package="ray[data]", extra="ray") from error
+    own = not ray.is_initialized()
+    try:
+        if own:
+            ray.init(address=address, log_to_driver=False, logging_level="error")
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        yield ray
+    except (ray.exceptions.RayError, ConnectionError) as error:
+        raise ClusterError("the Ray cluster could not do the batch", why=_last_error(str(error))) from error
+    finally:
+        if own:
+            ray.shutdown()
+
+
+def _last_error(text: str) -> str:
+    """What an actor raised, without the traceback that Ray puts around it."""
+    lines = text.strip().splitlines()
+    starts = [number for number, line in enumerate(lines) if re.match(r"[\w.]+(Error|Exception): ", line)]
+    return "\n  ".join(lines[starts[-1] if starts else 0 :])
+
+
+def _absolute(item: Item) -> Item:
+    return replace(item, image=_absolute_name(item.image), trimap=_absolute_name(item.trimap))
+
+
+def _absolute_name(name: str) -> str:
+    return name if storage.is_remote(name) else str(storage.local(name).absolute())

@@ -1,0 +1,251 @@
+"""Many images, one after the other and overlapping; what is done stays done.
+
+A result is written by renaming a finished file, then noted in the :mod:`~dim_runtime.batch.journal`. Killed
+at any moment and started again, a batch makes what is not noted, and only that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from dim.errors import DimError, InputError
+from dim_runtime.batch import storage
+from dim_runtime.batch.items import Item
+from dim_runtime.batch.journal import Fingerprint, Journal
+from dim_runtime.inference.stream import Job
+from dim_runtime.matting import Matting, default_model
+from dim_runtime.outputs.pair import Loaded, Recipe, load, run_pair, save
+from dim_runtime.outputs.stream_tiff import streams
+from dim_runtime.planning.geometry import Plan
+from dim_runtime.settings import MattingOptions
+
+Status = Literal["done", "skipped", "failed"]
+LEFTOVER = re.compile(r"\.(.+?)\.[^.]+(?:\.alpha)?\.partial")
+"""The hidden name of a temporary file: .OUTPUT.PROCESS.partial."""
+NO_EFFECT = ("model", "threads", "memory_limit")
+"""Options that say nothing of how an output looks; of the model, the content does."""
+
+
+@dataclass(frozen=True)
+class ItemResult:
+    """What came of one item.
+
+    Attributes:
+        image, trimap, output: as in the :class:`~dim_runtime.batch.items.Item`.
+        status: "done", "failed", or "skipped" because it was done before.
+        error: why it failed.
+        inputs: identity of image and trimap when they were read; empty if it failed.
+        megapixels: of the image; 0 unless done.
+        seconds: what the engine spent on it.
+        windows: how many there were.
+        cost: their area over the padded image's.
+    """
+
+    image: str
+    trimap: str
+    output: str
+    status: Status
+    error: str | None = None
+    inputs: str = ""
+    megapixels: float = 0.0
+    seconds: float = 0.0
+    windows: int = 0
+    cost: float = 0.0
+
+
+class Split(NamedTuple):
+    """Items of a batch by what is left to do for them."""
+
+    todo: list[Item]
+    settled: list[ItemResult]
+
+
+def fingerprint(options: MattingOptions, recipe: Recipe) -> Fingerprint:
+    """Everything that decides how outputs look: model and options by value, the release of this toolkit.
+
+    A memory limit changes windows: without effect on exact results, but blended ones are a little different.
+    """
+    made = {name: value for name, value in asdict(options).items() if name not in NO_EFFECT}
+    made["device"] = options.device.partition(":")[0]
+    if options.context != "exact":
+        made["memory_limit"] = options.memory_limit
+    made |= {name: value for name, value in asdict(recipe).items() if name != "max_pixels"}
+    if Path(recipe.background).is_file():
+        made["background"] = _digest(Path(recipe.background))
+    return made | {"model": _digest(options.model or default_model()), "release": version("dim-matting")}
+
+
+def _digest(path: Path) -> str:
+    if not path.is_file():
+        raise InputError(f"cannot read the model {path}", got="no such file")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def split(items: Iterable[Item], folder: str, journal: Journal, *, overwrite: bool = False) -> Split:
+    """What is left to do in this output folder, and what is settled; what is left is claimed.
+
+    An output is done if the journal says so, its inputs have not changed since, and the file is there.
+
+    Raises:
+        InputError: a file of an output's name is not of this batch, and ``overwrite`` is False.
+    """
+    items = list(items)
+    there = storage.existing(folder, [item.output for item in items])
+    todo: list[Item] = []
+    settled: list[ItemResult] = []
+    for item in items:
+        if item.problem is not None:
+            settled.append(_failed(item, item.problem))
+        elif item.output in there and _is_done(item, journal):
+            settled.append(_result(item, "skipped"))
+        else:
+            todo.append(item)
+    if not overwrite:
+        _require_own(folder, [item.output for item in todo if item.output in there], journal)
+    journal.claim(item.output for item in todo)
+    return Split(todo, settled)
+
+
+def _is_done(item: Item, journal: Journal) -> bool:
+    noted = journal.done.get(item.output)
+    if noted is None:
+        return False
+    with suppress(InputError):
+        return noted == inputs_of(item)
+    return False
+
+
+def inputs_of(item: Item) -> str:
+    """Identity of image and trimap as they are now; InputError if one is missing."""
+    return f"{storage.identity(item.image)} {storage.identity(item.trimap)}"
+
+
+def _require_own(folder: str, outputs: list[str], journal: Journal) -> None:
+    foreign = [output for output in outputs if output not in journal.claimed]
+    if foreign:
+        raise InputError(
+            f"cannot write into {folder}: {len(foreign)} of the outputs exist and are not of this batch",
+            got=", ".join(foreign[:3]) + (" …" if len(foreign) > 3 else ""),
+            fix="another output folder, or --overwrite to replace them",
+        )
+
+
+def remove_leftovers(folder: str, items: Iterable[Item]) -> None:
+    """Remove what a killed process had half written for these outputs."""
+    if storage.is_remote(folder):
+        return
+    names: dict[Path, set[str]] = {}
+    for item in items:
+        path = storage.local(folder) / item.output
+        names.setdefault(path.parent, set()).add(path.name)
+    for parent, outputs in names.items():
+        for file in parent.glob(".*.partial"):
+            found = LEFTOVER.fullmatch(file.name)
+            if found is not None and found[1] in outputs:
+                file.unlink(missing_ok=True)
+
+
+class Task:
+    """Reads and writes one item; holds its arrays from the one to the other."""
+
+    def __init__(self, item: Item, folder: str, recipe: Recipe) -> None:
+        self.item, self.recipe = item, recipe
+        self.target = storage.join(folder, item.output)
+        self.inputs = ""
+        self._loaded: Loaded | None = None
+
+    def load(self) -> tuple[Any, Any]:
+        # Before reading: a file that changes meanwhile is taken for changed.
+        self.inputs = inputs_of(self.item)
+        with storage.readable(self.item.image) as image, storage.readable(self.item.trimap) as trimap:
+            self._loaded = load(image, trimap, self.recipe)
+        return self._loaded.image, self._loaded.trimap
+
+    def save(self, job: Job) -> None:
+        assert self._loaded is not None, "a job that is done was loaded"
+        assert job.alpha is not None, "a job that is done has its alpha"
+        with storage.writable(self.target) as path:
+            save(path, self._loaded, job.alpha, self.recipe)
+        self._loaded = job.alpha = None
+
+    def result(self, job: Job) -> ItemResult:
+        self._loaded = None
+        if job.error is not None or job.plan is None:
+            return _failed(self.item, _text(job.error))
+        return _done(self.item, self.inputs, job.plan, job.seconds)
+
+
+def _done(item: Item, inputs: str, plan: Plan, seconds: float) -> ItemResult:
+    return replace(
+        _result(item, "done"),
+        inputs=inputs,
+        megapixels=plan.height * plan.width / 1e6,
+        seconds=seconds,
+        windows=len(plan.windows),
+        cost=plan.cost,
+    )
+
+
+def _result(item: Item, status: Status, error: str | None = None) -> ItemResult:
+    return ItemResult(item.image, item.trimap, item.output, status, error)
+
+
+def _failed(item: Item, error: str) -> ItemResult:
+    return _result(item, "failed", error)
+
+
+def _text(error: Exception | None) -> str:
+    return str(error) if isinstance(error, DimError) else f"{type(error).__name__}: {error}"
+
+
+def run_items(matting: Matting, items: Iterable[Item], folder: str, recipe: Recipe) -> Iterator[ItemResult]:
+    """Matte and write items, in order; each result comes when its output is complete.
+
+    Reading, inference and writing overlap as in :meth:`Matting.stream`: at most ``4 + preferred_batch``
+    images are in memory. Under a memory limit, and for TIFF files that are not held in memory, it is one:
+    read, computed and written as ``dim-matte run`` does, before the next is read.
+    """
+
+    def is_alone(item: Item) -> bool:
+        return matting.memory_limit is not None or _streams(item, folder)
+
+    for alone, group in groupby(items, key=is_alone):
+        if alone:
+            yield from (_run_alone(matting, item, folder, recipe) for item in group)
+        else:
+            yield from _run_overlapped(matting, group, folder, recipe)
+
+
+def _streams(item: Item, folder: str) -> bool:
+    names = (item.image, item.trimap, storage.join(folder, item.output))
+    return not any(map(storage.is_remote, names)) and streams(*map(storage.local, names))
+
+
+def _run_alone(matting: Matting, item: Item, folder: str, recipe: Recipe) -> ItemResult:
+    try:
+        inputs, target = inputs_of(item), storage.join(folder, item.output)
+        with ExitStack() as stack:
+            image, trimap = (stack.enter_context(storage.readable(n)) for n in (item.image, item.trimap))
+            path = stack.enter_context(storage.writable(target))
+            outcome = run_pair(matting, image, trimap, path, recipe)
+    except Exception as error:
+        return _failed(item, _text(error))
+    return _done(item, inputs, outcome.plan, outcome.seconds)
+
+
+def _run_overlapped(
+    matting: Matting, items: Iterable[Item], folder: str, recipe: Recipe
+) -> Iterator[ItemResult]:
+    tasks = (Task(item, folder, recipe) for item in items)
+    jobs = (Job(task.load, tag=task) for task in tasks)
+    for job in matting.stream(jobs, finish=lambda job: job.tag.save(job)):
+        yield job.tag.result(job)

@@ -1,0 +1,185 @@
+"""What is installed, what runs here, and how to get what is missing."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from typing import NamedTuple
+
+import numpy as np
+
+import dim
+from dim.errors import DimError
+from dim_runtime.artefacts.onnx_file import read_metadata
+from dim_runtime.backends.open import BackendName
+from dim_runtime.matting import Matting, default_model
+
+NEVER_EXECUTED = "engine files (.engine); never executed on a GPU by this project so far"
+"""Of TensorRT and TensorRT-RTX."""
+
+
+class Finding(NamedTuple):
+    """One line of the report.
+
+    Attributes:
+        name: what was looked at: a package, a back end, "gpus", "model".
+        ok: whether it is there and works.
+        needed: whether it stops mattes from being made if it is not.
+        text: what was found, or how to get it.
+    """
+
+    name: str
+    ok: bool
+    needed: bool
+    text: str
+
+
+class Package(NamedTuple):
+    """An optional package.
+
+    Attributes:
+        module: its import name.
+        names: the distributions that bring this module, the usual one first.
+        extra: of dim-matting, that installs it.
+        purpose: what it is for.
+    """
+
+    module: str
+    names: tuple[str, ...]
+    extra: str
+    purpose: str
+
+
+ONNXRUNTIME = Package(
+    "onnxruntime", ("onnxruntime", "onnxruntime-gpu"), "cpu", "ONNX Runtime, the default back end"
+)
+OPENVINO = Package("openvino", ("openvino",), "openvino", "OpenVINO, the fastest back end on x86 CPUs")
+OTHERS = (
+    Package(
+        "tensorrt", ("tensorrt",), "tensorrt", f"TensorRT, from NVIDIA's package index: {NEVER_EXECUTED}"
+    ),
+    Package("tensorrt_rtx", ("tensorrt-rtx",), "tensorrt-rtx", f"TensorRT-RTX: {NEVER_EXECUTED}"),
+    Package("pymatting", ("pymatting",), "cutout", "foreground colours of cut-outs"),
+    Package("ray", ("ray",), "ray", "batches on many machines"),
+)
+
+
+def examine() -> Iterator[Finding]:
+    """Look at this installation, the quick checks first; the last ones run the embedded model."""
+    machine = f"{platform.system()} {platform.machine()}"
+    toolkit = f"dim-matting {dim.__version__}, Python {platform.python_version()}, {machine}"
+    yield Finding("dim-matting", True, True, toolkit)
+    yield _package(ONNXRUNTIME, needed=True)
+    yield from _clash()
+    yield _package(OPENVINO)
+    for package in OTHERS:
+        yield _package(package)
+    yield _gpus()
+    yield _model()
+    yield from _trials()
+
+
+def to_json(findings: Iterable[Finding]) -> str:
+    """The report as a JSON list of objects with the fields of :class:`Finding`."""
+    return json.dumps([finding._asdict() for finding in findings], indent=2, ensure_ascii=False)
+
+
+def _package(package: Package, *, needed: bool = False) -> Finding:
+    usual = package.names[0]
+    if find_spec(package.module) is None:
+        how = f'{usual}: not installed ({package.purpose}); pip install "dim-matting[{package.extra}]"'
+        return Finding(usual, False, needed, how)
+    found = _versions(package.names) or {usual: "of unknown version"}
+    listed = ", ".join(f"{name} {number}" for name, number in found.items())
+    return Finding(usual, True, needed, f"{listed} ({package.purpose})")
+
+
+def _versions(names: tuple[str, ...]) -> dict[str, str]:
+    found = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            # The same module comes in several packages: a nightly build, say.
+            continue
+    return found
+
+
+def _clash() -> Iterator[Finding]:
+    """Both packages bring the module ``onnxruntime``: the one installed last has overwritten the other."""
+    found = _versions(ONNXRUNTIME.names)
+    if len(found) < 2:
+        return
+    both = " and ".join(f"{name} {number}" for name, number in found.items())
+    remove = f"pip uninstall -y {' '.join(found)}"
+    yield Finding(
+        "onnxruntime clash",
+        False,
+        True,
+        f"{both} are installed together and overwrite each other's files; mend it with\n"
+        f"       {remove} && pip install onnxruntime-gpu   (for CUDA)\n"
+        f"       {remove} && pip install onnxruntime       (for the CPU)",
+    )
+
+
+def _gpus() -> Finding:
+    try:
+        from cuda.bindings import runtime
+    except ImportError:
+        how = 'cannot be seen without cuda-python; pip install "dim-matting[tensorrt-rtx]"'
+        return Finding("gpus", False, False, f"NVIDIA GPUs: {how}")
+    error, count = runtime.cudaGetDeviceCount()
+    if int(error) != 0 or count == 0:
+        return Finding("gpus", False, False, f"NVIDIA GPUs: none ({error.name})")
+    names = [_gpu_name(runtime, number) for number in range(count)]
+    return Finding("gpus", True, False, f"NVIDIA GPUs: {', '.join(names)}")
+
+
+def _gpu_name(runtime: object, number: int) -> str:
+    error, found = runtime.cudaGetDeviceProperties(number)  # type: ignore[attr-defined]
+    if int(error) != 0:
+        return f"cuda:{number} ({error.name})"
+    return f"cuda:{number} {found.name.decode()} (compute capability {found.major}.{found.minor})"
+
+
+def _model() -> Finding:
+    try:
+        metadata = read_metadata(default_model())
+    except DimError as error:
+        return Finding("model", False, False, f"embedded model: {error}")
+    network = metadata.network
+    size = f"{metadata.parameters / 1e6:.1f} M parameters, {metadata.precision}"
+    return Finding(
+        "model", True, False, f"embedded model: stage {network.stage}, width {network.width:g}, {size}"
+    )
+
+
+def _trials() -> Iterator[Finding]:
+    """A small matte on every back end and device that takes the embedded model."""
+    yield _trial("onnxruntime", "cpu", needed=True)
+    if _has_cuda():
+        yield _trial("onnxruntime", "cuda")
+    if find_spec(OPENVINO.module) is not None:
+        yield _trial("openvino", "cpu")
+
+
+def _has_cuda() -> bool:
+    try:
+        from onnxruntime import get_available_providers
+    except ImportError:
+        return False
+    return "CUDAExecutionProvider" in get_available_providers()
+
+
+def _trial(backend: BackendName, device: str, *, needed: bool = False) -> Finding:
+    name, what = f"{backend} {device}", f"a matte with {backend} on {device}"
+    try:
+        with Matting(backend=backend, device=device) as matting:
+            matting(np.zeros((32, 32, 3), np.uint8), np.full((32, 32), 128, np.uint8))
+    except Exception as error:
+        # Also what is no error of ours: a damaged installation fails in its own way.
+        return Finding(name, False, needed, f"{what}: {error}")
+    return Finding(name, True, needed, f"{what}: runs")

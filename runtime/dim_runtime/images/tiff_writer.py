@@ -1,0 +1,56 @@
+"""TIFF files of any size, written tile by tile (extra ``tiff``)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dim_runtime.images.tiff_reader import Pixels, require_tifffile
+
+CLASSIC_LIMIT = 2**32 - 2**26
+"""Bytes of pixels from which offsets of 32 bits may not do: compression can also make a file larger."""
+
+
+def write_tiff(
+    path: Path,
+    tiles: Iterator[Pixels],
+    *,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    side: int,
+    profile: bytes | None = None,
+    premultiplied: bool = False,
+) -> None:
+    """Write a deflate-compressed, tiled TIFF, or BigTIFF where it must be; in memory is one tile at a time.
+
+    Args:
+        path: overwritten.
+        tiles: row by row, each ``side`` by ``side`` or smaller at the right and bottom; consumed as it is
+            written.
+        shape: H, W, or H, W, 3 (RGB), or H, W, 4 (RGBA).
+        dtype: uint8 or uint16.
+        side: of a tile, pixels; a multiple of 16.
+        profile: ICC profile of the colours.
+        premultiplied: whether RGBA colours are stored times alpha.
+    """
+    library = require_tifffile(f"write {path} tile by tile")
+    alpha = ["assocalpha" if premultiplied else "unassalpha"] if shape[2:] == (4,) else None
+    with library.TiffWriter(path, bigtiff=math.prod(shape) * dtype.itemsize > CLASSIC_LIMIT) as writer:
+        writer.write(
+            tiles,
+            shape=shape,
+            dtype=dtype,
+            tile=(side, side),
+            photometric="rgb" if len(shape) == 3 else "minisblack",
+            planarconfig="contig" if len(shape) == 3 else None,
+            extrasamples=alpha,
+            compression="zlib",
+            predictor=True,
+            iccprofile=profile,
+            metadata=None,
+            maxworkers=1,
+        )

@@ -1,0 +1,119 @@
+"""One pair of files in, one file out: what ``dim-matte run`` does for each image."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+import dim.trimap
+from dim_runtime.errors import TrimapWarning
+from dim_runtime.images import files
+from dim_runtime.images.files import Image, read_image, write_image
+from dim_runtime.matting import Alpha, Matting
+from dim_runtime.memory import format_bytes, peak_resident_bytes
+from dim_runtime.outputs.render import kept_profile, render, require_room, whole_bytes
+from dim_runtime.outputs.spec import AlphaKind, Foreground, Output, Recipe
+from dim_runtime.outputs.stream_tiff import plan_streamed, run_streamed, streams
+from dim_runtime.planning.geometry import Plan
+
+__all__ = [
+    "AlphaKind",
+    "Foreground",
+    "Loaded",
+    "Outcome",
+    "Output",
+    "Recipe",
+    "describe",
+    "load",
+    "plan_pair",
+    "read_trimap",
+    "render",
+    "run_pair",
+    "save",
+]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one pair: seconds are the matting's, files and cut-out excluded."""
+
+    plan: Plan
+    seconds: float
+    peak_bytes: int
+
+    def summary(self) -> str:
+        megapixels = self.plan.height * self.plan.width / 1e6
+        return (
+            f"{self.plan.width}×{self.plan.height} px in {self.seconds:.2f} s, "
+            f"{megapixels / self.seconds:.2f} megapixels/s; {describe(self.plan)}; "
+            f"peak {format_bytes(self.peak_bytes)}"
+        )
+
+
+def describe(plan: Plan) -> str:
+    """Windows, cost, and planned peak memory of a plan in one line."""
+    count = len(plan.windows)
+    context = "exact" if plan.exact else f"context {plan.context} px"
+    text = f"{count} window{'' if count == 1 else 's'}, cost {plan.cost:.2f}, {context}, "
+    text += f"planned peak {format_bytes(plan.peak_bytes)}"
+    if plan.seconds is not None:
+        text += f", about {plan.seconds:.1f} s"
+    return text if plan.note is None else f"{text} ({plan.note})"
+
+
+def run_pair(matting: Matting, image_path: Path, trimap_path: Path, out: Path, recipe: Recipe) -> Outcome:
+    """Matte one pair of files and write the result; a DimError leaves no file behind."""
+    recipe.require_writable(out)
+    if streams(image_path, trimap_path, out):
+        plan, seconds = run_streamed(matting, image_path, trimap_path, out, recipe)
+        return Outcome(plan, seconds, peak_resident_bytes())
+    loaded = load(image_path, trimap_path, recipe)
+    require_room(matting.memory_limit, recipe, held=whole_bytes(recipe, loaded.image))
+    started = time.perf_counter()
+    alpha = np.empty(loaded.trimap.shape, np.float32)
+    plan = matting.into(loaded.image, loaded.trimap, alpha)
+    outcome = Outcome(plan, time.perf_counter() - started, peak_resident_bytes())
+    save(out, loaded, alpha, recipe)
+    return outcome
+
+
+def plan_pair(matting: Matting, image_path: Path, trimap_path: Path, out: Path, recipe: Recipe) -> Plan:
+    """What :func:`run_pair` would run."""
+    if streams(image_path, trimap_path, out):
+        return plan_streamed(matting, trimap_path)
+    return matting.plan(read_trimap(trimap_path, recipe.max_pixels))
+
+
+class Loaded(NamedTuple):
+    """One pair in memory: image uint8 or uint16 H, W, 3, RGB; canonical trimap uint8 H, W; ICC profile."""
+
+    image: Image
+    trimap: npt.NDArray[np.uint8]
+    profile: bytes | None = None
+
+
+def load(image_path: Path, trimap_path: Path, recipe: Recipe) -> Loaded:
+    """Read what the network needs of one pair."""
+    trimap = read_trimap(trimap_path, recipe.max_pixels)
+    image = read_image(image_path, max_pixels=recipe.max_pixels)
+    return Loaded(image, trimap, kept_profile(image_path, recipe))
+
+
+def save(out: Path, loaded: Loaded, alpha: Alpha, recipe: Recipe) -> None:
+    """Write what the recipe makes of one result: whole, or not at all."""
+    made = render(loaded.image, alpha, recipe)
+    write_image(out, made, profile=loaded.profile, premultiplied=recipe.premultiplied)
+
+
+def read_trimap(path: Path, max_pixels: int) -> npt.NDArray[np.uint8]:
+    """A canonical trimap from a file; a warning counts the pixels that were mapped."""
+    reading = dim.trimap.canonical(files.read_trimap(path, max_pixels=max_pixels))
+    if reading.mapped:
+        warnings.warn(TrimapWarning(reading.mapped, str(path)), stacklevel=2)
+    return reading.trimap

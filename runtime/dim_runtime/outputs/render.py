@@ -1,0 +1,190 @@
+"""From image and alpha to what is written: matte, cut-out or composite, square by square.
+
+The same squares, and so the same result, whether the image is in memory or in a file that is larger.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from dim import cutout
+from dim_runtime.arrays import Sliceable
+from dim_runtime.errors import MemoryLimitError, ProfileWarning
+from dim_runtime.images import icc
+from dim_runtime.images.files import Image, read_image
+from dim_runtime.images.headers import declared_pixels
+from dim_runtime.memory import format_bytes, resident_bytes
+from dim_runtime.outputs.spec import Output, Recipe
+
+CHANNELS = {Output.ALPHA: (), Output.CUTOUT: (4,), Output.COMPOSITE: (3,)}
+"""What comes after H, W in the shape of a result."""
+
+
+class Renderer:
+    """Makes one result, one :class:`~dim.cutout.Tile` at a time.
+
+    Args:
+        image: uint8 or uint16 H, W, 3, RGB; anything sliceable.
+        alpha: floating H, W in [0, 1]; anything sliceable.
+        recipe: what is made.
+
+    Raises:
+        InputError: a background that cannot be read.
+    """
+
+    def __init__(self, image: Sliceable, alpha: Sliceable, recipe: Recipe) -> None:
+        self._image, self._alpha, self._recipe = image, alpha, recipe
+        height, width = alpha.shape
+        self._own_depth: cutout.Depth = 8 if np.dtype(_dtype(image)) == np.uint8 else 16
+        self.depth: cutout.Depth = recipe.depth or self._own_depth
+        self.shape = (height, width, *CHANNELS[recipe.output])
+        self.dtype = np.dtype(np.uint8 if self.depth == 8 else np.uint16)
+        composed = recipe.output is Output.COMPOSITE
+        self._background: Sliceable | None = backdrop(recipe, height, width) if composed else None
+
+    def tile(self, tile: cutout.Tile) -> Image:
+        """The result in this tile: rows, columns and the result's channels."""
+        alpha = self._alpha[tile.rows, tile.columns]
+        if self._recipe.output is Output.ALPHA:
+            return cutout.quantise(alpha, self.depth)
+        colours = self._colours(tile)
+        if self._background is None:
+            colours = cutout.to_depth(colours, self.depth)
+            return cutout.rgba(colours, alpha, premultiplied=self._recipe.premultiplied)
+        behind = self._background[tile.rows, tile.columns]
+        blended = cutout.composite(colours, alpha, behind, linear_light=self._recipe.linear_light)
+        return cutout.to_depth(blended, self.depth)
+
+    def _colours(self, tile: cutout.Tile) -> Image:
+        """The foreground's, in the finer of the two depths: rounding comes last."""
+        working: cutout.Depth = 16 if 16 in (self.depth, self._own_depth) else 8
+        if not self._recipe.estimates:
+            return cutout.to_depth(self._image[tile.rows, tile.columns], working)
+        seen = tile.outer_rows, tile.outer_columns
+        return cutout.tile_foreground(cutout.to_depth(self._image[seen], working), self._alpha[seen], tile)
+
+
+def _dtype(image: Any) -> Any:
+    return image.dtype
+
+
+def render(image: Sliceable, alpha: Sliceable, recipe: Recipe) -> Image:
+    """All of a result in memory: uint8 or uint16, H, W (matte), H, W, 4 (cut-out) or H, W, 3 (composite)."""
+    renderer = Renderer(image, alpha, recipe)
+    result: Image = np.empty(renderer.shape, renderer.dtype)
+    for tile in cutout.tiles(*alpha.shape):
+        result[tile.rows, tile.columns] = renderer.tile(tile)
+    return result
+
+
+def backdrop(recipe: Recipe, height: int, width: int) -> Sliceable:
+    """The background of a composite, H, W, 3: a colour, or an image scaled to cover and cropped."""
+    path = recipe.background_file
+    if path is None:
+        return np.broadcast_to(np.array(cutout.parse_colour(recipe.background), np.uint8), (height, width, 3))
+    image = read_image(path, max_pixels=recipe.max_pixels)
+    if image.shape[0] < height or image.shape[1] < width:
+        return Enlarged(image, height, width)
+    return cutout.covering(image, height, width)
+
+
+class Enlarged:
+    """A small image enlarged until it covers height × width and cropped around its middle, when it is read.
+
+    Bicubic, with pixel centres at halves as ``cv2.resize`` has them.
+    """
+
+    def __init__(self, image: Image, height: int, width: int) -> None:
+        self._image, self.shape = image, (height, width, 3)
+        self._scale = max(height / image.shape[0], width / image.shape[1])
+
+    def __getitem__(self, key: tuple[slice, slice]) -> Image:
+        rows, columns = (self._sources(part, axis) for axis, part in enumerate(key))
+        (top, y), (left, x) = rows, columns
+        part = self._image[top : top + math.ceil(y[-1]) + 4, left : left + math.ceil(x[-1]) + 4]
+        found: Image = cv2.remap(  # type: ignore[assignment]
+            part,
+            np.tile(x, (len(y), 1)),
+            np.repeat(y[:, None], len(x), 1),
+            cv2.INTER_CUBIC,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        return found
+
+    def _sources(self, part: slice, axis: int) -> tuple[int, npt.NDArray[np.float32]]:
+        """The first row (or column) that is needed, and where the wanted ones lie from there on."""
+        own, wanted = self._image.shape[axis], self.shape[axis]
+        middle = (own * self._scale - wanted) / 2
+        position = (np.arange(part.start, part.stop) + middle + 0.5) / self._scale - 0.5
+        first = max(math.floor(position[0]) - 2, 0)
+        return first, (position - first).astype(np.float32)
+
+
+TILE_BYTES = 60
+"""Memory of a tile per pixel: image, background and result in 16 bits, and the blend in float32."""
+BACKGROUND_BYTES = 12
+"""Memory of a background's image per pixel: RGB of 16 bits, as it is read and scaled."""
+ESTIMATOR_LIBRARY_BYTES = 180 * 10**6
+"""What pymatting, its compiler and their compiled code take when they are imported."""
+
+
+def whole_bytes(recipe: Recipe, image: Image) -> int:
+    """Memory of a result that is made and encoded as a whole, and of its alpha; bytes."""
+    depth: int = recipe.depth or cutout.depth_of(image)
+    made = math.prod(CHANNELS[recipe.output]) * depth // 8
+    # The result, its copy in the encoder's order of colours, and the encoded file, which is copied once.
+    return (4 + 4 * made) * int(image.shape[0] * image.shape[1])
+
+
+def require_room(limit: int | None, recipe: Recipe, *, held: int) -> None:
+    """MemoryLimitError if making the result takes more than the limit.
+
+    Args:
+        limit: peak resident memory of the process, bytes; None for no limit.
+        recipe: what is made.
+        held: what lies in memory meanwhile beside what is resident now, the result included; bytes.
+    """
+    needed = resident_bytes() + held + TILE_BYTES * cutout.TILE**2
+    if recipe.background_file is not None:
+        needed += BACKGROUND_BYTES * (declared_pixels(recipe.background_file) or 0)
+    if recipe.estimates:
+        seen = cutout.TILE + 2 * cutout.OVERLAP
+        needed += ESTIMATOR_LIBRARY_BYTES + cutout.ESTIMATOR_BYTES * seen**2
+    if limit is not None and needed > limit:
+        raise MemoryLimitError(
+            f"cannot make a {recipe.output} below this memory limit",
+            minimum=needed,
+            got=f"{limit} bytes ({format_bytes(limit)})",
+            expected=f"at least {needed} bytes ({format_bytes(needed)})",
+            why="the colours of the foreground are estimated" if recipe.estimates else "it is made in memory",
+            fix=f"memory_limit={needed} (--memory-limit {format_bytes(needed)})",
+        )
+
+
+def kept_profile(image_path: Path, recipe: Recipe) -> bytes | None:
+    """The image's ICC profile, if the result has colours and the profile is one of RGB."""
+    if recipe.output is Output.ALPHA:
+        return None
+    profile = icc.read_profile(image_path)
+    _warn_of_another_background(profile, recipe)
+    if profile is None or icc.holds_rgb(profile):
+        return profile
+    warnings.warn(
+        ProfileWarning(f"the ICC profile of {image_path} is not kept: it is not one of RGB, the result is"),
+        stacklevel=2,
+    )
+    return None
+
+
+def _warn_of_another_background(profile: bytes | None, recipe: Recipe) -> None:
+    path = recipe.background_file
+    if path is not None and icc.read_profile(path) != profile:
+        text = f"the ICC profile of {path} is another than the image's: its colours are taken as the image's"
+        warnings.warn(ProfileWarning(text), stacklevel=3)

@@ -1,0 +1,107 @@
+"""What is made of a pair: matte, cut-out or composite, and how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from dim import cutout
+from dim.errors import InputError
+from dim_runtime.images.files import MAX_PIXELS, is_lossy, require_pixels, require_writable
+
+
+class Output(StrEnum):
+    """What is written: the matte, the foreground with alpha, or the foreground over a background."""
+
+    ALPHA = "alpha"
+    CUTOUT = "cutout"
+    COMPOSITE = "composite"
+
+
+class Foreground(StrEnum):
+    """Where the foreground's colours come from."""
+
+    ESTIMATED = "estimated"
+    IMAGE = "image"
+
+
+class AlphaKind(StrEnum):
+    """How a cut-out's colours are stored: as they are, or times alpha."""
+
+    STRAIGHT = "straight"
+    PREMULTIPLIED = "premultiplied"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a result is made.
+
+    Attributes:
+        output: what is written.
+        foreground: colours of cut-outs and composites.
+        background: of composites: ``#RRGGBB`` or an image file, scaled to cover.
+        depth: bits of the output, 8 or 16; None for the input's.
+        max_pixels: larger images are refused.
+        alpha: how a cut-out's colours are stored.
+        linear_light: composites blend light instead of stored values, with the curve of sRGB.
+    """
+
+    output: Output = Output.ALPHA
+    foreground: Foreground = Foreground.ESTIMATED
+    background: str = "#FFFFFF"
+    depth: cutout.Depth | None = None
+    max_pixels: int = MAX_PIXELS
+    alpha: AlphaKind = AlphaKind.STRAIGHT
+    linear_light: bool = False
+
+    def check(self) -> None:
+        """Raise what can be known to be wrong before any work is done."""
+        self._refuse_what_does_not_apply()
+        if self.estimates:
+            cutout.require_estimator()
+        if self.output is Output.COMPOSITE and self.background_file is None:
+            cutout.parse_colour(self.background)
+        elif self.output is Output.COMPOSITE:
+            require_pixels(Path(self.background), self.max_pixels)
+
+    def _refuse_what_does_not_apply(self) -> None:
+        if self.alpha is AlphaKind.PREMULTIPLIED and self.output is not Output.CUTOUT:
+            raise InputError(
+                "cannot premultiply",
+                got=f"--out {self.output}",
+                expected="--out cutout",
+                fix="leave --alpha out",
+            )
+        if self.linear_light and self.output is not Output.COMPOSITE:
+            raise InputError(
+                "cannot blend in linear light",
+                got=f"--out {self.output}",
+                expected="--out composite",
+                why="nothing is blended",
+                fix="leave --linear-light out",
+            )
+
+    def require_writable(self, path: Path) -> None:
+        """InputError if this result cannot be written under this name: mattes and cut-outs lose nothing."""
+        require_writable(path, lossy=self.output is Output.COMPOSITE)
+        if self.depth == 16 and is_lossy(path):
+            raise InputError(
+                f"cannot write 16 bits to {path}", expected=".png, .tif or .tiff", fix="leave --depth out"
+            )
+
+    @property
+    def estimates(self) -> bool:
+        """Whether foreground colours are estimated."""
+        return self.output is not Output.ALPHA and self.foreground is Foreground.ESTIMATED
+
+    @property
+    def background_file(self) -> Path | None:
+        """The background's image; None if it is a colour, or if there is none."""
+        if self.output is not Output.COMPOSITE or self.background.startswith("#"):
+            return None
+        return Path(self.background)
+
+    @property
+    def premultiplied(self) -> bool:
+        return self.alpha is AlphaKind.PREMULTIPLIED

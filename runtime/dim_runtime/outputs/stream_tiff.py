@@ -1,0 +1,112 @@
+"""TIFF files that are larger than memory: read, matted, rendered and written window by window.
+
+The alpha lies in a temporary file beside the output until it is rendered: 4 bytes a pixel, float32.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+from uuid import uuid4
+
+import numpy as np
+import numpy.typing as npt
+
+from dim import cutout
+from dim_runtime.images.files import MAX_PIXELS, replacing, require_pixels
+from dim_runtime.images.headers import declared_pixels
+from dim_runtime.images.tiff_reader import TiffImage, TiffReader, TiffTrimap
+from dim_runtime.images.tiff_writer import write_tiff
+from dim_runtime.mapped import by_windows
+from dim_runtime.matting import Matting
+from dim_runtime.outputs.render import Renderer, kept_profile, require_room
+from dim_runtime.outputs.spec import Recipe
+from dim_runtime.planning.geometry import Plan
+
+STREAMED_PIXELS = 1 << 26
+"""67 megapixels: above, a pair of TIFF files is never held in memory."""
+TIFF = (".tif", ".tiff")
+
+
+class Streamed(NamedTuple):
+    """What was run, and how long the matting took, seconds."""
+
+    plan: Plan
+    seconds: float
+
+
+def streams(image: Path, trimap: Path, out: Path) -> bool:
+    """Whether this pair is read and written window by window: TIFF in, TIFF out, above 67 megapixels."""
+    if not all(path.suffix.lower() in TIFF for path in (image, trimap, out)) or not image.is_file():
+        return False
+    return (declared_pixels(image) or 0) > STREAMED_PIXELS
+
+
+def plan_streamed(matting: Matting, trimap: Path) -> Plan:
+    """The plan of a pair that streams, without running it."""
+    with TiffReader(trimap) as levels:
+        return matting.plan(TiffTrimap(levels))
+
+
+def run_streamed(matting: Matting, image: Path, trimap: Path, out: Path, recipe: Recipe) -> Streamed:
+    """Matte one pair of TIFF files into a tiled TIFF; an error leaves no file behind.
+
+    Raises:
+        InputError, MissingExtraError: a file that cannot be used; the extra ``tiff`` is not installed.
+        TileError, MemoryLimitError: as :class:`Matting`.
+    """
+    _require_guard(image, recipe)
+    with TiffReader(image) as pixels, TiffReader(trimap) as levels:
+        colours, hints = TiffImage(pixels), TiffTrimap(levels)
+        require_room(matting.memory_limit, recipe, held=colours.buffer_bytes + hints.buffer_bytes)
+        with replacing(out) as temporary, scratch(out, hints.shape) as alpha:
+            started = time.perf_counter()
+            plan = matting.into(colours, hints, alpha)
+            seconds = time.perf_counter() - started
+            renderer = Renderer(colours, by_windows(alpha), recipe)
+            _write(temporary, renderer, kept_profile(image, recipe), recipe)
+    return Streamed(plan, seconds)
+
+
+def _require_guard(image: Path, recipe: Recipe) -> None:
+    """The usual guard is about memory, of which this takes little; one that was lowered is kept."""
+    if recipe.max_pixels < MAX_PIXELS:
+        require_pixels(image, recipe.max_pixels)
+
+
+def _write(path: Path, renderer: Renderer, profile: bytes | None, recipe: Recipe) -> None:
+    write_tiff(
+        path,
+        (renderer.tile(tile) for tile in cutout.tiles(*renderer.shape[:2])),
+        shape=renderer.shape,
+        dtype=renderer.dtype,
+        side=cutout.TILE,
+        profile=profile,
+        premultiplied=recipe.premultiplied,
+    )
+
+
+@contextmanager
+def scratch(out: Path, shape: tuple[int, ...]) -> Iterator[npt.NDArray[np.float32]]:
+    """A float32 array in a temporary file beside ``out``, which is gone afterwards."""
+    path = out.with_name(f".{out.name}.{os.getpid()}-{uuid4().hex[:8]}.alpha.partial")
+    try:
+        _allocate(path, 4 * int(np.prod(shape, dtype=np.int64)))
+        yield np.memmap(path, np.float32, "r+", shape=shape)
+    finally:
+        with suppress(OSError):
+            path.unlink()
+
+
+def _allocate(path: Path, size: int) -> None:
+    """All of a file at once: a disk that fills up later would end the process instead of raising an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:
+            file.truncate(size)

@@ -1,0 +1,213 @@
+"""From a trimap to a plan: which windows the network sees, and what they take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from dim.contract import STRIDE
+from dim.errors import InputError
+from dim.trimap import UInt8
+from dim_runtime.backends.base import Backend
+from dim_runtime.errors import MemoryLimitError, TileError
+from dim_runtime.memory import format_bytes
+from dim_runtime.planning.geometry import Plan, Rectangle, Window, round_up
+from dim_runtime.planning.partition import Limits, Piece, partition
+from dim_runtime.planning.survey import Survey, survey
+
+Context = int | Literal["exact"]
+
+WORKING_BYTES = 40
+"""Per window pixel, what the tiler itself holds at most: the padded window, its 16-bit source, the blend."""
+STRIP_BYTES = 8 << 20
+"""What is held while a trimap is looked through and the known pixels are written."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user may ask of a plan.
+
+    Attributes:
+        tile: largest window side, context included; a multiple of 32 pixels.
+        context: pixels around each core, a multiple of 32, or "exact" for what the artefact asks.
+        memory_limit: peak resident memory of the process, bytes; None for no limit.
+    """
+
+    tile: int = 1536
+    context: Context = "exact"
+    memory_limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.tile < STRIDE or self.tile % STRIDE:
+            raise InputError(
+                "cannot use this tile", got=f"{self.tile} px", expected=f"a positive multiple of {STRIDE} px"
+            )
+        if self.context != "exact" and (
+            isinstance(self.context, str) or self.context < 0 or self.context % STRIDE
+        ):
+            raise InputError(
+                "cannot use this context",
+                got=repr(self.context),
+                expected=f'"exact", or a number of pixels that is a multiple of {STRIDE}',
+            )
+        if self.memory_limit is not None and self.memory_limit <= 0:
+            raise InputError(
+                "cannot use this memory limit", got=self.memory_limit, expected="a number of bytes above 0"
+            )
+
+
+def make_plan(trimap: UInt8, backend: Backend, options: Options, *, held_bytes: int = 0) -> Plan:
+    """Plan one trimap.
+
+    Args:
+        trimap: uint8 H, W, read tolerantly.
+        backend: tells context, frozen shape and memory per window.
+        options: tile, context and memory limit.
+        held_bytes: memory that is held all through the call, output included; bytes.
+
+    Raises:
+        TileError: the tile cannot hold the context.
+        MemoryLimitError: no tile keeps the limit.
+    """
+    return Planner(trimap.shape, survey(trimap), backend, options, held_bytes).plan()
+
+
+class Planner:
+    """Plans one surveyed trimap of shape H, W; see :func:`make_plan`."""
+
+    def __init__(
+        self, shape: Sequence[int], found: Survey, backend: Backend, options: Options, held_bytes: int
+    ) -> None:
+        self.height, self.width = shape
+        self.found, self.backend, self.options, self.held_bytes = found, backend, options, held_bytes
+        metadata = backend.metadata
+        self.frozen = metadata.static_shape[1:] if metadata.static_shape else None
+        at_least = self.frozen or (STRIDE, STRIDE)
+        self.padded = (max(round_up(self.height), at_least[0]), max(round_up(self.width), at_least[1]))
+        self.context = metadata.context if options.context == "exact" else options.context
+        self.exact = self.context >= metadata.context
+
+    def plan(self) -> Plan:
+        """The plan at the tile that was asked for, or at a smaller one if the memory limit wants it."""
+        self._require_tile(self.options.tile)
+        asked = self._at(max(self.frozen) if self.frozen else self.options.tile)
+        limit = self.options.memory_limit
+        if limit is None or asked.peak_bytes <= limit:
+            return asked
+        if self.frozen:
+            raise self._too_little(limit, asked.peak_bytes)
+        return self._within(limit, asked)
+
+    def _within(self, limit: int, asked: Plan) -> Plan:
+        """The largest tile whose square fits, and whose windows do."""
+        for tile in range(min(asked.tile, max(self.padded)), self._smallest_tile() - 1, -STRIDE):
+            if self._peak({(min(tile, self.padded[0]), min(tile, self.padded[1]))}) <= limit:
+                note = f"tile lowered from {asked.tile} to {tile} px to stay below {format_bytes(limit)}"
+                plan = self._at(tile, note)
+                # Windows of several sizes may take more together than one of the largest.
+                if plan.peak_bytes <= limit:
+                    return plan
+        smallest = self._at(self._smallest_tile(), f"tile lowered from {asked.tile} px")
+        if smallest.peak_bytes <= limit:
+            return smallest
+        raise self._too_little(limit, min(smallest.peak_bytes, asked.peak_bytes))
+
+    def _too_little(self, limit: int, minimum: int) -> MemoryLimitError:
+        return MemoryLimitError(
+            f"cannot stay below this memory limit with an image of {self.width}×{self.height} px",
+            minimum=minimum,
+            got=f"{limit} bytes ({format_bytes(limit)})",
+            expected=f"at least {minimum} bytes ({format_bytes(minimum)})",
+            why=f"{format_bytes(self.held_bytes)} are held by the process, its arrays, the model and the "
+            f"output; the rest goes to the smallest window, {self._smallest_tile()} px",
+            fix=f"memory_limit={minimum} (--memory-limit {format_bytes(minimum)}), or a smaller context",
+        )
+
+    def _smallest_tile(self) -> int:
+        if self.frozen:
+            return max(self.frozen)
+        return min(2 * self.context + STRIDE, max(self.padded))
+
+    def _require_tile(self, tile: int) -> None:
+        minimum = 2 * self.context + STRIDE
+        sides = self.frozen or (tile, tile)
+        if all(padded <= side or side >= minimum for padded, side in zip(self.padded, sides, strict=True)):
+            return
+        raise self._tile_error(sides, min(minimum, max(self.padded)))
+
+    def _tile_error(self, sides: tuple[int, int], minimum: int) -> TileError:
+        if self.frozen:
+            fix = "export without --shape: dim-export onnx CHECKPOINT -o MODEL.onnx"
+        else:
+            fix = f"tile={minimum} (--tile {minimum}), or a smaller context= (--context), which is not exact"
+        return TileError(
+            "cannot cut the image into windows this small",
+            minimum=minimum,
+            got=f"windows of {sides[1]}×{sides[0]} px{', the frozen shape' if self.frozen else ''}; "
+            f"the padded image has {self.padded[1]}×{self.padded[0]} px",
+            expected=f"at least {minimum} px on each side",
+            why=f"a window carries {self.context} px of context on every side of {STRIDE} px or more",
+            fix=fix,
+        )
+
+    def _at(self, tile: int, note: str | None = None) -> Plan:
+        windows = self._windows(tile)
+        return Plan(
+            height=self.height,
+            width=self.width,
+            padded_height=self.padded[0],
+            padded_width=self.padded[1],
+            windows=windows,
+            tile=tile,
+            context=self.context,
+            exact=self.exact,
+            unknown_pixels=self.found.unknown,
+            peak_bytes=self._peak({(window.height, window.width) for window in windows}),
+            note=note,
+        )
+
+    def _peak(self, shapes: set[tuple[int, int]]) -> int:
+        working = WORKING_BYTES * max((height * width for height, width in shapes), default=0)
+        return self.held_bytes + STRIP_BYTES + working + self.backend.peak_bytes(shapes)
+
+    def _windows(self, tile: int) -> tuple[Window, ...]:
+        limits = self._limits(tile)
+        occupied = self.found.occupied
+        missing = [(0, grid - side) for grid, side in zip(limits.grid, occupied.shape, strict=True)]
+        pieces = partition(np.pad(occupied, missing), limits)
+        windows = [self._window(piece, limits) for piece in pieces]
+        # Largest first, equal shapes together: an engine allocates least often.
+        return tuple(sorted(windows, key=lambda w: (-w.area, w.height, w.y, w.x)))
+
+    def _limits(self, tile: int) -> Limits:
+        height, width = self.frozen or (tile, tile)
+        return Limits(
+            grid=(self.padded[0] // STRIDE, self.padded[1] // STRIDE),
+            tile=(height // STRIDE, width // STRIDE),
+            context=self.context // STRIDE,
+            fixed=self.frozen is not None,
+        )
+
+    def _window(self, piece: Piece, limits: Limits) -> Window:
+        top, bottom = _span(piece.top, piece.bottom, 0, limits)
+        left, right = _span(piece.left, piece.right, 1, limits)
+        core = _pixels(piece.top, piece.bottom, piece.left, piece.right)
+        outer = _pixels(top, bottom, left, right)
+        return Window(outer.y, outer.x, outer.height, outer.width, core)
+
+
+def _span(start: int, stop: int, axis: int, limits: Limits) -> tuple[int, int]:
+    """A window's range of blocks along one axis: context on both sides, as far as the padded image goes."""
+    first = max(start - limits.context, 0)
+    last = min(stop + limits.context, limits.grid[axis])
+    if limits.fixed:
+        first = min(first, limits.grid[axis] - limits.tile[axis])
+        last = first + limits.tile[axis]
+    return first, last
+
+
+def _pixels(top: int, bottom: int, left: int, right: int) -> Rectangle:
+    return Rectangle(top * STRIDE, left * STRIDE, (bottom - top) * STRIDE, (right - left) * STRIDE)

@@ -1,0 +1,61 @@
+"""Where a trimap is unknown, found piece by piece: no temporary array as large as the image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from dim.contract import STRIDE
+from dim.trimap import BACKGROUND, DARKEST_UNKNOWN, FOREGROUND, LIGHTEST_UNKNOWN, UNKNOWN, UInt8
+from dim_runtime.arrays import Sliceable
+from dim_runtime.planning.geometry import round_up
+from dim_runtime.planning.partition import Blocks
+
+ROWS, COLUMNS = 16 * STRIDE, 128 * STRIDE
+"""Pixels looked at together."""
+
+
+class Survey(NamedTuple):
+    """What a plan needs to know of a trimap.
+
+    Attributes:
+        occupied: bool, blocks of 32×32 pixels of the padded image: whether one of its pixels is unknown.
+        unknown: number of unknown pixels.
+        mapped: number of pixels that are not 0, 128 or 255 but near enough to be read as one of them.
+    """
+
+    occupied: Blocks
+    unknown: int
+    mapped: int
+
+
+def survey(trimap: UInt8 | Sliceable) -> Survey:
+    """Look through a trimap, uint8 H, W: at most 10 is background, at least 245 foreground, else unknown."""
+    height, width = trimap.shape
+    occupied = np.zeros((round_up(height) // STRIDE, round_up(width) // STRIDE), np.bool_)
+    unknown = mapped = 0
+    for rows, columns in pieces(height, width):
+        piece = np.asarray(trimap[rows, columns])
+        found = (piece >= DARKEST_UNKNOWN) & (piece <= LIGHTEST_UNKNOWN)
+        unknown += int(np.count_nonzero(found))
+        mapped += piece.size - sum(
+            int(np.count_nonzero(piece == v)) for v in (BACKGROUND, UNKNOWN, FOREGROUND)
+        )
+        top, left = rows.start // STRIDE, columns.start // STRIDE
+        blocks = _blocks(found)
+        occupied[top : top + blocks.shape[0], left : left + blocks.shape[1]] = blocks
+    return Survey(occupied, unknown, mapped)
+
+
+def pieces(height: int, width: int) -> Iterator[tuple[slice, slice]]:
+    """Rows and columns of at most :data:`ROWS` by :data:`COLUMNS` that cover the image once."""
+    for y in range(0, height, ROWS):
+        for x in range(0, width, COLUMNS):
+            yield slice(y, min(y + ROWS, height)), slice(x, min(x + COLUMNS, width))
+
+
+def _blocks(unknown: Blocks) -> Blocks:
+    rows = np.logical_or.reduceat(unknown, np.arange(0, unknown.shape[0], STRIDE), axis=0)
+    return np.logical_or.reduceat(rows, np.arange(0, unknown.shape[1], STRIDE), axis=1)

@@ -1,0 +1,82 @@
+"""The walk over an ONNX file's top level: metadata, and what is wrong with a wrong file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dim.contract import METADATA_KEY
+from dim_runtime.artefacts.onnx_file import read_metadata, read_properties
+from dim_runtime.errors import ArtefactError
+from dim_runtime.matting import default_model
+
+
+def varint(value: int) -> bytes:
+    parts = []
+    while value >= 0x80:
+        parts.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*parts, value])
+
+
+def field(number: int, content: bytes) -> bytes:
+    return varint(number << 3 | 2) + varint(len(content)) + content
+
+
+def model(properties: dict[str, str], graph: bytes = b"graph") -> bytes:
+    """A ModelProto: ir_version, graph, metadata_props."""
+    entries = (field(1, key.encode()) + field(2, value.encode()) for key, value in properties.items())
+    return varint(1 << 3) + varint(8) + field(7, graph) + b"".join(field(14, entry) for entry in entries)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "model.onnx"
+
+
+def test_properties_are_read(path: Path) -> None:
+    path.write_bytes(model({"a": "1", "long": "x" * 1000}, graph=b"g" * 70000))
+    assert read_properties(path) == {"a": "1", "long": "x" * 1000}
+
+
+def test_the_embedded_model_is_ours() -> None:
+    metadata = read_metadata(default_model())
+    assert metadata.context == 320
+    assert metadata.precision == "fp32"
+
+
+def test_a_missing_file(path: Path) -> None:
+    with pytest.raises(ArtefactError, match="no such file"):
+        read_metadata(path)
+
+
+def test_an_onnx_file_of_another_origin_names_the_command(path: Path) -> None:
+    path.write_bytes(model({"author": "somebody"}))
+    with pytest.raises(ArtefactError, match=r"dim-export onnx CHECKPOINT -o MODEL\.onnx"):
+        read_metadata(path)
+
+
+def test_unreadable_metadata(path: Path) -> None:
+    from dim.contract import ContractError
+
+    path.write_bytes(model({METADATA_KEY: "{}"}))
+    with pytest.raises(ContractError, match=str(path)):
+        read_metadata(path)
+
+
+@pytest.mark.parametrize("kept", [0.001, 0.3, 0.5, 0.999])
+def test_a_file_that_was_cut_off(path: Path, kept: float) -> None:
+    content = default_model().read_bytes()
+    path.write_bytes(content[: int(len(content) * kept)])
+    with pytest.raises(ArtefactError, match=r"cut off|not an artefact"):
+        read_metadata(path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"not a model at all", b"\x89PNG\r\n\x1a\n" * 9, b"\xff" * 40, b"\0" * 64]
+)
+def test_other_files_are_no_onnx(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    with pytest.raises(ArtefactError, match=r"not an ONNX file|cut off"):
+        read_metadata(path)

@@ -1,0 +1,258 @@
+"""``dim-matte`` as a user runs it: files, exit codes, messages without tracebacks, nothing half-written."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import pytest
+
+from dim_runtime.cli import main
+from dim_runtime.images.files import read_gray, read_image, write_image
+from dim_runtime.images.samples import sample_paths
+from dim_runtime.matting import default_model
+
+
+class Done(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Matte = Callable[..., Done]
+
+
+@pytest.fixture
+def matte(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Matte:
+    """Calls the entry point; an error that is not turned into a message fails the test."""
+
+    def call(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["dim-matte", *map(str, arguments)])
+        with warnings.catch_warnings(), pytest.raises(SystemExit) as left:
+            main()
+        code = left.value.code
+        assert code is None or isinstance(code, int)
+        return Done(code or 0, *capsys.readouterr())
+
+    return call
+
+
+def process(*arguments: object) -> Done:
+    """The same in a process of its own."""
+    command = [sys.executable, "-c", "from dim_runtime.cli import main; main()", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr, done.stderr
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    """A small cut of the lemur and its trimap."""
+    image, trimap = sample_paths()
+    write_image(tmp_path / "image.png", read_image(image)[60:190, 200:360])
+    write_image(tmp_path / "trimap.png", read_gray(trimap)[60:190, 200:360])
+    return tmp_path / "image.png", tmp_path / "trimap.png"
+
+
+@pytest.fixture
+def runs() -> None:
+    pytest.importorskip("onnxruntime")
+
+
+@pytest.mark.usefixtures("runs")
+def test_one_image(matte: Matte, files: tuple[Path, Path], tmp_path: Path) -> None:
+    done = matte("run", *files, "-o", tmp_path / "out" / "alpha.png")
+    assert done.returncode == 0, done.stderr
+    for word in ("megapixels/s", "1 window", "cost", "peak"):
+        assert word in done.stdout
+    alpha = cv2.imread(str(tmp_path / "out" / "alpha.png"), cv2.IMREAD_UNCHANGED)
+    trimap = read_gray(files[1])
+    assert (alpha.dtype, alpha.shape) == (np.uint8, trimap.shape)
+    assert (alpha[trimap == 0] == 0).all()
+    assert (alpha[trimap == 255] == 255).all()
+
+
+@pytest.mark.usefixtures("runs")
+@pytest.mark.parametrize(("out", "channels"), [("cutout", 4), ("composite", 3)])
+def test_cutouts_and_composites(
+    matte: Matte, files: tuple[Path, Path], tmp_path: Path, out: str, channels: int
+) -> None:
+    result = tmp_path / "out.tif"
+    options = ("--out", out, "--foreground", "image", "--background", "#102030", "--depth", 16)
+    if out == "cutout":
+        options = (*options[:4], *options[6:])
+    done = matte("run", *files, "-o", result, *options)
+    assert done.returncode == 0, done.stderr
+    image = cv2.imread(str(result), cv2.IMREAD_UNCHANGED)
+    assert (image.dtype, image.shape[2]) == (np.uint16, channels)
+    if out == "composite":
+        assert (image[read_gray(files[1]) == 0] == np.array([0x30, 0x20, 0x10]) * 257).all()
+
+
+def test_a_dry_run_computes_and_writes_nothing(
+    matte: Matte, files: tuple[Path, Path], tmp_path: Path, runs: None
+) -> None:
+    done = matte("run", *files, "-o", tmp_path / "alpha.png", "--dry-run", "--memory-limit", "1TB")
+    assert done.returncode == 0, done.stderr
+    assert "planned peak" in done.stdout
+    assert not (tmp_path / "alpha.png").exists()
+
+
+@pytest.fixture
+def folder(files: tuple[Path, Path], tmp_path: Path) -> Path:
+    for name in ("images", "trimaps"):
+        (tmp_path / name).mkdir()
+    for stem in ("a", "b"):
+        shutil.copy(files[0], tmp_path / "images" / f"{stem}.png")
+        shutil.copy(files[1], tmp_path / "trimaps" / f"{stem}.png")
+    return tmp_path
+
+
+@pytest.mark.usefixtures("runs")
+def test_a_folder(matte: Matte, folder: Path) -> None:
+    done = matte("run", folder, "-o", folder / "out")
+    assert done.returncode == 0, done.stderr
+    assert "2 done, 0 failed" in done.stdout
+    assert sorted(file.name for file in (folder / "out").iterdir()) == ["a.png", "b.png"]
+
+
+@pytest.mark.usefixtures("runs")
+def test_a_bad_item_does_not_stop_the_rest(matte: Matte, folder: Path) -> None:
+    (folder / "images" / "a.png").write_bytes(b"no image")
+    shutil.copy(folder / "trimaps" / "b.png", folder / "trimaps" / "c.png")
+    done = matte("run", folder / "images", folder / "trimaps", "-o", folder / "out")
+    assert done.returncode == 1
+    assert "1 done, 2 failed" in done.stdout
+    assert "failed a" in done.stderr
+    assert "failed c" in done.stderr
+    assert [file.name for file in (folder / "out").iterdir()] == ["b.png"]
+
+
+def cut_model(path: Path) -> Path:
+    path.write_bytes(default_model().read_bytes()[:100_000])
+    return path
+
+
+BAD_INPUT: dict[str, Callable[[Path], dict[str, object]]] = {
+    "no such file": lambda folder: {"image": folder / "none.png"},
+    "not an image": lambda folder: {"trimap": text_file(folder / "text.png")},
+    "differ in size": lambda folder: {"trimap": plain(folder / "small.png", (9, 9))},
+    "suffix '.jpg'": lambda folder: {"-o": folder / "alpha.jpg"},
+    "cut off": lambda folder: {"--model": cut_model(folder / "cut.onnx")},
+    "not an ONNX file": lambda folder: {"--model": text_file(folder / "text.onnx")},
+    "no such file ": lambda folder: {"--model": folder / "none.onnx"},
+    "cuda:N": lambda _: {"--device": "gpu"},
+    "there is no such back end": lambda _: {"--backend": "torch"},
+    "multiple of 32": lambda _: {"--tile": 100},
+    "exact, or a number": lambda _: {"--context": "much"},
+    "such as 2GB": lambda _: {"--memory-limit": "lots"},
+    "at least": lambda _: {"--memory-limit": "1MB"},
+    "8 or 16": lambda _: {"--depth": 12},
+    "max_pixels": lambda _: {"--max-pixels": 100},
+    "#RRGGBB": lambda _: {"--out": "composite", "--foreground": "image", "--background": "#12"},
+    "threads": lambda _: {"--threads": 0},
+}
+
+
+def text_file(path: Path) -> Path:
+    path.write_text("some text")
+    return path
+
+
+def plain(path: Path, shape: tuple[int, int]) -> Path:
+    write_image(path, np.full(shape, 128, np.uint8))
+    return path
+
+
+@pytest.mark.parametrize("message", BAD_INPUT)
+@pytest.mark.usefixtures("runs")
+def test_bad_input_gives_exit_code_2_and_no_file(
+    matte: Matte, message: str, files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    options: dict[str, object] = {"image": files[0], "trimap": files[1], "-o": tmp_path / "alpha.png"}
+    options |= BAD_INPUT[message](tmp_path)
+    before = sorted(tmp_path.iterdir())
+    done = matte(
+        "run",
+        options.pop("image"),
+        options.pop("trimap"),
+        *(part for item in options.items() for part in item),
+    )
+    assert done.returncode == 2, done.stderr
+    assert "error: " in done.stderr
+    assert message.strip() in done.stderr
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_an_unknown_option_gives_exit_code_2(matte: Matte, files: tuple[Path, Path], tmp_path: Path) -> None:
+    assert matte("run", *files, "-o", tmp_path / "alpha.png", "--colour", "red").returncode == 2
+
+
+def test_a_file_and_a_folder_do_not_pair(matte: Matte, files: tuple[Path, Path], tmp_path: Path) -> None:
+    done = matte("run", files[0], tmp_path, "-o", tmp_path / "out")
+    assert done.returncode == 2
+    assert "two folders" in done.stderr
+
+
+def test_estimated_colours_without_the_extra_name_it(
+    matte: Matte, monkeypatch: pytest.MonkeyPatch, files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "pymatting", None)
+    done = matte("run", *files, "-o", tmp_path / "cut.png", "--out", "cutout")
+    assert done.returncode == 2
+    assert "dim-matting[cutout]" in done.stderr
+    assert "--foreground image" in done.stderr
+    assert not (tmp_path / "cut.png").exists()
+
+
+@pytest.mark.usefixtures("runs")
+def test_mapped_trimap_pixels_are_a_warning(matte: Matte, files: tuple[Path, Path], tmp_path: Path) -> None:
+    trimap = read_gray(files[1])
+    write_image(files[1], np.where(trimap == 128, 100, trimap).astype(np.uint8))
+    done = matte("run", *files, "-o", tmp_path / "alpha.png")
+    assert done.returncode == 0
+    assert done.stderr.count("warning: ") == 1
+
+
+def test_a_trimap_of_a_mask(matte: Matte, tmp_path: Path) -> None:
+    mask = np.zeros((60, 80), np.uint8)
+    mask[20:40, 20:60] = 255
+    write_image(tmp_path / "mask.png", mask)
+    done = matte(
+        "trimap", tmp_path / "mask.png", "-o", tmp_path / "trimap.png", "--inside", 3, "--outside", 5
+    )
+    assert done.returncode == 0, done.stderr
+    row = read_gray(tmp_path / "trimap.png")[30]
+    assert [int(row[x]) for x in (14, 15, 22, 23)] == [0, 128, 128, 255]
+
+
+def test_doctor(matte: Matte, runs: None) -> None:
+    done = matte("doctor")
+    assert done.returncode == 0
+    assert "runs" in done.stdout
+
+
+def test_doctor_without_an_engine_says_how_to_get_one(matte: Matte, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    done = matte("doctor")
+    assert done.returncode == 1
+    assert "dim-matting[cpu]" in done.stdout
+
+
+@pytest.mark.usefixtures("runs")
+def test_exit_codes_of_a_real_process(folder: Path) -> None:
+    image, trimap = folder / "images" / "a.png", folder / "trimaps" / "a.png"
+    assert process("run", image, trimap, "-o", folder / "alpha.png").returncode == 0
+    (folder / "images" / "a.png").write_bytes(b"no image")
+    failed = process("run", image, trimap, "-o", folder / "other.png")
+    assert failed.returncode == 2
+    assert failed.stderr.startswith("error: cannot read the image")
+    assert not (folder / "other.png").exists()
+    assert process("run", folder, "-o", folder / "out").returncode == 1

@@ -1,0 +1,99 @@
+"""Cores cover what is unknown, once, in windows that the limits allow, at little cost."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import numpy.typing as npt
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from dim_runtime.planning.partition import Limits, Piece, partition
+
+Blocks = npt.NDArray[np.bool_]
+
+GRIDS = arrays(np.bool_, st.tuples(st.integers(1, 30), st.integers(1, 30)), elements=st.booleans())
+SPARSE = arrays(np.bool_, st.tuples(st.integers(1, 60), st.integers(1, 60)), fill=st.just(False))
+
+
+def limits_for(occupied: Blocks, context: int, core: int, fixed: bool = False) -> Limits:
+    tile = 2 * context + core
+    rows, columns = occupied.shape
+    grid = (max(rows, tile), max(columns, tile)) if fixed else (rows, columns)
+    return Limits(grid, (tile, tile), context, fixed)
+
+
+def check(occupied: Blocks, limits: Limits, pieces: list[Piece]) -> None:
+    covered = np.zeros(occupied.shape, np.int64)
+    for piece in pieces:
+        assert limits.fits(piece)
+        covered[piece.top : piece.bottom, piece.left : piece.right] += 1
+    assert covered.max(initial=0) <= 1
+    assert (covered[occupied] == 1).all()
+
+
+@settings(deadline=None, max_examples=60)
+@given(occupied=GRIDS | SPARSE, context=st.integers(0, 7), core=st.integers(1, 20), fixed=st.booleans())
+def test_pieces_cover_every_occupied_block_once(
+    occupied: Blocks, context: int, core: int, fixed: bool
+) -> None:
+    limits = limits_for(occupied, context, core, fixed)
+    check(occupied, limits, partition(occupied, limits))
+
+
+def test_nothing_occupied_needs_no_window() -> None:
+    occupied = np.zeros((5, 7), np.bool_)
+    assert partition(occupied, limits_for(occupied, 6, 1)) == []
+
+
+def test_one_window_where_everything_fits() -> None:
+    occupied = np.zeros((10, 12), np.bool_)
+    occupied[2, 3] = occupied[9, 11] = True
+    assert partition(occupied, Limits((10, 12), (12, 12), 6)) == [Piece(2, 10, 3, 12)]
+
+
+def test_far_blobs_get_their_own_windows() -> None:
+    occupied = np.zeros((100, 100), np.bool_)
+    occupied[:2, :2] = occupied[-2:, -2:] = True
+    pieces = partition(occupied, Limits((100, 100), (100, 100), 2))
+    assert sorted(pieces) == [Piece(0, 2, 0, 2), Piece(98, 100, 98, 100)]
+
+
+def ring(side: int) -> Blocks:
+    y, x = np.mgrid[:side, :side] - (side - 1) / 2
+    distance = np.hypot(y, x) / side
+    return (distance > 0.36) & (distance < 0.40)
+
+
+def test_a_ring_costs_less_than_the_grid_and_than_the_whole() -> None:
+    occupied, tile, context = ring(200), 48, 6
+    limits = Limits(occupied.shape, (tile, tile), context)
+    cost = sum(int(limits.cost(np.array(piece))) for piece in partition(occupied, limits))
+    cores = -(-200 // (tile - 2 * context))
+    grid = (200 + 2 * context * (cores - 1)) ** 2
+    assert cost < 0.75 * occupied.size < grid
+
+
+def test_a_partition_is_the_same_every_time() -> None:
+    occupied = ring(90)
+    limits = Limits(occupied.shape, (48, 48), 6)
+    assert partition(occupied, limits) == partition(occupied, limits)
+
+
+def test_thousands_of_pieces_are_planned_in_seconds() -> None:
+    occupied = np.ones((50, 50), np.bool_)
+    limits = Limits(occupied.shape, (13, 13), 6)
+    started = time.process_time()
+    pieces = partition(occupied, limits)
+    assert time.process_time() - started < 10
+    check(occupied, limits, pieces)
+
+
+def test_a_gigapixel_is_planned_in_seconds() -> None:
+    occupied = ring(1000)
+    limits = Limits(occupied.shape, (32, 32), 6)
+    started = time.process_time()
+    check(occupied, limits, partition(occupied, limits))
+    assert time.process_time() - started < 20
