@@ -151,7 +151,7 @@ def live_checkpoint(live_model: Callable[..., Any], tmp_path_factory: pytest.Tem
 def live_artefact(live_checkpoint: Path) -> Path:
     """The ONNX artefact of :func:`live_checkpoint`."""
     pytest.importorskip("onnxscript")
-    from dim_export.to_onnx import export
+    from dim_export.onnx_export.export import export
 
     path = live_checkpoint.with_suffix(".onnx")
     export(live_checkpoint, path, command="a test")

@@ -10,9 +10,9 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from dim_export.comparison import VISIBLE
-from dim_export.reference import whole
-from dim_export.torch_backend import TorchBackend
+from dim_export.graph.torch_backend import TorchBackend
+from dim_export.parity.comparison import VISIBLE
+from dim_export.parity.reference import whole
 from dim_runtime.backends.base import Backend
 from dim_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from dim_runtime.errors import TileError

@@ -176,8 +176,8 @@ def test_what_the_exporter_writes_is_what_the_client_reads(server: Server, tmp_p
     from google.protobuf import json_format, text_format
     from tritonclient.grpc import model_config_pb2
 
-    from dim_export.to_triton import write_repository
-    from dim_export.triton_serving import Options
+    from dim_export.triton.repository import write_repository
+    from dim_export.triton.serving import Options
 
     write_repository([default_model()], tmp_path / "models", Options(windows=((672, 704),)))
     text = (tmp_path / "models" / f"{MODEL}_672x704" / "config.pbtxt").read_text()

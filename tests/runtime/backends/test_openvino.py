@@ -191,8 +191,8 @@ Exporter = Callable[[Any], Path]
 def exported(live_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Exporter:
     """Makes artefacts of the small live network."""
     pytest.importorskip("onnxscript")
-    from dim_export.precision import Quantisation
-    from dim_export.to_onnx import export
+    from dim_export.onnx_export.export import export
+    from dim_export.onnx_export.precision import Quantisation
 
     folder = tmp_path_factory.mktemp("precisions")
 
@@ -238,7 +238,7 @@ def test_propagation_stays_in_float32(live_model: Any, tmp_path: Path, window: t
     if not has_bf16():
         pytest.skip("this processor has no bf16")
     from dim import checkpoint
-    from dim_export.to_onnx import export
+    from dim_export.onnx_export.export import export
 
     model = live_model(propagation_steps=(2, 2))
     checkpoint.save(model, tmp_path / "network.safetensors")

@@ -1,0 +1,5 @@
+"""The command `dim-export`."""
+
+from dim_export.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,112 @@
+"""``dim-export bench``: how long one window takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast, get_args
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from dim.checkpoint_argument import CHECKPOINT_HELP, checkpoint_file
+from dim.errors import InputError
+from dim.extras import require
+from dim_export.cli.support import write_text
+from dim_runtime.backends.open import BackendName, Precision
+
+if TYPE_CHECKING:
+    from dim_export.bench.artefacts import ArtefactBench
+
+ARTEFACTS = (".onnx", ".engine")
+
+
+def bench(
+    models: Annotated[
+        list[Path],
+        typer.Argument(
+            parser=checkpoint_file, metavar="CHECKPOINT|ARTEFACT...", help=f"Artefacts, or: {CHECKPOINT_HELP}"
+        ),
+    ],
+    size: Annotated[int, typer.Option(help="Side of the square window, a multiple of 32 pixels.")] = 512,
+    pairs: Annotated[int, typer.Option(min=1, help="Timed runs of each, in alternation.")] = 5,
+    backend: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="|".join(get_args(BackendName)),
+            help="Artefacts: engine that runs them; repeat it.",
+        ),
+    ] = None,
+    lowered: Annotated[
+        str | None,
+        typer.Option(metavar="bf16", help="OpenVINO: each a second time, its floating-point part in bf16."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="Artefacts: cpu, cuda or cuda:N.")] = "cpu",
+    threads: Annotated[int | None, typer.Option(min=1, help="Of all engines; their own by default.")] = None,
+    json: Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this file.")] = None,
+) -> None:
+    """Time one window, in alternation, so that what else the machine does hits all alike.
+
+    A checkpoint: ONNX Runtime against PyTorch eager (channels_last). Artefacts: each in each engine, all
+    against the first.
+    """
+    require("compare engines", "torch", "onnxscript")
+    if all(model.suffix in ARTEFACTS for model in models):
+        from dim_export.bench.artefacts import bench_artefacts
+
+        names = [None] if backend is None else [_backend(name) for name in backend]
+        found = bench_artefacts(
+            models, names, lowered=_lowered(lowered), size=size, rounds=pairs, device=device, threads=threads
+        )
+        _print(found)
+        text = found.model_dump_json(indent=2)
+    else:
+        _require_one_checkpoint(models, backend, device)
+        text = _bench_checkpoint(models[0], size, pairs, threads)
+    if json is not None:
+        write_text(json, text + "\n")
+
+
+def _bench_checkpoint(path: Path, size: int, pairs: int, threads: int | None) -> str:
+    from dim_export.bench.checkpoint import bench_checkpoint
+    from dim_export.cli.printing import print_bench
+
+    result = bench_checkpoint(path, size=size, pairs=pairs, threads=threads)
+    print_bench(result, Console(highlight=False))
+    return result.model_dump_json(indent=2)
+
+
+def _require_one_checkpoint(models: list[Path], backend: list[str] | None, device: str) -> None:
+    if len(models) > 1 or backend is not None or device != "cpu":
+        raise InputError(
+            "cannot compare these",
+            got=", ".join(model.name for model in models),
+            expected="one checkpoint, without --backend and --device; or artefacts only",
+            fix="export checkpoints first: dim-export onnx CHECKPOINT -o MODEL.onnx",
+        )
+
+
+def _backend(text: str) -> BackendName:
+    if text not in get_args(BackendName):
+        raise InputError(
+            "there is no such back end", got=repr(text), expected=", ".join(get_args(BackendName))
+        )
+    return cast(BackendName, text)
+
+
+def _lowered(text: str | None) -> Precision | None:
+    if text not in (None, "bf16"):
+        raise InputError("cannot lower to this precision", got=repr(text), expected="bf16")
+    return "bf16" if text else None
+
+
+def _print(found: ArtefactBench) -> None:
+    table = Table("artefact", "engine", "precision", "median", "GFLOP/s", "speed-up", box=None)
+    for timed in found.engines:
+        rate = f"{timed.gflop / timed.p50_s:.0f}"
+        row = (timed.artefact, timed.engine, timed.precision, f"{timed.p50_s:.3f} s", rate)
+        table.add_row(*row, f"{timed.speedup:.2f} ×")
+    console = Console(highlight=False)
+    console.print(table)
+    runs = len(found.engines[0].seconds)
+    console.print(f"one window of {found.size}×{found.size} px, {runs} rounds in alternation", soft_wrap=True)

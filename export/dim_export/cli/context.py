@@ -1,0 +1,56 @@
+"""``dim-export context``: the table from which a speed mode is chosen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, cast
+
+import typer
+from pydantic import TypeAdapter
+from rich.console import Console
+from rich.table import Table
+
+from dim_export.bench.context import ContextRow, measure, read_scenes, read_trimaps
+from dim_export.cli.support import write_text
+from dim_runtime.backends.open import BackendName
+
+
+def context(
+    model: Annotated[Path | None, typer.Argument(help="Artefact; default: the embedded model.")] = None,
+    *,
+    images: Annotated[Path, typer.Option(help="Folder of images/, trimaps/ and, if there are any, alphas/.")],
+    trimaps: Annotated[Path | None, typer.Option(help="Folder of trimaps that are only planned for.")] = None,
+    tile: Annotated[int, typer.Option(help="Largest window side, context included, px.")] = 1536,
+    backend: Annotated[str | None, typer.Option(help="Default: by the model's suffix.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the engine.")] = None,
+    json: Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this file.")] = None,
+) -> None:
+    """Measure what a smaller context saves and what it costs in accuracy."""
+    rows = measure(
+        model,
+        read_scenes(images),
+        trimaps=[] if trimaps is None else read_trimaps(trimaps),
+        tile=tile,
+        backend=cast("BackendName | None", backend),
+        threads=threads,
+    )
+    _show(rows)
+    if json is not None:
+        write_text(json, TypeAdapter(list[ContextRow]).dump_json(rows, indent=2).decode() + "\n")
+
+
+def _show(rows: list[ContextRow]) -> None:
+    table = Table("context", "cost", "planned cost", "mean difference", "largest", "SAD", "SAD shift")
+    exact = rows[0].sad
+    for row in rows:
+        shift = "" if not exact or row.sad is None else f"{row.sad / exact - 1:+.2%}"
+        table.add_row(
+            "exact" if row.context is None else f"{row.context} px",
+            f"{row.cost:.3f}",
+            "" if row.planned_cost is None else f"{row.planned_cost:.3f}",
+            f"{row.difference:.1e}",
+            f"{row.largest:.3f}",
+            "" if row.sad is None else f"{row.sad:.3f}",
+            shift,
+        )
+    Console(highlight=False).print(table)

@@ -1,0 +1,173 @@
+"""Printing what was measured and what is inside a file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from dim.contract import ArtefactMetadata
+    from dim_export.bench.checkpoint import WindowBench
+    from dim_export.inspection import Inspection
+    from dim_export.parity.gates import Judgement
+    from dim_export.parity.report import ReleaseReport
+    from dim_export.parity.result import CaseResult, ParityReport
+
+
+def print_parity(report: ParityReport, console: Console) -> None:
+    """The cases as a table, and below it the gates."""
+    console.print(Text(f"{report.artefact} against {report.checkpoint}", style="bold"))
+    console.print(f"{report.precision}, run by {report.engine} on {report.device}", highlight=False)
+    if not report.same_checkpoint:
+        console.print("the artefact says that it was made from another checkpoint", style="yellow")
+    console.print(_case_table(report))
+    for name in report.left_out:
+        console.print(f"left out: {name} does not fit the frozen shape", highlight=False, soft_wrap=True)
+    for line in _gate_lines(report):
+        console.print(line, soft_wrap=True)
+
+
+def print_release(report: ReleaseReport, console: Console) -> None:
+    """Every artefact's cases and gates, then size and speed side by side."""
+    for artefact in report.artefacts:
+        print_parity(artefact.parity, console)
+        console.print()
+    for row in report.rounding:
+        console.print(
+            f"PyTorch fp32 against fp64, {row.name}: {_percent(row.share_beyond)} beyond 1/255, "
+            f"mean {row.mean_difference:.1e}",
+            highlight=False,
+            soft_wrap=True,
+        )
+    console.print(_artefact_table(report))
+
+
+def _artefact_table(report: ReleaseReport) -> Table:
+    table = Table(box=None, padding=(0, 1))
+    table.add_column("artefact", overflow="fold")
+    for name in ("precision", "MB", "window", "p50", "speed", "SAD shift", "gates"):
+        table.add_column(name, no_wrap=True)
+    for artefact in report.artefacts:
+        parity, speed = artefact.parity, artefact.speed
+        table.add_row(
+            parity.artefact,
+            parity.precision,
+            f"{artefact.bytes / 1e6:.2f}",
+            "-" if speed is None else f"{speed.width}×{speed.height}",
+            "-" if speed is None else f"{speed.p50_s:.3f} s",
+            "-" if speed is None else f"{speed.times_faster:.2f} ×",
+            "-" if parity.sad_shift is None else f"{parity.sad_shift:+.2%}",
+            Text("passed", "green") if parity.passed else Text("FAILED", "red"),
+        )
+    return table
+
+
+def _case_table(report: ParityReport) -> Table:
+    # Narrow enough for a terminal of 80 columns.
+    table = Table(
+        "case", "size", "windows", "> 1/255", "mean", "max", "SAD", "pooling", box=None, padding=(0, 1)
+    )
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for case in report.cases:
+        table.add_row(*_case_row(case))
+    return table
+
+
+def _case_row(case: CaseResult) -> list[str]:
+    return [
+        case.name,
+        f"{case.width}×{case.height}",
+        str(case.windows),
+        _percent(case.share_beyond),
+        f"{case.mean_difference:.1e}",
+        f"{case.max_difference:.1e}",
+        f"{case.sad:.4f}",
+        "-" if case.pooling is None else str(case.pooling.different),
+    ]
+
+
+def _percent(share: float) -> str:
+    return "NaN" if math.isnan(share) else f"{share:.3%}"
+
+
+def _gate_lines(report: ParityReport) -> Iterator[RenderableType]:
+    yield from map(_gate_line, report.judgements)
+    if report.nan_pixels:
+        yield Text(f"FAIL  {report.nan_pixels} unknown pixels are NaN", "red")
+    for name in report.not_finite:
+        yield Text(f"FAIL  NaN or infinite values in the tensor {name}", "red")
+
+
+def _gate_line(judgement: Judgement) -> Text:
+    if judgement.found is None:
+        return Text("not measured  ") + Text(judgement.label)
+    word, colour = ("ok    ", "green") if judgement.passed else ("FAIL  ", "red")
+    found, limit = judgement.show(judgement.found), judgement.show(judgement.limit)
+    return Text(word, colour) + Text(f"{judgement.label}: {found}, at most {limit}", "default")
+
+
+def print_bench(result: WindowBench, console: Console) -> None:
+    """Medians of both engines, and their ratio."""
+    table = Table("engine", "median", "GFLOP/s", "runs")
+    for name, median, runs in (
+        ("PyTorch eager, channels_last", result.torch_p50_s, result.torch_s),
+        ("ONNX Runtime", result.onnxruntime_p50_s, result.onnxruntime_s),
+    ):
+        each = " ".join(f"{seconds:.3f}" for seconds in runs)
+        table.add_row(name, f"{median:.3f} s", f"{result.gflop / median:.0f}", each)
+    console.print(table)
+    console.print(
+        f"one window of {result.size}×{result.size} px, {result.gflop:.1f} GFLOP, {result.threads} threads; "
+        f"ONNX Runtime is {result.ratio:.2f} × as fast as PyTorch (median of pairs)",
+        soft_wrap=True,
+    )
+
+
+def print_inspection(found: Inspection, console: Console) -> None:
+    """Everything about an artefact, one fact a line, and how many nodes it has of each operator."""
+    for name, value in _facts(found):
+        console.print(Text(f"{name:<17} ", style="bold") + Text(value, style="not bold"))
+    console.print(Text(f"{found.nodes} nodes", style="bold"))
+    for operator, count in found.operators.items():
+        console.print(f"{count:>5}  {operator}")
+
+
+def _quantisation_facts(data: ArtefactMetadata) -> list[tuple[str, str]]:
+    about = data.quantisation
+    if about is None:
+        return []
+    pairs = f"{about.method}, {about.windows} windows, pairs: {about.calibration}"
+    return [("calibration", pairs), ("kept in float", ", ".join(about.keep_float) or "nothing")]
+
+
+def _facts(found: Inspection) -> list[tuple[str, str]]:
+    data = found.metadata
+    network = data.network
+    norm = ", batch norm folded" if network.batch_norm else ""
+    shape = "N, H, W free" if data.static_shape is None else f"N, H, W = {data.static_shape}"
+    return [
+        ("file", f"{found.path}, {found.bytes / 1e6:.2f} MB, {found.format}"),
+        *(("input", str(tensor)) for tensor in found.inputs),
+        *(("output", str(tensor)) for tensor in found.outputs),
+        (
+            "network",
+            f"DIM stage {network.stage}, width {network.width:g}{norm}{network.additions}, "
+            f"{data.parameters:,} parameters",
+        ),
+        ("work", f"{data.multiply_adds_per_pixel:,} multiply-adds per pixel"),
+        ("precision", f"{data.precision}, {shape}, sides multiples of {data.stride} px"),
+        *_quantisation_facts(data),
+        ("context", f"{data.context} px for exact tiling"),
+        ("trimap", data.trimap_encoding),
+        ("checkpoint", f"sha256 {data.checkpoint_sha256}"),
+        *((f"  {name}", value) for name, value in data.provenance.items()),
+        ("made with", ", ".join(f"{name} {version}" for name, version in data.versions.items())),
+        ("readable by", found.readers),
+        ("command", data.command),
+    ]

@@ -1,0 +1,79 @@
+"""``dim-export sensitivity``: which layers int8 hurts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from dim.checkpoint_argument import CHECKPOINT_HELP, checkpoint_file
+from dim.errors import InputError
+from dim.extras import require
+from dim_export.cli.progress_bar import bar
+from dim_export.cli.support import write_text
+
+if TYPE_CHECKING:
+    from dim_export.int8.sensitivity import Sensitivity
+
+
+def sensitivity(
+    checkpoint: Annotated[
+        Path, typer.Argument(parser=checkpoint_file, metavar="CHECKPOINT", help=CHECKPOINT_HELP)
+    ],
+    data: Annotated[
+        Path, typer.Option(help="Folder of images/, trimaps/ and, to score against the truth, alphas/.")
+    ],
+    mode: Annotated[
+        str,
+        typer.Option(metavar="alone|spared", help="Only the layer in int8, or all but the layer."),
+    ] = "alone",
+    method: Annotated[str, typer.Option("--calibration-method", metavar="minmax|percentile|mse")] = "mse",
+    calibration: Annotated[
+        Path | None, typer.Option(help="Folder of pairs for the ranges; the shipped ones by default.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this file.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the engine.")] = None,
+) -> None:
+    """Print what each convolution costs in SAD when it is computed in int8, the costliest first.
+
+    The network is scored once for each layer, in ONNX Runtime: minutes on a few photographs.
+    """
+    require("measure the layers", "torch", "onnxscript")
+    require("measure the layers", "onnxruntime", extra="cpu")
+    from dim_export.int8.sensitivity import measure
+    from dim_export.onnx_export.precision import checked_method
+
+    if mode not in ("alone", "spared"):
+        raise InputError("there is no such mode", got=repr(mode), expected="alone or spared")
+    with bar("scoring") as progress:
+        found = measure(
+            checkpoint,
+            data,
+            method=checked_method(method),
+            mode="alone" if mode == "alone" else "spared",
+            calibration=calibration,
+            threads=threads,
+            progress=progress,
+        )
+    _print(found)
+    if json is not None:
+        write_text(json, found.model_dump_json(indent=2) + "\n")
+
+
+def _print(found: Sensitivity) -> None:
+    what = "only this layer" if found.mode == "alone" else "all but this layer"
+    table = Table("layer", f"SAD, {what} in int8", "change")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for cost in found.layers:
+        table.add_row(cost.layer, f"{cost.sad:.4f}", f"{cost.sad - found.base_sad:+.4f}")
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(
+        f"{found.pairs} pairs against {found.against}: SAD {found.fp32_sad:.4f} in fp32, "
+        f"{found.int8_sad:.4f} with every layer in int8, method {found.method}",
+        soft_wrap=True,
+    )

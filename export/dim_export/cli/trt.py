@@ -1,0 +1,175 @@
+"""``dim-export trt``: an ONNX artefact becomes a TensorRT or TensorRT-RTX engine file."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated, cast, get_args
+
+import typer
+from rich.console import Console
+
+from dim.contract import STRIDE, ArtefactMetadata
+from dim.engine_info import EngineBuilder, Shape, ShapeProfile
+from dim.errors import InputError
+from dim_export.cli.support import write_text
+from dim_runtime.artefacts.onnx_file import read_metadata
+from dim_runtime.memory import parse_bytes
+
+SHAPE = "N,H,W"
+
+
+def trt(
+    model: Annotated[Path, typer.Argument(help="An ONNX artefact of dim-export.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The engine file to write.")],
+    builder: Annotated[
+        str | None, typer.Option(help="tensorrt or tensorrt-rtx; default: the only one installed.")
+    ] = None,
+    compute_capability: Annotated[
+        str | None,
+        typer.Option(metavar="8.6,12.0", help="GPUs to build for (TensorRT-RTX); default: 8.0 and later."),
+    ] = None,
+    tile: Annotated[int | None, typer.Option(help="Largest window side, px; 1536 by default.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Most windows at once; 1 by default.")] = None,
+    least: Annotated[
+        str | None, typer.Option("--min", metavar=SHAPE, help="Smallest shape; default 1,32,32.")
+    ] = None,
+    tuned: Annotated[
+        str | None, typer.Option("--opt", metavar=SHAPE, help="Shape to tune for; default 1,TILE,TILE.")
+    ] = None,
+    most: Annotated[
+        str | None, typer.Option("--max", metavar=SHAPE, help="Largest shape; default BATCH,TILE,TILE.")
+    ] = None,
+    hardware_compatible: Annotated[
+        bool, typer.Option("--hardware-compatible", help="For all GPUs from 8.0 on (TensorRT).")
+    ] = False,
+    version_compatible: Annotated[
+        bool, typer.Option("--version-compatible", help="For later releases too (TensorRT).")
+    ] = False,
+    timing_cache: Annotated[
+        Path | None, typer.Option(help="Keep kernel timings in this file (TensorRT).")
+    ] = None,
+    workspace: Annotated[str | None, typer.Option(help="Limit of GPU scratch memory, such as 4GB.")] = None,
+    json: Annotated[Path | None, typer.Option("--json", help="Also write the header to this file.")] = None,
+) -> None:
+    """Build an engine. TensorRT-RTX needs no GPU for that, TensorRT does.
+
+    No engine has been run on a GPU by this project so far.
+    """
+    _require_suffix(output)
+    from dim_export.tensorrt.builders import BuildOptions
+    from dim_export.tensorrt.convert import convert
+
+    shapes = {"--tile": tile, "--batch": batch, "--min": least, "--opt": tuned, "--max": most}
+    given = {name: value for name, value in shapes.items() if value is not None}
+    options = BuildOptions(
+        profile=_profile(model, tile, batch, (least, tuned, most), given),
+        compute_capabilities=_capabilities(compute_capability),
+        hardware_compatible=hardware_compatible,
+        version_compatible=version_compatible,
+        timing_cache=timing_cache,
+        workspace_bytes=parse_bytes(workspace) if workspace is not None else None,
+    )
+    flags = given | {
+        "--builder": builder,
+        "--compute-capability": compute_capability,
+        "--hardware-compatible": hardware_compatible,
+        "--version-compatible": version_compatible,
+        "--workspace": workspace,
+    }
+    metadata = convert(
+        model, output, builder=_builder(builder), options=options, command=_command(model, output, flags)
+    )
+    _print(metadata, output)
+    if json is not None:
+        write_text(json, metadata.model_dump_json(indent=2) + "\n")
+
+
+def _profile(
+    model: Path,
+    tile: int | None,
+    batch: int | None,
+    shapes: tuple[str | None, str | None, str | None],
+    given: dict[str, str | int],
+) -> ShapeProfile | None:
+    from dim_export.tensorrt.convert import TILE, checked_profile, window_profile
+
+    if not given and read_metadata(model).static_shape is not None:
+        return None
+    if tile is not None and "--max" in given:
+        raise InputError(
+            "--tile and --max say the same", got=f"--tile {tile} --max {given['--max']}", fix="one of them"
+        )
+    if batch is not None and "--max" in given:
+        raise InputError(
+            "--batch and --max say the same", got=f"--batch {batch} --max {given['--max']}", fix="one of them"
+        )
+    least, tuned, most = (None if text is None else _shape(text) for text in shapes)
+    side = TILE if tile is None else tile
+    if most is None and least is None and tuned is None:
+        return window_profile(side, 1 if batch is None else batch)
+    largest = most or (1 if batch is None else batch, side, side)
+    return checked_profile(least or (1, STRIDE, STRIDE), tuned or (1, *largest[1:]), largest)
+
+
+def _shape(text: str) -> Shape:
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) != 3 or not all(part.isascii() and part.isdecimal() for part in parts):
+        raise InputError("cannot read this shape", got=repr(text), expected="N,H,W, such as 1,1536,1536")
+    n, h, w = map(int, parts)
+    return n, h, w
+
+
+def _capabilities(text: str | None) -> tuple[str, ...]:
+    """``"8.6,12.0"`` -> ("8.6", "12.0"), each once, in the order given."""
+    if text is None:
+        return ()
+    parts = [part.strip() for part in text.split(",")]
+    for part in parts:
+        major, dot, minor = part.partition(".")
+        if not (dot and major.isdecimal() and minor.isdecimal() and part.isascii()):
+            raise InputError(
+                "cannot read --compute-capability", got=repr(text), expected="such as 8.6 or 8.6,12.0"
+            )
+    return tuple(dict.fromkeys(parts))
+
+
+def _builder(name: str | None) -> EngineBuilder | None:
+    if name is not None and name not in get_args(EngineBuilder):
+        raise InputError(
+            "there is no such builder", got=repr(name), expected=" or ".join(get_args(EngineBuilder))
+        )
+    return cast("EngineBuilder | None", name)
+
+
+def _require_suffix(output: Path) -> None:
+    if output.suffix != ".engine":
+        raise InputError(
+            f"cannot write {output}",
+            got=f"suffix {output.suffix!r}",
+            expected=".engine",
+            fix=f"-o {output.with_suffix('.engine')}",
+        )
+
+
+def _command(model: Path, output: Path, flags: dict[str, str | int | bool | None]) -> str:
+    """What was typed, without the folders, which concern nobody else."""
+    words = ["dim-export", "trt", model.name, "-o", output.name]
+    for flag, value in flags.items():
+        if value is True:
+            words.append(flag)
+        elif value is not None and value is not False:
+            words += [flag, str(value)]
+    return shlex.join(words)
+
+
+def _print(metadata: ArtefactMetadata, output: Path) -> None:
+    engine = metadata.engine
+    if engine is None:
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    targets = ", ".join(engine.compute_capabilities) or "8.0 and later"
+    counts = ", ".join(f"{count} in {name}" for name, count in engine.convolutions.items())
+    console.print(f"wrote {output} ({output.stat().st_size / 1e6:.2f} MB)")
+    console.print(f"{engine.builder} {engine.version}, compute capability {targets}")
+    console.print(f"convolutions: {counts} (read from the {engine.precision_read_from})")

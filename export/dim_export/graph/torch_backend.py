@@ -1,0 +1,108 @@
+"""The un-exported network as a back end of the runtime: the reference in every measurement of parity."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from dim.contract import ArtefactMetadata
+from dim.network import DIM, normalise
+from dim.pooling import IndexPooling, Memory
+from dim_export.graph.metadata import describe
+from dim_runtime.backends.base import Backend
+
+UInt8 = npt.NDArray[np.uint8]
+Floating = npt.NDArray[np.floating[Any]]
+
+
+class Watched(NamedTuple):
+    """A forward pass and where it pooled.
+
+    Attributes:
+        alpha: floating N, H, W in [0, 1].
+        choices: for each of the five pools, shallowest first, uint8 N, C, H/2, W/2 of that level: which value
+            of the 2×2 window is the maximum; 0 top left, 1 top right, 2 bottom left, 3 bottom right.
+    """
+
+    alpha: Floating
+    choices: tuple[UInt8, ...]
+
+
+class TorchBackend(Backend):
+    """Runs windows with PyTorch on the CPU in the arithmetic of ``dtype``; batch norm and pooling as trained.
+
+    Args:
+        model: moved to ``dtype`` in place and put into eval mode.
+        dtype: float64 shows what is true, float32 what PyTorch users get.
+        channels_last: the memory layout in which PyTorch's CPU convolutions are fastest.
+    """
+
+    def __init__(
+        self, model: DIM, *, dtype: torch.dtype = torch.float32, channels_last: bool = False
+    ) -> None:
+        self._layout = torch.channels_last if channels_last else torch.contiguous_format
+        self._model = model.to(dtype=dtype).to(memory_format=self._layout).eval()
+        self._dtype = dtype
+        self._metadata = describe(model, checkpoint_sha256="")
+
+    @property
+    def metadata(self) -> ArtefactMetadata:
+        return self._metadata
+
+    @torch.inference_mode()
+    def run(self, image: UInt8, trimap: UInt8) -> Floating:
+        """Alpha of a batch: uint8 N, H, W, 3 RGB and uint8 N, H, W -> N, H, W in [0, 1], in ``dtype``.
+
+        H and W are multiples of 32. Exactly 0 and 1 where the trimap is 0 and 255.
+        """
+        colours = torch.from_numpy(image).to(self._dtype).permute(0, 3, 1, 2)
+        hints = torch.from_numpy(trimap)
+        x = normalise(colours, hints.unsqueeze(1)).contiguous(memory_format=self._layout)
+        alpha = self._model(x)[:, 0].masked_fill(hints == 0, 0).masked_fill(hints == 255, 1)
+        result: Floating = alpha.numpy()
+        return result
+
+    def watch(self, image: UInt8, trimap: UInt8) -> Watched:
+        """As :meth:`run`, with the choice of every pooling window."""
+        with _recording(self._model) as pooling:
+            alpha = self.run(image, trimap)
+        return Watched(alpha, tuple(pooling.choices))
+
+    def window_bytes(self, height: int, width: int) -> int:
+        """PyTorch keeps more maps alive than an engine, and in float64 they are twice as large; bytes."""
+        return 4 * super().window_bytes(height, width)
+
+    def close(self) -> None:
+        """Nothing to free: the model belongs to whoever gave it."""
+
+
+class _RecordingPooling(IndexPooling):
+    """PyTorch's pooling, which also keeps what each window chose."""
+
+    def __init__(self) -> None:
+        self.choices: list[UInt8] = []
+
+    def pool(self, x: Tensor) -> tuple[Tensor, Memory]:
+        pooled, indices = super().pool(x)
+        assert isinstance(indices, Tensor)
+        width = x.shape[-1]
+        # An index counts the values of one plane, row by row.
+        place = (indices // width % 2) * 2 + indices % width % 2
+        self.choices.append(place.to(torch.uint8).numpy())
+        return pooled, indices
+
+
+@contextmanager
+def _recording(model: DIM) -> Iterator[_RecordingPooling]:
+    before, recorder = model.backbone.pooling, _RecordingPooling()
+    model.backbone.pooling = recorder
+    try:
+        yield recorder
+    finally:
+        model.backbone.pooling = before

@@ -1,0 +1,195 @@
+"""What int8 costs in accuracy, layer by layer: from this table the layers that stay in float are chosen."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from onnxscript import ir
+from pydantic import BaseModel, ConfigDict, computed_field
+
+import dim.trimap as trimaps
+from dim import checkpoint
+from dim.cutout import eight_bits
+from dim.errors import InputError
+from dim.metrics import sad
+from dim_export.graph.metadata import describe
+from dim_export.graph.trace import trace
+from dim_export.graph.write import write
+from dim_export.int8.calibration import CalibrationPairs, calibrate
+from dim_export.int8.equalisation import Equalised, equalise
+from dim_export.int8.histogram import Method
+from dim_export.int8.quantise import convolution_names, quantise, require_layers
+from dim_runtime.backends.open import open_backend
+from dim_runtime.images.files import READABLE, read_image
+from dim_runtime.images.pairs import find_pairs
+from dim_runtime.matting import Matting
+
+UInt8 = npt.NDArray[np.uint8]
+
+Mode = Literal["alone", "spared"]
+"""alone: only this convolution in int8. spared: all but this one in int8."""
+
+Progress = Callable[[int, int], None]
+
+
+class LayerCost(BaseModel):
+    """One convolution. ``sad``: mean over the pairs with only it, or all but it, in int8."""
+
+    model_config = ConfigDict(frozen=True)
+
+    layer: str
+    sad: float
+
+
+class Sensitivity(BaseModel):
+    """The table.
+
+    Attributes:
+        against: "truth" where the pairs have alphas, else "fp32": the SAD of the difference from the float32
+            graph.
+        fp32_sad: mean SAD of the float32 graph; 0 against itself.
+        int8_sad: mean SAD with every convolution in int8.
+        layers: the costliest first; in the mode "spared" the one that saves most.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    checkpoint: str
+    method: Method
+    mode: Mode
+    against: Literal["truth", "fp32"]
+    pairs: int
+    fp32_sad: float
+    int8_sad: float
+    layers: tuple[LayerCost, ...]
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def base_sad(self) -> float:
+        """What a layer is compared with: float32 in the mode "alone", all int8 in "spared"."""
+        return self.fp32_sad if self.mode == "alone" else self.int8_sad
+
+
+class _Scored(NamedTuple):
+    """A pair, and what its alpha should be, uint8 H, W; None until the float32 graph has said it."""
+
+    image: UInt8
+    trimap: UInt8
+    truth: UInt8 | None
+
+
+def measure(
+    source: Path,
+    data: Path,
+    *,
+    method: Method,
+    mode: Mode = "alone",
+    calibration: Path | None = None,
+    layers: Sequence[str] | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Sensitivity:
+    """Score a network once for each convolution, in ONNX Runtime.
+
+    Args:
+        source: checkpoint.
+        data: folder of ``images/``, ``trimaps/`` and, for scores against the truth, ``alphas/``.
+        calibration: folder of pairs for the ranges; None for those that ship.
+        layers: convolutions to look at; None for all.
+        progress: called with the graphs scored and in all.
+
+    Raises:
+        CheckpointError, InputError, MissingExtraError: something that cannot be used, or is not there.
+    """
+    model = checkpoint.load(source)
+    pairs = _read(data)
+    against: Literal["truth", "fp32"] = "fp32" if pairs[0].truth is None else "truth"
+    seen = calibrate(model, CalibrationPairs(calibration))
+    scorer = _Scorer(equalise(model, seen.channel_ranges(method)), threads)
+    if against == "fp32":
+        pairs = scorer.with_own_truth(pairs)
+    chosen = list(scorer.names if layers is None else layers)
+    require_layers(chosen, scorer.names)
+    steps = [scorer.names, [], *(_kept(name, scorer.names, mode) for name in chosen)]
+    found = []
+    for done, keep in enumerate(steps, start=1):
+        found.append(scorer.score(pairs, keep_float=keep))
+        if progress is not None:
+            progress(done, len(steps))
+    costs = [LayerCost(layer=name, sad=value) for name, value in zip(chosen, found[2:], strict=True)]
+    return Sensitivity(
+        checkpoint=source.name,
+        method=method,
+        mode=mode,
+        against=against,
+        pairs=len(pairs),
+        fp32_sad=found[0],
+        int8_sad=found[1],
+        layers=tuple(sorted(costs, key=lambda cost: cost.sad, reverse=mode == "alone")),
+    )
+
+
+class _Scorer:
+    """Runs a network with some of its convolutions in int8."""
+
+    def __init__(self, network: Equalised, threads: int | None) -> None:
+        self._ranges, self._threads = network.ranges, threads
+        self._metadata = describe(network.model, checkpoint_sha256="")
+        # Kept as a message: quantisation works in place.
+        self._graph = ir.to_proto(trace(network.model))
+        self.names = convolution_names(ir.from_proto(self._graph))
+
+    def score(self, pairs: Sequence[_Scored], *, keep_float: Sequence[str]) -> float:
+        """Mean over the pairs of the SAD over unknown pixels, in thousands."""
+        return float(np.mean(list(map(_sad, pairs, self._alphas(pairs, keep_float)))))
+
+    def with_own_truth(self, pairs: Sequence[_Scored]) -> list[_Scored]:
+        """The pairs with the float32 graph's alphas for the truth."""
+        alphas = self._alphas(pairs, self.names)
+        return [pair._replace(truth=alpha) for pair, alpha in zip(pairs, alphas, strict=True)]
+
+    def _alphas(self, pairs: Sequence[_Scored], keep_float: Sequence[str]) -> Iterator[UInt8]:
+        graph = quantise(ir.from_proto(self._graph), self._ranges, keep_float=keep_float)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.onnx"
+            write(graph, self._metadata, path)
+            with closing(open_backend(path, threads=self._threads)) as backend:
+                matting = Matting.from_backend(backend)
+                for pair in pairs:
+                    yield np.rint(matting(pair.image, pair.trimap) * 255).astype(np.uint8)
+
+
+def _sad(pair: _Scored, alpha: UInt8) -> float:
+    assert pair.truth is not None
+    truth = np.where(pair.trimap == trimaps.UNKNOWN, pair.truth, alpha).astype(np.uint8)
+    return sad(alpha, truth, pair.trimap)
+
+
+def _kept(layer: str, names: Sequence[str], mode: Mode) -> list[str]:
+    return [layer] if mode == "spared" else [name for name in names if name != layer]
+
+
+def _read(folder: Path) -> list[_Scored]:
+    pairs = []
+    for pair in find_pairs(folder):
+        image, trimap = pair.files()
+        truth = _alpha(folder / "alphas", pair.name)
+        pairs.append(_Scored(eight_bits(read_image(image)), trimaps.read(trimap).trimap, truth))
+    if len({pair.truth is None for pair in pairs}) > 1:
+        raise InputError(
+            f"cannot score with {folder}",
+            got=f"alphas for {sum(pair.truth is not None for pair in pairs)} of {len(pairs)} images",
+            expected="an alpha for each, or none",
+        )
+    return pairs
+
+
+def _alpha(folder: Path, name: str) -> UInt8 | None:
+    files = [path for suffix in READABLE if (path := folder / f"{name}{suffix}").is_file()]
+    return eight_bits(read_image(files[0])[..., 0]) if files else None

@@ -1,0 +1,98 @@
+"""Where two alphas differ most, and the difference as a picture."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from dim import trimap as trimaps
+from dim_export.parity.cases import Case
+from dim_export.parity.comparison import VISIBLE
+
+UInt8 = npt.NDArray[np.uint8]
+Floating = npt.NDArray[np.floating[Any]]
+
+SIDE = 160
+"""Largest side of the window that is shown, pixels."""
+NAN_COLOUR = (255, 0, 255)
+"""RGB of pixels that are NaN on either side: magenta, which the colour map does not have."""
+
+
+class Snapshot(NamedTuple):
+    """The window of one case with the largest sum of differences, cut out.
+
+    Attributes:
+        case: its case's name.
+        y, x: its corner in the case's image, pixels.
+        image: uint8 h, w, 3 RGB.
+        trimap: uint8 h, w.
+        reference, found: both alphas, floating h, w.
+        total: sum of the differences of its unknown pixels; infinite if there is a NaN.
+    """
+
+    case: str
+    y: int
+    x: int
+    image: UInt8
+    trimap: UInt8
+    reference: Floating
+    found: Floating
+    total: float
+
+    @property
+    def difference(self) -> Floating:
+        """Absolute difference of the unknown pixels, float64 h, w, 0 elsewhere; NaN where one side is."""
+        return _difference(self.reference, self.found, self.trimap)
+
+
+def worst_window(case: Case, reference: Floating, found: Floating, *, side: int = SIDE) -> Snapshot:
+    """The window, at most ``side`` pixels on a side, in which two alphas differ most in sum."""
+    difference = _difference(reference, found, case.trimap)
+    weights = np.nan_to_num(difference, nan=1.0)
+    height, width = (min(side, length) for length in weights.shape)
+    sums = cv2.integral(weights)
+    totals = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
+    y, x = map(int, np.unravel_index(int(totals.argmax()), totals.shape))
+    part = slice(y, y + height), slice(x, x + width)
+    return Snapshot(
+        case.name,
+        y,
+        x,
+        case.image[part].copy(),
+        case.trimap[part].copy(),
+        reference[part].copy(),
+        found[part].copy(),
+        total=np.inf if np.isnan(difference).any() else float(totals[y, x]),
+    )
+
+
+def heat_map(difference: Floating) -> tuple[UInt8, float]:
+    """A difference, floating H, W, as colours from black (0) over red to white (the top of the scale).
+
+    Returns:
+        uint8 H, W, 3 RGB, and the top of the scale: the largest difference, but at least 1/255, so that a
+        difference that nobody can see stays dark.
+    """
+    finite = np.nan_to_num(difference, nan=0.0)
+    top = max(float(finite.max()), VISIBLE)
+    gray = np.rint(finite / top * 255).astype(np.uint8)
+    colours = cv2.cvtColor(cv2.applyColorMap(gray, cv2.COLORMAP_HOT), cv2.COLOR_BGR2RGB)
+    colours[np.isnan(difference)] = NAN_COLOUR
+    return colours.astype(np.uint8, copy=False), top
+
+
+def gray_picture(alpha: Floating) -> UInt8:
+    """An alpha, floating H, W in [0, 1], as uint8 H, W, 3; NaN is magenta."""
+    gray = np.rint(np.clip(np.nan_to_num(alpha), 0, 1) * 255).astype(np.uint8)
+    colours = np.repeat(gray[..., None], 3, axis=2)
+    colours[np.isnan(alpha)] = NAN_COLOUR
+    return colours
+
+
+def _difference(reference: Floating, found: Floating, trimap: UInt8) -> Floating:
+    difference = np.abs(reference.astype(np.float64) - found.astype(np.float64))
+    difference[~trimaps.unknown(trimap)] = 0
+    return difference

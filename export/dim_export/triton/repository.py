@@ -1,0 +1,122 @@
+"""Artefacts -> a model repository of NVIDIA's Triton Inference Server.
+
+::
+
+    REPOSITORY/
+      dim-compact/             one folder per served model
+        config.pbtxt
+        1/model.onnx           or model.plan: a TensorRT engine without our header
+
+The configuration is made with Triton's own protocol buffers, so that it cannot be anything else than one. The
+artefact's document goes into its parameters, where the client finds it:
+:class:`dim_runtime.backends.kserve.KServeBackend`.
+
+Triton's dynamic batcher joins requests of one shape only. Fixed windows make that happen: each gets a model
+of its own whose document says so, and the runtime then cuts every image into windows of exactly that shape.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, METADATA_KEY, OUTPUT_ALPHA, ArtefactMetadata
+from dim.errors import InputError
+from dim.extras import require
+from dim_export.triton.serving import Options, ServedModel, Serving, servings
+from dim_runtime.artefacts.engine_file import read_header, read_plan
+
+VERSION = "1"
+_PLATFORMS = {"onnxruntime": "onnxruntime_onnx", "tensorrt": "tensorrt_plan"}
+"""Triton's older names, which some releases still ask for; OpenVINO's back end has none."""
+
+
+def write_repository(sources: Sequence[Path], repository: Path, options: Options) -> list[ServedModel]:
+    """Write one folder for each artefact and window; nothing appears before all of them are complete.
+
+    Args:
+        sources: ``.onnx`` and ``.engine`` artefacts.
+        repository: made if it is not there. Folders of the same names are replaced; others stay.
+        options: see :class:`Options`.
+
+    Raises:
+        MissingExtraError: Triton's protocol buffers are not installed.
+        ArtefactError, ContractError: an artefact that cannot be read.
+        InputError: options that do not fit an artefact, or two models of one name.
+    """
+    require("write a Triton repository", "tritonclient.grpc", extra="serving")
+    found = servings(sources, options)
+    repository = repository.resolve()
+    made = repository.with_name(f".{repository.name}.{os.getpid()}.tmp")
+    try:
+        for serving in found:
+            _write_model(serving, made / serving.model.name)
+        repository.mkdir(parents=True, exist_ok=True)
+        for serving in found:
+            name = serving.model.name
+            _replace(made / name, repository / name, made / f"{name}.old")
+    except OSError as error:
+        raise InputError(f"cannot write {repository}", why=str(error)) from error
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+    return [serving.model for serving in found]
+
+
+def _write_model(serving: Serving, folder: Path) -> None:
+    version = folder / VERSION
+    version.mkdir(parents=True)
+    if serving.metadata.engine is None:
+        shutil.copyfile(serving.source, version / "model.onnx")
+    else:
+        (version / "model.plan").write_bytes(read_plan(serving.source, read_header(serving.source)))
+    text = configuration(serving.model, serving.metadata, threads=serving.threads)
+    (folder / "config.pbtxt").write_text(text, encoding="utf-8")
+
+
+def _replace(new: Path, target: Path, aside: Path) -> None:
+    """A folder cannot be renamed over another: the old one steps aside, and comes back if that fails."""
+    if target.exists():
+        os.replace(target, aside)
+    try:
+        os.replace(new, target)
+    except OSError:
+        if aside.exists():
+            os.replace(aside, target)
+        raise
+
+
+def configuration(model: ServedModel, metadata: ArtefactMetadata, *, threads: int | None = None) -> str:
+    """``config.pbtxt`` of a model: text format of Triton's ``inference.ModelConfig``."""
+    from google.protobuf import text_format
+    from tritonclient.grpc import model_config_pb2 as triton
+
+    config = triton.ModelConfig(name=model.name, backend=model.engine, max_batch_size=model.max_batch)
+    config.platform = _PLATFORMS.get(model.engine, "")
+    if model.engine == "openvino":
+        config.default_model_filename = "model.onnx"
+    height, width = model.window or (-1, -1)
+    batch = [] if model.max_batch else [metadata.static_shape[0] if metadata.static_shape else 1]
+    config.input.add(name=INPUT_IMAGE, data_type=triton.TYPE_UINT8, dims=[*batch, height, width, 3])
+    config.input.add(name=INPUT_TRIMAP, data_type=triton.TYPE_UINT8, dims=[*batch, height, width])
+    config.output.add(name=OUTPUT_ALPHA, data_type=triton.TYPE_FP32, dims=[*batch, height, width])
+    kind = triton.ModelInstanceGroup.KIND_GPU if model.device == "gpu" else triton.ModelInstanceGroup.KIND_CPU
+    config.instance_group.add(kind=kind, count=model.instances)
+    if model.max_batch > 1:
+        config.dynamic_batching.SetInParent()  # joins what waits, delays nothing
+    for key, value in _parameters(model, metadata, threads).items():
+        config.parameters[key].string_value = value
+    return str(text_format.MessageToString(config, as_utf8=True))
+
+
+def _parameters(model: ServedModel, metadata: ArtefactMetadata, threads: int | None) -> dict[str, str]:
+    found = {METADATA_KEY: metadata.to_json()}
+    if model.engine == "onnxruntime" and threads is not None:
+        found["intra_op_thread_count"] = str(threads)
+    if model.engine == "openvino":
+        # The graph's shapes are free unless it was exported with --shape; the server takes those of the file.
+        found["RESHAPE_IO_LAYERS"] = "YES"
+        if threads is not None:
+            found["INFERENCE_NUM_THREADS"] = str(threads)
+    return found
