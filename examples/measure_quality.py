@@ -32,10 +32,10 @@ from dim.errors import DimError, InputError
 from dim_runtime.artefacts.onnx_file import read_metadata
 from dim_runtime.images.samples import lemur, sample_paths
 from dim_runtime.matting import default_model
-from dim_training.files import read_gray
-from dim_training.photographs import Entry, read, readable_entries, require_readable, survey
-from dim_training.score_report import require_writable, write_text
-from dim_training.scoring import force_known
+from dim_training.data.files import read_gray
+from dim_training.scoring.photographs import Entry, read, readable_entries, require_readable, survey
+from dim_training.scoring.report import require_writable, write_text
+from dim_training.scoring.scores import force_known
 
 TEMPLATE = Path(__file__).parents[1] / "docs" / "models" / "benchmark.md.j2"
 DIM_EXPORT = "from dim_export.cli import main; main()"

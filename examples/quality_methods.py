@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict
 from dim.cutout import quantise
 from dim_runtime import Matting
 from dim_runtime.backends.open import BackendName, Precision
-from dim_training.predictors import Predictor, open_predictor
-from dim_training.scoring import force_known
+from dim_training.scoring.predictors import Predictor, open_predictor
+from dim_training.scoring.scores import force_known
 
 UInt8 = npt.NDArray[np.uint8]
 Classical = Literal["cf", "knn", "lbdm"]

@@ -30,9 +30,9 @@ from dim.metrics import Metrics
 from dim_runtime.images.files import write_image
 from dim_runtime.images.samples import lemur
 from dim_runtime.memory import peak_resident_bytes, resident_bytes
-from dim_training.files import read_gray, read_rgb
-from dim_training.score_report import write_text
-from dim_training.scoring import Region, score
+from dim_training.data.files import read_gray, read_rgb
+from dim_training.scoring.report import write_text
+from dim_training.scoring.scores import Region, score
 
 UInt8 = npt.NDArray[np.uint8]
 

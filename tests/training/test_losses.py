@@ -12,12 +12,12 @@ import torch
 from dim.contract import NetworkConfig
 from dim.network import DIM, Matte
 from dim_training.config import TrainConfig
-from dim_training.dataset import Sample, to_sample
+from dim_training.data.dataset import Sample, to_sample
+from dim_training.data.scenes import Scene
+from dim_training.data.transforms import Layers
 from dim_training.losses import Truth, charbonnier, cross_entropy_loss, laplacian_loss, stage_losses
-from dim_training.scenes import Scene
 from dim_training.stages import trained_part
 from dim_training.trainer import TrainingStep
-from dim_training.transforms import Layers
 
 
 def _batch(arrays: dict[str, Any]) -> Sample:

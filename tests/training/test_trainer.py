@@ -19,7 +19,7 @@ from dim.contract import NetworkConfig
 from dim.errors import CheckpointError, InputError
 from dim.network import DIM
 from dim_training.config import DataConfig, TrainConfig, ValidationConfig
-from dim_training.dataset import Sample, build_dataset
+from dim_training.data.dataset import Sample, build_dataset
 from dim_training.stages import build_network
 from dim_training.trainer import DivergenceError, Trainer, TrainingStep, learning_rate_factor
 

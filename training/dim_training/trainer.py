@@ -20,16 +20,16 @@ from torch.utils.data import DataLoader
 from dim import checkpoint
 from dim.errors import DimError
 from dim.network import DIM
-from dim_training.averaging import averaged_copy
 from dim_training.config import TrainConfig
-from dim_training.dataset import GlobalOrder, Sample, build_dataset, quiet_worker
-from dim_training.device_composition import PackedParts, build_parts, compose
-from dim_training.evaluate import Region, mean_scores, predict, score_network
-from dim_training.journal import Journal, Panel
+from dim_training.data.dataset import GlobalOrder, Sample, build_dataset, quiet_worker
+from dim_training.data.on_device import PackedParts, build_parts, compose
+from dim_training.ema import averaged_copy
 from dim_training.losses import Truth, stage_losses
-from dim_training.photographs import Entry, prefetched, read, readable_entries
+from dim_training.run_log import Journal, Panel
+from dim_training.run_state import Position, load_state, save_state
+from dim_training.scoring.evaluate import Region, mean_scores, predict, score_network
+from dim_training.scoring.photographs import Entry, prefetched, read, readable_entries
 from dim_training.stages import build_network, trained_part, training_mode
-from dim_training.state import Position, load_state, save_state
 
 PANELS = 4
 """Photographs shown in TensorBoard at each validation."""

@@ -1,0 +1,74 @@
+"""``dim-train samples``: the training samples of a recipe as files, to be looked at or calibrated with."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import typer
+
+from dim.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dim_training.data.dataset import Sample
+
+UInt8 = npt.NDArray[np.uint8]
+
+
+def samples(
+    config: Annotated[Path, typer.Argument(help="recipe, TOML")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="folder for images/, trimaps/ and alphas/")],
+    more: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="further overrides")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="how many")] = 16,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="override, key=value")] = None,
+    jpeg: Annotated[
+        int | None, typer.Option(min=1, max=100, metavar="QUALITY", help="images as JPEG; PNG by default")
+    ] = None,
+) -> None:
+    """Write the first training samples of a recipe as a folder of pairs with alphas."""
+    from dim_training.config import read_config
+    from dim_training.data.dataset import build_dataset
+
+    recipe = read_config(config, [*(overrides or []), *(more or [])])
+    dataset = build_dataset(recipe.data, seed=recipe.seed, length=count)
+    for index in range(count):
+        write_sample(dataset[index], output, f"{index:04d}", jpeg=jpeg)
+    typer.echo(f"{count} samples in {output}")
+
+
+def write_sample(sample: Sample, folder: Path, name: str, *, jpeg: int | None = None) -> None:
+    """Write ``images/NAME``, ``trimaps/NAME.png`` and ``alphas/NAME.png``, 8 bits.
+
+    Args:
+        jpeg: quality of the image, 1-100; None writes PNG.
+    """
+    image = _levels(sample.image).transpose(1, 2, 0)[..., ::-1]
+    suffix, options = (".png", []) if jpeg is None else (".jpg", [cv2.IMWRITE_JPEG_QUALITY, jpeg])
+    _write(folder / "images" / f"{name}{suffix}", image, options)
+    _write(folder / "trimaps" / f"{name}.png", _levels(sample.network_input[3]))
+    _write(folder / "alphas" / f"{name}.png", _levels(sample.alpha[0]))
+
+
+def _levels(values: Tensor) -> UInt8:
+    """0-1 to 0-255."""
+    rounded: UInt8 = (values * 255).round().clamp(0, 255).byte().numpy()
+    return rounded
+
+
+def _write(path: Path, image: UInt8, options: list[int] | None = None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        if not cv2.imwrite(str(temporary), np.ascontiguousarray(image), options or []):
+            raise InputError(f"cannot write {path}")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

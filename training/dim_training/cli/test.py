@@ -1,0 +1,154 @@
+"""``dim-train test``: the published test protocol for a checkpoint or an exported artefact.
+
+Nothing here loads PyTorch before a checkpoint is opened or other processes are joined.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import typer
+from rich.console import Console
+from rich.progress import track
+
+from dim.checkpoint_argument import download_bar
+from dim.download import digest
+from dim.errors import InputError
+from dim.published import PUBLISHED, locate
+from dim_training.scoring import report
+from dim_training.scoring.distributed import Ranks
+from dim_training.scoring.evaluate import evaluate
+from dim_training.scoring.photographs import Entry, find_entries, prefetched, require_readable, survey
+from dim_training.scoring.predictors import open_predictor
+from dim_training.scoring.scores import Region, Score
+
+
+class Outputs(NamedTuple):
+    """What to write beside the table; None is not written."""
+
+    csv: Path | None
+    json: Path | None
+    alphas: Path | None
+
+
+def score(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="CHECKPOINT_OR_MODEL",
+            help="checkpoint or exported artefact: a path, an https URL, or " + ", ".join(PUBLISHED),
+        ),
+    ],
+    data: Annotated[
+        Path,
+        typer.Option(
+            help="folder with images/, trimaps/ and alphas/, or an annotation file of MMagic (JSON)"
+        ),
+    ],
+    data_root: Annotated[
+        Path | None, typer.Option(help="what the annotation file's paths start from; default: its folder")
+    ] = None,
+    sha256: Annotated[
+        str | None,
+        typer.Option(
+            help="digest of the model file; a URL needs it unless its name ends with 8 digits of it"
+        ),
+    ] = None,
+    region: Annotated[
+        Region | None, typer.Option(help="pixels that count; default: all for a JSON, unknown for a folder")
+    ] = None,
+    device: Annotated[
+        str, typer.Option(help="cpu, cuda or cuda:N; under torchrun cuda means one for each process")
+    ] = "cpu",
+    tile: Annotated[int | None, typer.Option(help="artefacts: largest window side, px")] = None,
+    workers: Annotated[
+        int, typer.Option(help="processes that compute metrics beside the one that predicts")
+    ] = 1,
+    csv: Annotated[Path | None, typer.Option(help="file for the scores of every photograph")] = None,
+    json: Annotated[Path | None, typer.Option(help="file for scores, means and what was scored")] = None,
+    alphas: Annotated[Path | None, typer.Option(help="folder for the predicted alphas")] = None,
+) -> None:
+    """Score a network as the published tables do: SAD, MSE, GRAD and CONN, and their means.
+
+    A checkpoint sees each photograph as a whole, in PyTorch; an artefact runs in the runtime that ships.
+    Several processes share the photographs: torchrun --nproc_per_node N -m dim_training.cli test …
+    """
+    outputs = Outputs(csv, json, alphas)
+    _require_writable(outputs)
+    ranks = Ranks.from_environment()
+    region = region or (Region.UNKNOWN if data.is_dir() else Region.ALL)
+    with ranks.joined():
+        path = _model_file(model, sha256, ranks)
+        opened = open_predictor(path, device=_device(device, ranks), tile=tile, threads=_threads(ranks))
+        with opened as predictor:
+            mine = ranks.mine(_readable_entries(data, data_root, ranks))
+            found = evaluate(predictor, prefetched(mine), region=region, workers=workers, alphas=alphas)
+            scores = list(_with_progress(found, len(mine), quiet=not ranks.is_first))
+        scores = ranks.gather_items(scores)
+    if ranks.is_first:
+        about = {"model": model, "sha256": digest(path), "data": str(data), "region": region.value}
+        _report(scores, path.name, region, outputs, about)
+
+
+def _require_writable(outputs: Outputs) -> None:
+    for path in (outputs.csv, outputs.json):
+        if path is not None:
+            report.require_writable(path)
+
+
+def _model_file(model: str, sha256: str | None, ranks: Ranks) -> Path:
+    """The local file of a path, URL or published name, checked against the digest where one is known."""
+    if Path(model).is_file():
+        return locate(model, sha256=sha256)
+    with ranks.first_on_each_machine(), download_bar(quiet=not ranks.is_first) as progress:
+        return locate(model, sha256=sha256, progress=progress)
+
+
+def _device(device: str, ranks: Ranks) -> str:
+    return f"cuda:{ranks.local_rank}" if device == "cuda" and not ranks.is_alone else device
+
+
+def _threads(ranks: Ranks) -> int | None:
+    """Processes of one machine share its cores; alone, the engine knows best."""
+    return None if ranks.local_count == 1 else max(1, (os.cpu_count() or 1) // ranks.local_count)
+
+
+def _readable_entries(data: Path, data_root: Path | None, ranks: Ranks) -> list[Entry]:
+    """All photographs, once every file of them has been decoded by one of the processes."""
+    entries = find_entries(data, data_root)
+    found = ranks.gather(survey(ranks.mine(entries)))
+    problems = [line for part in found for line in part.problems]
+    if problems and not ranks.is_first:
+        raise InputError(f"cannot score the photographs of {data}", why="the first process lists the reasons")
+    require_readable(data, problems)
+    mapped = sum(part.mapped for part in found)
+    if mapped and ranks.is_first:
+        typer.echo(
+            f"{mapped} pixels of the trimaps are not 0, 128 or 255: at most 10 is read as background, "
+            "at least 245 as foreground, the rest as unknown",
+            err=True,
+        )
+    return entries
+
+
+def _with_progress(scores: Iterable[Score], total: int, *, quiet: bool) -> Iterable[Score]:
+    hidden = quiet or not sys.stderr.isatty()
+    return track(scores, "scoring", total, console=_errors(), transient=True, disable=hidden)
+
+
+def _report(
+    scores: Sequence[Score], title: str, region: Region, outputs: Outputs, about: dict[str, str]
+) -> None:
+    if outputs.csv is not None:
+        report.write_text(outputs.csv, report.to_csv(scores))
+    if outputs.json is not None:
+        report.write_text(outputs.json, report.to_json(scores, **about))
+    Console().print(report.table(scores, title=title, region=region))
+
+
+def _errors() -> Console:
+    return Console(stderr=True)

@@ -1,0 +1,116 @@
+"""Photometric changes: what makes clean cut-outs look as if a camera had taken them.
+
+Everything random is drawn first (:func:`draw_look`) and applied later, on a loader's CPU here or on the
+training device in :mod:`dim_training.data.on_device`: both make the same sample of the same numbers.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from dim_training.data.transforms import Array, Layers, Random, UInt8
+
+DEFOCUSED = 0.75
+"""Share of samples whose background is out of focus."""
+LARGEST_BLUR = 8.0
+"""σ of the strongest defocus, pixels."""
+NOISY, COMPRESSED = 0.6, 0.2
+"""Shares of samples with sensor noise and with JPEG artefacts."""
+LARGEST_NOISE = 3.0
+"""σ of the strongest noise, gray levels; more hides what fine strands differ by."""
+
+
+class Tone(NamedTuple):
+    """A change of colours.
+
+    Attributes:
+        table: uint8 256, 3: the new value of each value of each channel (gamma and gain).
+        saturation: 0 gray, 1 unchanged.
+    """
+
+    table: UInt8
+    saturation: float
+
+
+class Look(NamedTuple):
+    """Everything that is random about the colours of one sample.
+
+    Attributes:
+        blur: σ of the background's defocus, pixels; 0 for none.
+        noise: σ of the sensor's noise, gray levels; 0 for none.
+        noise_seed: where the noise itself comes from.
+        jpeg: quality of JPEG compression; 0 for none.
+    """
+
+    foreground: Tone
+    background: Tone
+    blur: float
+    noise: float
+    noise_seed: int
+    jpeg: int
+
+
+def draw_look(rng: Random) -> Look:
+    """Random tones, defocus (σ 0.7 to 8 px, log-uniform), noise (σ up to 3 gray levels) and compression."""
+    return Look(
+        foreground=draw_tone(rng, strength=0.7),
+        background=draw_tone(rng),
+        blur=float(np.exp(rng.uniform(np.log(0.7), np.log(LARGEST_BLUR)))) * (rng.random() < DEFOCUSED),
+        noise=float(rng.uniform(0, LARGEST_NOISE)) * (rng.random() < NOISY),
+        noise_seed=int(rng.integers(2**31)),
+        jpeg=int(rng.integers(60, 96)) * (rng.random() < COMPRESSED),
+    )
+
+
+def draw_tone(rng: Random, strength: float = 1.0) -> Tone:
+    """Random gamma, gain for each channel, contrast and saturation."""
+    gamma = float(np.exp(rng.normal(0, 0.2 * strength)))
+    gains = np.exp(rng.normal(0, 0.12 * strength, 3) + rng.normal(0, 0.15 * strength))
+    ramp = (np.arange(256) / 255.0) ** gamma
+    table = np.clip(255 * ramp[:, None] * gains, 0, 255).astype(np.uint8)
+    return Tone(table, float(np.clip(rng.normal(1, 0.3 * strength), 0, 1.8)))
+
+
+def change_layers(layers: Layers, look: Look) -> Layers:
+    """Both layers in their new tones, the background out of focus."""
+    background = apply_tone(layers.background, look.background)
+    return layers._replace(
+        foreground=apply_tone(layers.foreground, look.foreground),
+        background=defocus(background, look.blur) if look.blur else background,
+    )
+
+
+def apply_tone(image: UInt8, tone: Tone) -> UInt8:
+    """One look-up table and one mix with gray; RGB uint8 H, W, 3."""
+    toned = cv2.LUT(image, tone.table[None])
+    gray = cv2.cvtColor(cv2.cvtColor(toned, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    return _as_uint8(cv2.addWeighted(toned, tone.saturation, gray, 1 - tone.saturation, 0))
+
+
+def defocus(image: UInt8, sigma: float) -> UInt8:
+    """Gaussian blur, σ in pixels."""
+    return _as_uint8(cv2.GaussianBlur(image, (0, 0), sigma))
+
+
+def photograph(image: Array, look: Look) -> Array:
+    """Noise and compression of a composite; float32 H, W, 3, RGB 0-255 in and out."""
+    if look.noise:
+        drawn = np.random.default_rng(look.noise_seed).standard_normal(image.shape, dtype=np.float32)
+        image = np.clip(image + drawn * np.float32(look.noise), 0, 255)
+    return _compressed(image, look.jpeg) if look.jpeg else image
+
+
+def _compressed(image: Array, quality: int) -> Array:
+    eight_bits = image.round().astype(np.uint8)
+    _, encoded = cv2.imencode(".jpg", eight_bits, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+    assert decoded is not None
+    return decoded.astype(np.float32)
+
+
+def _as_uint8(image: npt.NDArray[np.generic]) -> UInt8:
+    return image.astype(np.uint8, copy=False)

@@ -1,0 +1,161 @@
+"""Training samples: a scene and a random trimap of it, as tensors.
+
+Every sample's random numbers derive from (seed, global index) alone, so a run that is resumed, or spread
+over several processes, sees the same samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from dim import trimap as trimaps
+from dim.errors import InputError
+from dim.network import normalise
+from dim_training.config import DataConfig
+from dim_training.data import transforms
+from dim_training.data.annotations import read as read_annotations
+from dim_training.data.files import image_files
+from dim_training.data.scenes import AnnotatedScenes, ComposedScenes, Scene, Scenes
+from dim_training.data.sources import (
+    CutoutForegrounds,
+    Foregrounds,
+    Mixture,
+    PhotographBackgrounds,
+    ProceduralBackgrounds,
+    ProceduralForegrounds,
+)
+from dim_training.data.transforms import Array, UInt8
+
+
+class Sample(NamedTuple):
+    """One training sample, or a batch of them with N in front.
+
+    Attributes:
+        network_input: float32 4, H, W: normalised RGB of the composite, trimap / 255.
+        alpha: float32 1, H, W in 0-1.
+        foreground, background, image: float32 3, H, W in 0-1.
+        unknown: float32 1, H, W: 1 on unknown pixels.
+    """
+
+    network_input: Tensor
+    alpha: Tensor
+    foreground: Tensor
+    background: Tensor
+    image: Tensor
+    unknown: Tensor
+
+
+class MattingDataset(Dataset[Sample]):
+    """Item i is a function of (seed, i)."""
+
+    def __init__(self, scenes: Scenes, trimap_sizes: tuple[int, int], *, seed: int, length: int) -> None:
+        self.scenes, self.trimap_sizes, self.seed, self.length = scenes, trimap_sizes, seed, length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Sample:
+        rng = np.random.default_rng((self.seed, index))
+        scene = self.scenes.draw(index, rng)
+        return to_sample(scene, transforms.random_trimap(scene.layers.alpha, self.trimap_sizes, rng))
+
+
+class GlobalOrder(Sampler[int]):
+    """The samples of one process, in order: ``first``, ``first + step``, … below ``end``.
+
+    The position of a run is the number of samples that all its processes have seen; sample i belongs to
+    process i mod N.
+    """
+
+    def __init__(self, first: int, end: int, step: int = 1) -> None:
+        self.indices = range(first, end, step)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+def quiet_worker(_: int) -> None:
+    """One thread for each loader process: the cores belong to the network."""
+    torch.set_num_threads(1)
+
+
+def build_dataset(config: DataConfig, *, seed: int, length: int) -> MattingDataset:
+    """The data set that a configuration describes; every file that it needs is checked first."""
+    return MattingDataset(build_scenes(config, seed), config.trimap_sizes, seed=seed, length=length)
+
+
+def build_scenes(config: DataConfig, seed: int) -> Scenes:
+    """The source of scenes that a configuration describes; every file that it needs is checked first."""
+    if config.kind == "procedural":
+        backgrounds = ProceduralBackgrounds()
+        return ComposedScenes(ProceduralForegrounds(_canvas(config), backgrounds), backgrounds, config)
+    root = config.root
+    if root is None:
+        raise InputError(
+            "cannot build the data set",
+            got=f"data.kind={config.kind} without a folder",
+            fix="--set data.root=FOLDER",
+        )
+    if config.kind == "comp1k":
+        path = config.annotations or root / "training_list.json"
+        found = read_annotations(path, root, composed=not config.online)
+        return AnnotatedScenes(found, config, seed=seed)
+    return _cutout_scenes(config, root)
+
+
+def _cutout_scenes(config: DataConfig, root: Path) -> Scenes:
+    backgrounds = PhotographBackgrounds(root / "backgrounds")
+    sources, weights = _cutout_sources(root / "foregrounds", config)
+    shares = (1 - config.procedural) * np.asarray(weights) / np.sum(weights)
+    drawn = ProceduralForegrounds(_canvas(config), backgrounds)
+    foregrounds = Mixture([*sources, drawn], [*shares, config.procedural])
+    return ComposedScenes(foregrounds, backgrounds, config)
+
+
+def _canvas(config: DataConfig) -> int:
+    """Side that foregrounds are laid out on: the largest crop and room to choose it."""
+    return max(config.crop_sides) + config.size // 2
+
+
+def _cutout_sources(root: Path, config: DataConfig) -> tuple[Sequence[Foregrounds], list[float]]:
+    folders = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    unknown = (set(config.weights) | set(config.tinted)) - {folder.name for folder in folders}
+    if unknown:
+        raise InputError(
+            f"cannot find the foreground folders {', '.join(sorted(unknown))}",
+            got=", ".join(folder.name for folder in folders) or f"no folders in {root}",
+        )
+    sources = [
+        CutoutForegrounds(image_files(folder), side=_canvas(config), tinted=folder.name in config.tinted)
+        for folder in folders or [root]
+    ]
+    return sources, [config.weights.get(folder.name, 1.0) for folder in folders or [root]]
+
+
+def to_sample(scene: Scene, trimap: UInt8) -> Sample:
+    """Tensors of a scene and its trimap, uint8 H, W."""
+    layers, image = scene
+    colours, hints = _planes(image), torch.from_numpy(trimap)
+    return Sample(
+        normalise(colours[None], hints[None, None])[0],
+        torch.from_numpy(layers.alpha)[None].float() / 255,
+        _planes(layers.foreground) / 255,
+        _planes(layers.background) / 255,
+        colours / 255,
+        (hints == trimaps.UNKNOWN)[None].float(),
+    )
+
+
+def _planes(image: Array | UInt8) -> Tensor:
+    """H, W, C of any kind -> float32 C, H, W; copied plane by plane, which is several times faster."""
+    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).contiguous().float()

@@ -1,0 +1,145 @@
+"""Scenes: a foreground over a background, cut to the size that the network sees.
+
+Every source is a function of (index, generator): it keeps no position, so a run can start anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from dim_training.config import DataConfig
+from dim_training.data import augmentation, transforms
+from dim_training.data.annotations import Annotation
+from dim_training.data.augmentation import Look
+from dim_training.data.files import read_gray, read_rgb
+from dim_training.data.sources import Backgrounds, Cutout, Foregrounds, merge
+from dim_training.data.transforms import Array, Layer, Layers, Random, UInt8
+
+MERGED = 0.15
+"""Share of photometric samples that show two foregrounds, one before the other."""
+
+
+class Scene(NamedTuple):
+    """What a sample is made of.
+
+    Attributes:
+        layers: foreground, background and alpha, uint8 size × size.
+        image: their composite as the network sees it, float32 size, size, 3, RGB 0-255.
+    """
+
+    layers: Layers
+    image: Array
+
+
+class Parts(NamedTuple):
+    """What a scene is composed of: clean layers, and the changes that follow; None for none."""
+
+    layers: Layers
+    look: Look | None
+
+
+class Scenes(Protocol):
+    """A source of scenes."""
+
+    def draw(self, index: int, rng: Random) -> Scene:
+        """The scene of global sample ``index``; all chance comes from ``rng``."""
+        ...
+
+    def parts(self, index: int, rng: Random) -> Parts:
+        """What :meth:`draw` would compose, for composition elsewhere."""
+        ...
+
+
+class ComposedScenes:
+    """Foregrounds of one source over backgrounds of another, composed on line."""
+
+    def __init__(self, foregrounds: Foregrounds, backgrounds: Backgrounds, config: DataConfig) -> None:
+        self.foregrounds, self.backgrounds, self.config = foregrounds, backgrounds, config
+
+    def draw(self, index: int, rng: Random) -> Scene:
+        layers, look = self.parts(index, rng)
+        if look is None:
+            return Scene(layers, transforms.composite(layers))
+        layers = augmentation.change_layers(layers, look)
+        return Scene(layers, augmentation.photograph(transforms.composite(layers), look))
+
+    def parts(self, index: int, rng: Random) -> Parts:
+        cutout = self._cutout(rng)
+        cut = transforms.crop_around_unknown(
+            cutout.alpha, cutout.colours, sides=self.config.crop_sides, rng=rng
+        )
+        alpha, colours = transforms.resize(transforms.flip(cut, rng), self.config.size)
+        layers = Layers(colours, self.backgrounds.draw(self.config.size, rng), alpha)
+        return Parts(layers, augmentation.draw_look(rng) if self.config.photometric else None)
+
+    def _cutout(self, rng: Random) -> Cutout:
+        cutout = self.foregrounds.draw(rng)
+        if self.config.photometric and rng.random() < MERGED:
+            cutout = merge(cutout, self.foregrounds.draw(rng))
+        return cutout
+
+
+class AnnotatedScenes:
+    """The images of an annotation list (Composition-1k), in an order shuffled anew for each pass.
+
+    With ``config.online`` the composite is made here, in float32 and not rounded; otherwise the merged
+    8-bit image is read from its file, as published.
+    """
+
+    def __init__(self, annotations: Sequence[Annotation], config: DataConfig, *, seed: int) -> None:
+        self.annotations, self.config, self.seed = annotations, config, seed
+
+    def draw(self, index: int, rng: Random) -> Scene:
+        """Crop around an unknown pixel, flip and resize, in the published order."""
+        annotation = self._annotation(index)
+        alpha, foreground, background = _read_layers(annotation)
+        if self.config.online:
+            alpha, foreground, background, image = self._composed(alpha, foreground, background, rng)
+        else:
+            assert annotation.merged is not None
+            merged = read_rgb(annotation.merged)
+            alpha, foreground, background, image = self._crop(alpha, foreground, background, merged, rng=rng)
+        cut = transforms.resize(
+            transforms.flip((alpha, foreground, background, image), rng), self.config.size
+        )
+        return Scene(Layers(_u8(cut[1]), _u8(cut[2]), _u8(cut[0])), cut[3].astype(np.float32, copy=False))
+
+    def parts(self, index: int, rng: Random) -> Parts:
+        """Crop, flip and resize; composition comes last then, where the published order has it first."""
+        alpha, foreground, background = self._crop(*_read_layers(self._annotation(index)), rng=rng)
+        cut = transforms.resize(transforms.flip((alpha, foreground, background), rng), self.config.size)
+        return Parts(Layers(_u8(cut[1]), _u8(cut[2]), _u8(cut[0])), None)
+
+    def _composed(self, alpha: UInt8, foreground: UInt8, background: UInt8, rng: Random) -> tuple[Layer, ...]:
+        """Composed before the crop, as published; after it, which is the same, where nothing grows."""
+        if min(alpha.shape) < max(self.config.crop_sides):
+            image = transforms.composite(Layers(foreground, background, alpha))
+            return self._crop(alpha, foreground, background, image, rng=rng)
+        alpha, foreground, background = map(_u8, self._crop(alpha, foreground, background, rng=rng))
+        return alpha, foreground, background, transforms.composite(Layers(foreground, background, alpha))
+
+    def _crop(self, alpha: Layer, *others: Layer, rng: Random) -> tuple[Layer, ...]:
+        return transforms.crop_around_unknown(alpha, *others, sides=self.config.crop_sides, rng=rng)
+
+    def _annotation(self, index: int) -> Annotation:
+        epoch, place = divmod(index, len(self.annotations))
+        return self.annotations[int(_permutation(self.seed, epoch, len(self.annotations))[place])]
+
+
+def _read_layers(annotation: Annotation) -> tuple[UInt8, UInt8, UInt8]:
+    """Alpha, foreground and background."""
+    return read_gray(annotation.alpha), read_rgb(annotation.foreground), read_rgb(annotation.background)
+
+
+@lru_cache(maxsize=4)
+def _permutation(seed: int, epoch: int, length: int) -> npt.NDArray[np.int64]:
+    return np.random.default_rng((seed, epoch, length)).permutation(length)
+
+
+def _u8(layer: Layer) -> UInt8:
+    return layer.astype(np.uint8, copy=False)

@@ -1,0 +1,79 @@
+"""Scores as people and programs read them: a table, CSV, JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from dim.errors import InputError
+from dim_training.scoring.scores import Region, Score, mean_scores
+
+SHOWN = 60
+"""Photographs that a table lists one by one; of more it shows the means alone."""
+
+REGIONS = {
+    Region.ALL: "all pixels, as published",
+    Region.UNKNOWN: "unknown pixels only",
+}
+
+
+def table(scores: Sequence[Score], *, title: str, region: Region) -> Table:
+    """The four published columns, a row for each photograph and one of means."""
+    made = Table(title=f"{title}: {len(scores)} photographs, {REGIONS[region]}", title_justify="left")
+    made.add_column("photograph", overflow="fold")
+    for column in ("SAD", "MSE", "GRAD", "CONN"):
+        made.add_column(column, justify="right", no_wrap=True)
+    for item in scores if len(scores) <= SHOWN else ():
+        sad, mse, grad, conn = item.metrics
+        made.add_row(item.name, f"{sad:.2f}", f"{mse:.4f}", f"{grad:.2f}", f"{conn:.2f}")
+    made.add_section()
+    sad, mse, grad, conn = mean_scores(scores)
+    made.add_row("mean", f"{sad:.3f}", f"{mse:.5f}", f"{grad:.3f}", f"{conn:.3f}")
+    return made
+
+
+def to_csv(scores: Sequence[Score]) -> str:
+    """One line for each photograph."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(Score._fields)
+    writer.writerows(scores)
+    return text.getvalue()
+
+
+def to_json(scores: Sequence[Score], **about: str) -> str:
+    """The means, every photograph, and what was scored on what."""
+    document: dict[str, Any] = {
+        **about,
+        "photographs": len(scores),
+        "mean": mean_scores(scores)._asdict(),
+        "scores": [item._asdict() for item in scores],
+    }
+    return json.dumps(document, indent=2) + "\n"
+
+
+def require_writable(path: Path) -> None:
+    """InputError, before any work is done, if no file can be written under this name; its folder is made."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write {path}", why=error.strerror) from error
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise InputError(f"cannot write {path}", got="a folder" if path.is_dir() else "a protected folder")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file that is complete or not there at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, "utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
