@@ -1,6 +1,6 @@
 """What Deep Image Matting is: the network, and the vocabulary that training, export and runtime share.
 
-Importing this package is light. Only :mod:`dim.network`, :mod:`dim.pooling` and :mod:`dim.checkpoint`
+Importing this package is light. Only :mod:`dim.network`, :mod:`dim.network.pooling` and :mod:`dim.checkpoint`
 import torch; everything else runs on numpy and OpenCV.
 """
 

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA, ArtefactMetadata
-from dim.engine_info import EngineInfo
+from dim.contract.engine_info import EngineInfo
 from dim_runtime.artefacts.engine_file import read_header
 from dim_runtime.artefacts.onnx_file import read_metadata
 from dim_runtime.errors import ArtefactError

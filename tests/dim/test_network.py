@@ -11,7 +11,7 @@ import torch
 from dim.contract import NetworkConfig
 from dim.errors import InputError
 from dim.network import DIM, FIRST_TRUST, multiply_adds_per_pixel, normalise
-from dim.pooling import IndexPooling, PhasePooling
+from dim.network.pooling import IndexPooling, PhasePooling
 
 
 @pytest.fixture(scope="module", params=[IndexPooling, PhasePooling])

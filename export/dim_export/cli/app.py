@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from dim import console
+from dim import cli_support
 from dim.extras import require as _require
 from dim_export.cli import bench, context, onnx, sensitivity, triton, trt, verify
 
@@ -53,4 +53,4 @@ app.command()(bench.bench)
 
 def main() -> None:
     """Entry point of the console script."""
-    console.run(app)
+    cli_support.run(app)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dim.contract import ArtefactMetadata
 from dim.network import DIM, normalise
-from dim.pooling import IndexPooling, Memory
+from dim.network.pooling import IndexPooling, Memory
 from dim_export.graph.metadata import describe
 from dim_runtime.backends.base import Backend
 

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA, STRIDE
 from dim.errors import InputError
-from dim.folding import fold_batch_norm
 from dim.network import DIM, normalise
-from dim.pooling import Memory, PhasePooling, Switches
+from dim.network.folding import fold_batch_norm
+from dim.network.pooling import Memory, PhasePooling, Switches
 from dim_export.graph.clean import tidy
 
 OPSET = 18

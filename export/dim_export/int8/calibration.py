@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from dim import trimap as trimaps
 from dim.cutout import eight_bits
 from dim.errors import InputError
-from dim.folding import fold_batch_norm
 from dim.network import DIM
+from dim.network.folding import fold_batch_norm
 from dim_export.graph.torch_backend import Floating, TorchBackend, UInt8
 from dim_export.int8.histogram import Float64, Histogram, Method
 from dim_export.parity.comparison import graded

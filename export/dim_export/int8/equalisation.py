@@ -21,8 +21,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from dim.folding import fold_batch_norm
 from dim.network import DIM
+from dim.network.folding import fold_batch_norm
 
 NARROWEST = 1 / 127
 """A channel that is narrower than this share of the widest one counts as this wide: int8 showed nothing of it

@@ -11,8 +11,8 @@ from torch import nn
 
 from dim.contract import NetworkConfig, Precision, QuantisationInfo
 from dim.errors import CheckpointError, InputError
-from dim.folding import fold_batch_norm
 from dim.network import DIM
+from dim.network.folding import fold_batch_norm
 from dim_export.graph.trace import IR_VERSION, OPSET, Shape, trace
 from dim_export.int8.calibration import CalibrationPair, CalibrationPairs, Progress, calibrate
 from dim_export.int8.equalisation import equalise

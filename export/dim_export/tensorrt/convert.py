@@ -8,7 +8,7 @@ from typing import Any
 
 import dim
 from dim.contract import STRIDE, ArtefactMetadata
-from dim.engine_info import EngineBuilder, EngineInfo, Shape, ShapeProfile
+from dim.contract.engine_info import EngineBuilder, EngineInfo, Shape, ShapeProfile
 from dim.errors import InputError
 from dim_export.appearing import appearing
 from dim_export.tensorrt.build import Built, EngineError, build_plan

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from dim.contract import ArtefactMetadata
-from dim.engine_info import EngineInfo
+from dim.contract.engine_info import EngineInfo
 from dim_runtime.errors import ArtefactError
 
 MAGIC = b"DIM-TRT1"

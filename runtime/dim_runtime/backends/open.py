@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal, cast, get_args
 
 from dim.contract import Precision
-from dim.engine_info import EngineBuilder
+from dim.contract.engine_info import EngineBuilder
 from dim.errors import InputError
 from dim_runtime.backends.base import Backend
 from dim_runtime.errors import BackendError

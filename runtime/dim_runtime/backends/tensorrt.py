@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA, ArtefactMetadata, Precision
-from dim.engine_info import EngineBuilder, Shape
+from dim.contract.engine_info import EngineBuilder, Shape
 from dim_runtime.artefacts.engine_compatibility import (
     NAMES,
     Place,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA
-from dim.engine_info import Shape
+from dim.contract.engine_info import Shape
 from dim_runtime.backends.base import Floating, UInt8
 from dim_runtime.backends.cuda import Buffer, Cuda
 from dim_runtime.errors import BackendError

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-import dim.console
+import dim.cli_support
 import dim.trimap
 from dim.errors import DimError, InputError
 from dim_runtime.cli import options
@@ -150,7 +150,7 @@ def main() -> None:
     warnings.showwarning = _show_warning
     for kind in (TrimapWarning, ProfileWarning):
         warnings.simplefilter("always", kind)
-    dim.console.run(app)
+    dim.cli_support.run(app)
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:

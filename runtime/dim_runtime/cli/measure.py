@@ -159,7 +159,7 @@ def matrix_ceiling() -> float:
 
 
 def eager_pytorch(metadata: ArtefactMetadata, height: int, width: int, *, runs: int) -> Against:
-    """The whole image in eager PyTorch, in a process of its own (:mod:`dim.eager_baseline`).
+    """The whole image in eager PyTorch, in a process of its own (:mod:`dim_export.bench.eager_baseline`).
 
     Raises:
         BenchError: PyTorch is not installed, or there is not enough memory for the whole image.
@@ -169,7 +169,7 @@ def eager_pytorch(metadata: ArtefactMetadata, height: int, width: int, *, runs: 
     options += ["--batch-norm"] if network.batch_norm else []
     for name, values in (("cue-radii", network.cue_radii), ("propagation-steps", network.propagation_steps)):
         options += [f"--{name}", *map(str, values)] if values else []
-    command = [sys.executable, "-m", "dim.eager_baseline", str(height), str(width), *options]
+    command = [sys.executable, "-m", "dim_export.bench.eager_baseline", str(height), str(width), *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise BenchError(

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dim import checkpoint
 from dim.contract import METADATA_KEY
-from dim.pooling import Memory
+from dim.network.pooling import Memory
 from dim_export import cli
 from dim_export.graph.trace import SymbolicPooling
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from dim.folding import fold_batch_norm
 from dim.network import DIM
+from dim.network.folding import fold_batch_norm
 from dim_export.int8.calibration import CalibrationPair, calibrate
 from dim_export.int8.equalisation import NARROWEST, equalise
 

@@ -19,7 +19,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from dim.contract import ArtefactMetadata, NetworkConfig, Precision
-from dim.engine_info import EngineInfo, ShapeProfile
+from dim.contract.engine_info import EngineInfo, ShapeProfile
 from dim.errors import InputError, MissingExtraError
 from dim_export import cli
 from dim_export.inspection import inspect

@@ -29,12 +29,12 @@ app.command("test")(test.score)
 
 PROGRAM = """
 import typer
-from dim import console
-from dim_training import score_command
+from dim import cli_support
+from dim_training.cli import test
 app = typer.Typer()
-app.command("test")(score_command.score)
+app.command("test")(test.score)
 if __name__ == "__main__":
-    console.run(app)
+    cli_support.run(app)
 """
 
 

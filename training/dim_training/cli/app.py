@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from dim import console
+from dim import cli_support
 from dim.checkpoint_argument import checkpoint_file
 from dim_training.cli.samples import samples
 from dim_training.cli.test import score
@@ -124,4 +124,4 @@ def prepare_comp1k(
 
 def main() -> None:
     """Entry point of ``dim-train``."""
-    console.run(app)
+    cli_support.run(app)

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dim import checkpoint
+from dim.checkpoint.foreign_layouts import FOAMLIU, HUOCHAITIANTANG, OtherNetworkError, translate
 from dim.errors import CheckpointError
-from dim.foreign_layouts import FOAMLIU, HUOCHAITIANTANG, OtherNetworkError, translate
 
 Weights = dict[str, Tensor]
 

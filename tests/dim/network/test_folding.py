@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from dim.folding import fold_batch_norm
+from dim.network.folding import fold_batch_norm
 
 
 @pytest.mark.parametrize("stage", [1, 3])

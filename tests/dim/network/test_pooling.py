@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import Tensor
 
-from dim.pooling import IndexPooling, PhasePooling
+from dim.network.pooling import IndexPooling, PhasePooling
 
 
 @st.composite

@@ -17,12 +17,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from dim import foreign_layouts, unpickling
+from dim.checkpoint import foreign_layouts, pickle_reader
+from dim.checkpoint.restricted_pickle import Placeholder
 from dim.contract import METADATA_KEY, NetworkConfig, Stage
 from dim.download import digest
 from dim.errors import CheckpointError
 from dim.network import DIM
-from dim.restricted_pickle import Placeholder
 
 StateDict = dict[str, Tensor]
 
@@ -44,13 +44,13 @@ def load(path: str | Path, *, stage: Stage | None = None) -> DIM:
     Args:
         path: safetensors, or an OpenMMLab / PyTorch file (``meta`` and ``state_dict``, or a bare state
             dict, with or without ``module.`` in front of the keys), or one of the layouts that
-            :mod:`dim.foreign_layouts` knows. Nothing in a pickle is ever run.
+            :mod:`dim.checkpoint.foreign_layouts` knows. Nothing in a pickle is ever run.
         stage: wanted stage; None takes the checkpoint's own. A stage-1 checkpoint wanted as stage 2 gets
             a refiner with fresh weights: that is how stage 2 begins.
 
     Raises:
         CheckpointError: unreadable, or keys and shapes are not those of the network.
-        dim.foreign_layouts.OtherNetworkError: a known layout of another network.
+        dim.checkpoint.foreign_layouts.OtherNetworkError: a known layout of another network.
     """
     contents = read(path)
     config = contents.config if stage is None else contents.config.model_copy(update={"stage": stage})
@@ -88,7 +88,7 @@ def read(path: str | Path) -> Contents:
         raise CheckpointError(f"cannot read the checkpoint {path}", got="no such file")
     if _is_safetensors(path):
         return _read_safetensors(path)
-    return _contents_of(_state_dict_of(unpickling.load(path), path), path)
+    return _contents_of(_state_dict_of(pickle_reader.load(path), path), path)
 
 
 def save(

@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dim.colour_cues import colour_cues
 from dim.contract import ENCODER_DEPTHS, IMAGE_MEAN, IMAGE_STD, STRIDE, NetworkConfig
 from dim.errors import InputError
-from dim.pooling import IndexPooling, Memory, Pooling
-from dim.propagation import propagate
+from dim.network.colour_cues import colour_cues
+from dim.network.pooling import IndexPooling, Memory, Pooling
+from dim.network.propagation import propagate
 
 ENCODER_STAGES = tuple(zip((64, 128, 256, 512, 512), ENCODER_DEPTHS, strict=True))
 """Published channels and number of 3×3 convolutions before each pool."""
@@ -131,7 +131,7 @@ class Refiner(nn.Module):
     """Four 3×3 convolutions over normalised RGB, alpha and perhaps colour cues, added to the logits.
 
     With propagation they also say how far the alpha that they make is to be trusted, and
-    :func:`dim.propagation.propagate` makes the rest.
+    :func:`dim.network.propagation.propagate` makes the rest.
     """
 
     def __init__(self, config: NetworkConfig) -> None:

@@ -17,8 +17,13 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
+from dim.checkpoint.restricted_pickle import (
+    CodeRequestedError,
+    RestrictedUnpickler,
+    StorageReference,
+    TensorReference,
+)
 from dim.errors import CheckpointError
-from dim.restricted_pickle import CodeRequestedError, RestrictedUnpickler, StorageReference, TensorReference
 
 _LEGACY_MAGIC, _LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _ZIP_MAGIC = b"PK\x03\x04"

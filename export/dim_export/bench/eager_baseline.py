@@ -4,7 +4,7 @@ Float32, NCHW, max-pooling with indices and max-unpooling, inference mode, all t
 reference implementation runs. Weights are random, which changes neither time nor memory. Run as a program
 of its own, so that its memory is its own and the runtime never imports torch::
 
-    python -m dim.eager_baseline 1024 1536 --stage 3 --width 1.0 --runs 3
+    python -m dim_export.bench.eager_baseline 1024 1536 --stage 3 --width 1.0 --runs 3
 
 It prints one JSON document: ``seconds`` of each run, ``peak_bytes`` of the process, ``threads``, ``torch``.
 """
@@ -26,7 +26,7 @@ from dim.network import DIM, normalise
 
 def main() -> None:
     """Time the runs that the command line describes."""
-    parser = argparse.ArgumentParser(prog="python -m dim.eager_baseline", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m dim_export.bench.eager_baseline", description=__doc__)
     parser.add_argument("rows", type=int, help=f"image height, pixels; padded to a multiple of {STRIDE}")
     parser.add_argument("columns", type=int, help="image width, pixels")
     parser.add_argument("--stage", type=int, default=3, choices=(1, 2, 3))

@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dim.colour_cues import with_known
+from dim.network.colour_cues import with_known
 
 FLATTEST = 2e-5
 """ε for each pixel of a window, in normalised colours: a quarter of a gray level, squared."""

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from dim.colour_cues import (
+from dim.network.colour_cues import (
     BEYOND,
     MIDDLE_CONTRAST,
     SMALLEST_CONTRAST,

@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 import torch
 
-from dim import checkpoint, unpickling
+from dim import checkpoint
+from dim.checkpoint import pickle_reader
+from dim.checkpoint.restricted_pickle import Placeholder
 from dim.errors import CheckpointError
-from dim.restricted_pickle import Placeholder
 
 LEGACY, ZIP = False, True
 formats = pytest.mark.parametrize("zipped", [LEGACY, ZIP], ids=["legacy", "zip"])
@@ -84,7 +85,7 @@ def _legacy_file(path: Path, body: bytes, keys: bytes = b"\x80\x02].") -> Path:
 
 def _load_quietly(path: Path) -> None:
     with contextlib.suppress(CheckpointError):
-        unpickling.load(path)
+        pickle_reader.load(path)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +135,7 @@ def test_truncated(tmp_path: Path, share: float, zipped: bool) -> None:
     whole = _saved(zipped)
     (tmp_path / "dim.pth").write_bytes(whole[: int(len(whole) * share)])
     with pytest.raises(CheckpointError, match="cannot read"):
-        unpickling.load(tmp_path / "dim.pth")
+        pickle_reader.load(tmp_path / "dim.pth")
 
 
 @formats
@@ -186,7 +187,7 @@ def test_a_record_shorter_than_its_tensor(tmp_path: Path) -> None:
     path.write_bytes(_saved(ZIP))
     _rewrite(path, lambda name, content: content[:4] if "/data/" in name else content)
     with pytest.raises(CheckpointError, match="has 4 bytes, not"):
-        unpickling.load(path)
+        pickle_reader.load(path)
 
 
 def test_a_compression_bomb(tmp_path: Path) -> None:
@@ -194,7 +195,7 @@ def test_a_compression_bomb(tmp_path: Path) -> None:
     torch.save({"w": torch.zeros(1 << 20)}, path)
     _rewrite(path, lambda _, content: content, zipfile.ZIP_DEFLATED)
     with pytest.raises(CheckpointError, match="unpack to"):
-        unpickling.load(path)
+        pickle_reader.load(path)
 
 
 def test_big_endian_numbers(tmp_path: Path) -> None:
@@ -202,7 +203,7 @@ def test_big_endian_numbers(tmp_path: Path) -> None:
     path.write_bytes(_saved(ZIP))
     _rewrite(path, lambda name, content: b"big" if name.endswith("byteorder") else content)
     with pytest.raises(CheckpointError, match="big-endian"):
-        unpickling.load(path)
+        pickle_reader.load(path)
 
 
 def _tensor(offset: int, size: tuple[int, ...], stride: tuple[int, ...], elements: int = 8) -> bytes:
@@ -221,7 +222,7 @@ def _zip_of(path: Path, body: bytes, elements: int = 8) -> Path:
 
 
 def test_the_hand_written_tensor_is_read(tmp_path: Path) -> None:
-    loaded = unpickling.load(_zip_of(tmp_path / "dim.pth", _tensor(1, (2, 3), (3, 1))))
+    loaded = pickle_reader.load(_zip_of(tmp_path / "dim.pth", _tensor(1, (2, 3), (3, 1))))
     assert loaded.tolist() == [[1, 2, 3], [4, 5, 6]]
 
 
@@ -242,13 +243,13 @@ def test_a_tensor_beyond_its_storage(
     tmp_path: Path, offset: int, size: tuple[int, ...], stride: tuple[int, ...]
 ) -> None:
     with pytest.raises(CheckpointError, match="a tensor of size"):
-        unpickling.load(_zip_of(tmp_path / "dim.pth", _tensor(offset, size, stride)))
+        pickle_reader.load(_zip_of(tmp_path / "dim.pth", _tensor(offset, size, stride)))
 
 
 def test_a_legacy_tensor_without_its_numbers_is_not_left_uninitialised(tmp_path: Path) -> None:
     path = _legacy_file(tmp_path / "dim.pth", _tensor(0, (8,), (1,)))
     with pytest.raises(CheckpointError, match="KeyError"):
-        unpickling.load(path)
+        pickle_reader.load(path)
 
 
 @pytest.mark.parametrize(
@@ -264,4 +265,4 @@ def test_a_legacy_tensor_without_its_numbers_is_not_left_uninitialised(tmp_path:
 )
 def test_malformed_pickles(tmp_path: Path, body: bytes) -> None:
     with pytest.raises(CheckpointError):
-        unpickling.load(_legacy_file(tmp_path / "dim.pth", body))
+        pickle_reader.load(_legacy_file(tmp_path / "dim.pth", body))

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dim.propagation import FLATTEST, propagate
+from dim.network.propagation import FLATTEST, propagate
 
 Array = npt.NDArray[np.float64]
 UNKNOWN = 128 / 255

@@ -21,7 +21,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from dim.engine_info import EngineInfo
+from dim.contract.engine_info import EngineInfo
 from dim.errors import DimError
 
 METADATA_KEY = "dim"
@@ -68,8 +68,9 @@ class NetworkConfig(BaseModel):
         width: multiplier of every channel count; 1 is the published network, 26.2 M parameters.
         batch_norm: normalisation after each encoder and decoder convolution; export folds it away.
         cue_radii: radii, in pixels, of the squares whose colours the refiner is told about
-            (:mod:`dim.colour_cues`); none in the published network. Multiples of :func:`cue_cell`.
-        propagation_steps: of alpha along colour lines after the refiner (:mod:`dim.propagation`), for each
+            (:mod:`dim.network.colour_cues`); none in the published network. Multiples of :func:`cue_cell`.
+        propagation_steps: of alpha along colour lines after the refiner (:mod:`dim.network.propagation`),
+        for each
             size of cells, coarsest first; none in the published network.
     """
 
