@@ -14,9 +14,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from dim.images.files import read_image, read_trimap, write_image
 from dim_runtime.backends.base import Backend
 from dim_runtime.backends.open import open_backend
-from dim_runtime.images.files import read_image, read_trimap, write_image
 from dim_runtime.matting import Matting
 from dim_runtime.outputs.pair import Recipe, run_pair
 

@@ -13,9 +13,9 @@ from argparse import ArgumentParser
 from math import prod
 from pathlib import Path
 
+from dim.images.files import read_trimap
 from dim_runtime.artefacts.onnx_file import read_metadata
 from dim_runtime.cli.measure import eager_pytorch
-from dim_runtime.images.files import read_trimap
 from dim_runtime.images.pairs import find_pairs
 
 DIM_MATTE = "from dim_runtime.cli import main; main()"

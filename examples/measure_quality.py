@@ -29,10 +29,10 @@ from quality_tables import Results, costs, excesses, photographs, scores, verdic
 
 from dim.download import digest
 from dim.errors import DimError, InputError
+from dim.images import read_alpha
 from dim_runtime.artefacts.onnx_file import read_metadata
 from dim_runtime.images.samples import lemur, sample_paths
 from dim_runtime.matting import default_model
-from dim_training.data.files import read_gray
 from dim_training.scoring.photographs import Entry, read, readable_entries, require_readable, survey
 from dim_training.scoring.report import require_writable, write_text
 from dim_training.scoring.scores import force_known
@@ -168,7 +168,7 @@ def draw(entry: Entry, output: Path) -> None:
     _, image, trimap, truth = read(entry)
     panels = {"image": image, "trimap": trimap, "truth": force_known(truth, trimap)}
     for title, method in (("ours", OURS), (CLOSED_FORM, CLOSED_FORM)):
-        panels[title] = read_gray(output / "narrow" / method / f"{entry.name}.png")
+        panels[title] = read_alpha(output / "narrow" / method / f"{entry.name}.png")
     write_sheet(output / "pictures" / f"{entry.name}.jpg", panels, ("ours", "truth"), width=480)
 
 
@@ -180,7 +180,7 @@ def draw_lemur(methods: Iterable[Method], picture: Path, given: Namespace) -> No
     panels = {"image": image, "trimap": trimap}
     for method in shown:
         title = "ours" if method.name == OURS else method.name
-        panels[title] = read_gray(given.output / "sample" / method.name / f"{LEMUR}.png")
+        panels[title] = read_alpha(given.output / "sample" / method.name / f"{LEMUR}.png")
     write_sheet(picture, panels, ("ours", CLOSED_FORM), width=320)
 
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from dim_runtime.images.files import write_image
+from dim.images.files import write_image
 
 UInt8 = npt.NDArray[np.uint8]
 Window = tuple[slice, slice]

@@ -26,11 +26,12 @@ from quality_methods import Method, installed, opened
 from dim import trimap as trimaps
 from dim.download import digest
 from dim.errors import DimError
+from dim.images import read_alpha
+from dim.images.files import write_image
 from dim.metrics import Metrics
-from dim_runtime.images.files import write_image
 from dim_runtime.images.samples import lemur
 from dim_runtime.memory import peak_resident_bytes, resident_bytes
-from dim_training.data.files import read_gray, read_rgb
+from dim_training.data.files import read_rgb
 from dim_training.scoring.report import write_text
 from dim_training.scoring.scores import Region, score
 
@@ -136,7 +137,7 @@ def measure(task: Task) -> tuple[UInt8, Result]:
         peak = peak_resident_bytes()
     metrics = None
     if task.truth is not None:
-        metrics = score(task.name, alpha, read_gray(task.truth), trimap, region=Region.UNKNOWN).metrics
+        metrics = score(task.name, alpha, read_alpha(task.truth), trimap, region=Region.UNKNOWN).metrics
     return alpha, Result(
         key=task.key(),
         megapixels=trimap.size / 1e6,

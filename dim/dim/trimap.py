@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dim.errors import InputError
+from dim.images import read_trimap
 
 BACKGROUND, UNKNOWN, FOREGROUND = 0, 128, 255
 
@@ -60,18 +61,7 @@ def read(source: str | Path | UInt8) -> Reading:
     """Read a trimap tolerantly: a file (gray, or colour with equal channels) or an array uint8 H, W."""
     if isinstance(source, np.ndarray):
         return canonical(source)
-    return canonical(_decode(Path(source)))
-
-
-def _decode(path: Path) -> UInt8:
-    if not path.is_file():
-        raise InputError(f"cannot read the trimap {path}", got="no such file")
-    decoded = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_GRAYSCALE) if path.stat().st_size else None
-    if decoded is None:
-        raise InputError(
-            f"cannot read the trimap {path}", got="not an image", expected="PNG, TIFF, BMP or WebP"
-        )
-    return decoded.astype(np.uint8, copy=False)
+    return canonical(read_trimap(source))
 
 
 def from_alpha(alpha: UInt8, *, erode: int, dilate: int) -> UInt8:

@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict
 
 import dim.trimap
 from dim.errors import InputError
+from dim.images.files import read_alpha, read_image
+from dim.images.files import read_trimap as read_levels
 from dim_runtime.backends.open import BackendName
-from dim_runtime.images.files import read_gray, read_image
-from dim_runtime.images.files import read_trimap as read_levels
 from dim_runtime.images.pairs import find_pairs
 from dim_runtime.matting import Matting
 from dim_runtime.planning.planner import Context
@@ -108,7 +108,7 @@ def read_trimaps(folder: Path) -> list[UInt8]:
 def _read(folder: Path, image: Path, trimap: Path) -> Scene:
     truth = next(iter(sorted((folder / "alphas").glob(f"{image.stem}.*"))), None)
     hints = dim.trimap.canonical(read_levels(trimap)).trimap
-    return Scene(read_image(image), hints, None if truth is None else read_gray(truth))
+    return Scene(read_image(image), hints, None if truth is None else read_alpha(truth))
 
 
 def _mean_cost(matting: Matting, trimaps: Iterable[UInt8]) -> float:

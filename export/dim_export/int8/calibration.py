@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from dim import trimap as trimaps
 from dim.cutout import eight_bits
 from dim.errors import InputError
+from dim.images.files import read_image
 from dim.network import DIM
 from dim.network.folding import fold_batch_norm
 from dim_export.graph.torch_backend import Floating, TorchBackend, UInt8
 from dim_export.int8.histogram import Float64, Histogram, Method
 from dim_export.parity.comparison import graded
 from dim_runtime.backends.base import Backend
-from dim_runtime.images.files import read_image
 from dim_runtime.images.pairs import find_pairs
 from dim_runtime.images.samples import lemur
 from dim_runtime.matting import Matting

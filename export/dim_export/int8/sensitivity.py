@@ -17,6 +17,7 @@ import dim.trimap as trimaps
 from dim import checkpoint
 from dim.cutout import eight_bits
 from dim.errors import InputError
+from dim.images.files import READABLE, read_image
 from dim.metrics import sad
 from dim_export.graph.metadata import describe
 from dim_export.graph.trace import trace
@@ -26,7 +27,6 @@ from dim_export.int8.equalisation import Equalised, equalise
 from dim_export.int8.histogram import Method
 from dim_export.int8.quantise import convolution_names, quantise, require_layers
 from dim_runtime.backends.open import open_backend
-from dim_runtime.images.files import READABLE, read_image
 from dim_runtime.images.pairs import find_pairs
 from dim_runtime.matting import Matting
 

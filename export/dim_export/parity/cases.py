@@ -17,8 +17,8 @@ from dim import trimap as trimaps
 from dim.contract import ArtefactMetadata
 from dim.cutout import eight_bits
 from dim.errors import InputError
+from dim.images.files import READABLE, read_alpha, read_image
 from dim.trimap import BACKGROUND, UNKNOWN
-from dim_runtime.images.files import READABLE, read_gray, read_image
 from dim_runtime.images.pairs import Pair, find_pairs
 from dim_runtime.images.samples import lemur
 
@@ -138,7 +138,7 @@ def read_picture(pair: Pair, truth: Path | None = None) -> Picture:
     image_path, trimap_path = pair.files()
     trimap = trimaps.read(trimap_path).trimap
     image = eight_bits(read_image(image_path))
-    alpha = None if truth is None else read_gray(truth)
+    alpha = None if truth is None else read_alpha(truth)
     for path, array in ((image_path, image), (truth, alpha)):
         if array is not None and array.shape[:2] != trimap.shape:
             raise InputError(

@@ -11,8 +11,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dim.errors import InputError
+from dim.images.files import WRITABLE
 from dim_runtime.batch import storage
-from dim_runtime.images.files import WRITABLE
 from dim_runtime.images.pairs import Pair, find_pairs
 
 COLUMNS = ("image", "trimap")

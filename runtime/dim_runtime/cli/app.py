@@ -12,11 +12,11 @@ import typer
 import dim.cli_support
 import dim.trimap
 from dim.errors import DimError, InputError
+from dim.images.files import MAX_PIXELS, read_mask, require_writable, write_image
 from dim_runtime.cli import options
 from dim_runtime.cli.batch import batch
 from dim_runtime.cli.bench import bench_image
 from dim_runtime.errors import ProfileWarning, TrimapWarning
-from dim_runtime.images.files import MAX_PIXELS, read_gray, require_writable, write_image
 from dim_runtime.images.pairs import Pair, find_pairs
 from dim_runtime.matting import Matting
 from dim_runtime.outputs.pair import AlphaKind, Foreground, Output, Recipe, describe, plan_pair, run_pair
@@ -121,7 +121,7 @@ def make_trimap(
 ) -> None:
     """Make a trimap from a mask: a band of unknown pixels along the object's border."""
     require_writable(out_path)
-    trimap = dim.trimap.from_mask(read_gray(mask, max_pixels=max_pixels), inside=inside, outside=outside)
+    trimap = dim.trimap.from_mask(read_mask(mask, max_pixels=max_pixels), inside=inside, outside=outside)
     write_image(out_path, trimap)
     share = float(dim.trimap.unknown(trimap).mean())
     typer.echo(f"{out_path}: {trimap.shape[1]}×{trimap.shape[0]} px, {share:.1%} unknown")

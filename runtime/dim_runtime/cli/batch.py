@@ -13,12 +13,12 @@ from typing import Annotated
 import typer
 
 from dim.errors import InputError
+from dim.images.files import MAX_PIXELS, replacing
 from dim_runtime.batch import storage
 from dim_runtime.batch.items import Item, read_items
 from dim_runtime.batch.journal import Journal
 from dim_runtime.batch.run import ItemResult, fingerprint, remove_leftovers, run_items, split
 from dim_runtime.cli import options
-from dim_runtime.images.files import MAX_PIXELS, replacing
 from dim_runtime.outputs.pair import AlphaKind, Foreground, Output, Recipe
 from dim_runtime.progress import counting
 from dim_runtime.settings import MattingOptions

@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from dim.errors import InputError
+from dim.images.files import MAX_PIXELS, read_image, read_trimap, replacing
 from dim_runtime.cli import options
 from dim_runtime.cli.measure import Bench, bench, eager_pytorch, matrix_ceiling, model_name
-from dim_runtime.images.files import MAX_PIXELS, read_image, read_trimap, replacing
 from dim_runtime.images.samples import sample_paths
 from dim_runtime.memory import format_bytes
 from dim_runtime.settings import MattingOptions

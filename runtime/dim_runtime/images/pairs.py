@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dim.errors import InputError
-from dim_runtime.images.files import READABLE
+from dim.images.files import READABLE
 
 
 class Pair(NamedTuple):

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 import dim.trimap
-from dim_runtime.images.files import read_image
+from dim.images.files import read_image
 
 
 class Sample(NamedTuple):

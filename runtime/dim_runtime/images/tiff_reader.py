@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from dim.cutout import eight_bits
 from dim.errors import InputError, MissingExtraError
-from dim_runtime.images.files import one_channel, transparent_trimap
+from dim.images.files import one_channel, transparent_trimap
 from dim_runtime.memory import format_bytes
 
 Pixels = npt.NDArray[np.uint8 | np.uint16]

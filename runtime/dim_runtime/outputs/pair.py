@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 import dim.trimap
+from dim.images import files
+from dim.images.files import Image, read_image, write_image
 from dim_runtime.errors import TrimapWarning
-from dim_runtime.images import files
-from dim_runtime.images.files import Image, read_image, write_image
 from dim_runtime.matting import Alpha, Matting
 from dim_runtime.memory import format_bytes, peak_resident_bytes
 from dim_runtime.outputs.render import kept_profile, render, require_room, whole_bytes

@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from dim import cutout
+from dim.images import icc
+from dim.images.files import Image, read_image
+from dim.images.headers import declared_pixels
 from dim_runtime.arrays import Sliceable
 from dim_runtime.errors import MemoryLimitError, ProfileWarning
-from dim_runtime.images import icc
-from dim_runtime.images.files import Image, read_image
-from dim_runtime.images.headers import declared_pixels
 from dim_runtime.memory import format_bytes, resident_bytes
 from dim_runtime.outputs.spec import Output, Recipe
 

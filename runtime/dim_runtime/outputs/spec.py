@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dim import cutout
 from dim.errors import InputError
-from dim_runtime.images.files import MAX_PIXELS, is_lossy, require_pixels, require_writable
+from dim.images.files import MAX_PIXELS, is_lossy, require_pixels, require_writable
 
 
 class Output(StrEnum):

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dim import cutout
-from dim_runtime.images.files import MAX_PIXELS, replacing, require_pixels
-from dim_runtime.images.headers import declared_pixels
+from dim.images.files import MAX_PIXELS, replacing, require_pixels
+from dim.images.headers import declared_pixels
 from dim_runtime.images.tiff_reader import TiffImage, TiffReader, TiffTrimap
 from dim_runtime.images.tiff_writer import write_tiff
 from dim_runtime.mapped import by_windows

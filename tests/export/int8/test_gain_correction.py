@@ -13,6 +13,7 @@ import torch
 from onnxscript import ir
 
 from dim import checkpoint
+from dim.images.files import write_image
 from dim.network import DIM
 from dim_export.graph.trace import trace
 from dim_export.int8.calibration import ANSWERED_PIXELS, Answer, Calibration, CalibrationPair, calibrate
@@ -27,7 +28,6 @@ from dim_export.parity.reference import Reference
 from dim_export.parity.result import ParityReport
 from dim_export.parity.verify import Examination
 from dim_runtime.artefacts.onnx_file import read_metadata
-from dim_runtime.images.files import write_image
 from dim_runtime.images.samples import lemur
 from dim_runtime.matting import default_model
 

@@ -13,6 +13,7 @@ import pytest
 from onnx import numpy_helper
 
 from dim.contract import METADATA_KEY
+from dim.images.files import write_image
 from dim_export.graph.torch_backend import TorchBackend
 from dim_export.measure import opened as engines
 from dim_export.measure.opened import open_engine
@@ -27,7 +28,6 @@ from dim_export.parity.result import ParityReport
 from dim_export.parity.verify import Examination
 from dim_runtime.artefacts.onnx_file import read_metadata
 from dim_runtime.errors import BackendError, InputError
-from dim_runtime.images.files import write_image
 from dim_runtime.images.samples import lemur
 from dim_runtime.matting import Matting, default_model
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dim.images.files import write_image
 from dim_runtime.backends import openvino as module
 from dim_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from dim_runtime.backends.openvino import KEPT_GRAPHS, OpenVinoBackend
 from dim_runtime.errors import ArtefactError, BackendError, InputError, MissingExtraError
-from dim_runtime.images.files import write_image
 from dim_runtime.images.samples import lemur
 from dim_runtime.matting import default_model
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
+from dim.images.files import write_image
 from dim_runtime import Matting
 from dim_runtime.batch.items import Item, read_items
 from dim_runtime.batch.ray import ClusterError, run_on_ray
 from dim_runtime.batch.run import run_items
 from dim_runtime.cli import main
-from dim_runtime.images.files import write_image
 from dim_runtime.images.samples import lemur
 from dim_runtime.outputs.pair import Recipe
 from dim_runtime.settings import MattingOptions

@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 
 from dim.errors import InputError
+from dim.images.files import read_alpha, write_image
 from dim_runtime import Matting
 from dim_runtime.batch import storage
 from dim_runtime.batch.items import Item, read_items
 from dim_runtime.batch.journal import Journal
 from dim_runtime.batch.run import fingerprint, remove_leftovers, run_items, split
 from dim_runtime.cli import main
-from dim_runtime.images.files import read_gray, write_image
 from dim_runtime.images.samples import lemur
 from dim_runtime.matting import default_model
 from dim_runtime.outputs import pair, stream_tiff
@@ -108,14 +108,14 @@ def test_folders_give_what_run_gives_and_one_bad_file_stops_nothing(
     done = batch(folder / "images", folder / "trimaps", "-o", tmp_path / "out")
     assert done.returncode == 1
     assert "2 done, 0 skipped, 2 failed" in done.stdout
-    image, trimap = folder / "images/03.png", read_gray(folder / "trimaps/03.png")
-    alpha = read_gray(tmp_path / "out/03.png")
+    image, trimap = folder / "images/03.png", read_alpha(folder / "trimaps/03.png")
+    alpha = read_alpha(tmp_path / "out/03.png")
     assert (alpha[trimap == 255] == 255).all()
     with Matting(threads=1) as matting:
         from dim_runtime.outputs.pair import run_pair
 
         run_pair(matting, image, folder / "trimaps/03.png", tmp_path / "alone.png", Recipe())
-    np.testing.assert_array_equal(alpha, read_gray(tmp_path / "alone.png"))
+    np.testing.assert_array_equal(alpha, read_alpha(tmp_path / "alone.png"))
 
 
 @pytest.mark.parametrize("limit", [(), ("--memory-limit", "100GB")], ids=["overlapping", "limited"])
@@ -123,13 +123,13 @@ def test_what_is_done_is_not_done_again(batch: Any, folder: Path, tmp_path: Path
     out = tmp_path / "out"
     assert batch(folder, "-o", out, *limit).returncode == 0
     first = {file: file.stat().st_mtime_ns for file in out.glob("*.png")}
-    write_image(folder / "trimaps/02.png", np.full_like(read_gray(folder / "trimaps/02.png"), 255))
+    write_image(folder / "trimaps/02.png", np.full_like(read_alpha(folder / "trimaps/02.png"), 255))
     (out / "03.png").unlink()
     done = batch(folder, "-o", out, *limit)
     assert "2 done, 2 skipped, 0 failed" in done.stdout
     again = {file.name: file.stat().st_mtime_ns != first[file] for file in out.glob("*.png")}
     assert again == {"00.png": False, "01.png": False, "02.png": True, "03.png": True}
-    assert (read_gray(out / "02.png") == 255).all()
+    assert (read_alpha(out / "02.png") == 255).all()
 
 
 def test_outputs_made_in_another_way_are_refused(batch: Any, folder: Path, tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_large_tiff_files_are_streamed_between_the_others(
     assert streamed == ["large.tif"]
     hints = trimap[:90, 200:330]
     expected = np.where(hints == 128, image[:90, 200:330, 0], hints)
-    np.testing.assert_array_equal(read_gray(tmp_path / "out/large.tif"), expected)
+    np.testing.assert_array_equal(read_alpha(tmp_path / "out/large.tif"), expected)
 
 
 def test_two_batches_do_not_share_a_folder(tmp_path: Path) -> None:
@@ -289,7 +289,7 @@ def test_an_output_is_complete_when_its_result_comes(identity: Any, folder: Path
     with Matting.from_backend(identity) as matting:
         for result in run_items(matting, items, str(tmp_path), Recipe()):
             assert result.status == "done"
-            assert read_gray(tmp_path / result.output).size > 0
+            assert read_alpha(tmp_path / result.output).size > 0
 
 
 def test_inputs_that_changed_are_done_again(tmp_path: Path, folder: Path) -> None:

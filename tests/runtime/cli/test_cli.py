@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 import pytest
 
+from dim.images.files import read_alpha, read_image, write_image
 from dim_runtime.cli import main
-from dim_runtime.images.files import read_gray, read_image, write_image
 from dim_runtime.images.samples import sample_paths
 from dim_runtime.matting import default_model
 
@@ -57,7 +57,7 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
     """A small cut of the lemur and its trimap."""
     image, trimap = sample_paths()
     write_image(tmp_path / "image.png", read_image(image)[60:190, 200:360])
-    write_image(tmp_path / "trimap.png", read_gray(trimap)[60:190, 200:360])
+    write_image(tmp_path / "trimap.png", read_alpha(trimap)[60:190, 200:360])
     return tmp_path / "image.png", tmp_path / "trimap.png"
 
 
@@ -73,7 +73,7 @@ def test_one_image(matte: Matte, files: tuple[Path, Path], tmp_path: Path) -> No
     for word in ("megapixels/s", "1 window", "cost", "peak"):
         assert word in done.stdout
     alpha = cv2.imread(str(tmp_path / "out" / "alpha.png"), cv2.IMREAD_UNCHANGED)
-    trimap = read_gray(files[1])
+    trimap = read_alpha(files[1])
     assert (alpha.dtype, alpha.shape) == (np.uint8, trimap.shape)
     assert (alpha[trimap == 0] == 0).all()
     assert (alpha[trimap == 255] == 255).all()
@@ -93,7 +93,7 @@ def test_cutouts_and_composites(
     image = cv2.imread(str(result), cv2.IMREAD_UNCHANGED)
     assert (image.dtype, image.shape[2]) == (np.uint16, channels)
     if out == "composite":
-        assert (image[read_gray(files[1]) == 0] == np.array([0x30, 0x20, 0x10]) * 257).all()
+        assert (image[read_alpha(files[1]) == 0] == np.array([0x30, 0x20, 0x10]) * 257).all()
 
 
 def test_a_dry_run_computes_and_writes_nothing(
@@ -214,7 +214,7 @@ def test_estimated_colours_without_the_extra_name_it(
 
 @pytest.mark.usefixtures("runs")
 def test_mapped_trimap_pixels_are_a_warning(matte: Matte, files: tuple[Path, Path], tmp_path: Path) -> None:
-    trimap = read_gray(files[1])
+    trimap = read_alpha(files[1])
     write_image(files[1], np.where(trimap == 128, 100, trimap).astype(np.uint8))
     done = matte("run", *files, "-o", tmp_path / "alpha.png")
     assert done.returncode == 0
@@ -229,7 +229,7 @@ def test_a_trimap_of_a_mask(matte: Matte, tmp_path: Path) -> None:
         "trimap", tmp_path / "mask.png", "-o", tmp_path / "trimap.png", "--inside", 3, "--outside", 5
     )
     assert done.returncode == 0, done.stderr
-    row = read_gray(tmp_path / "trimap.png")[30]
+    row = read_alpha(tmp_path / "trimap.png")[30]
     assert [int(row[x]) for x in (14, 15, 22, 23)] == [0, 128, 128, 255]
 
 

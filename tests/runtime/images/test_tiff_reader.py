@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from dim.errors import InputError, MissingExtraError
-from dim_runtime.images.files import read_image
+from dim.images.files import read_image
 from dim_runtime.images.tiff_reader import TiffImage, TiffReader, TiffTrimap
 from dim_runtime.images.tiff_writer import write_tiff
 

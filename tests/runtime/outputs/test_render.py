@@ -15,11 +15,11 @@ import pytest
 
 from dim import cutout
 from dim.errors import InputError
+from dim.images.files import read_image
+from dim.images.icc import embed, read_profile
 from dim_runtime import Matting
 from dim_runtime.cli import main
 from dim_runtime.errors import MemoryLimitError, ProfileWarning
-from dim_runtime.images.files import read_image
-from dim_runtime.images.icc import embed, read_profile
 from dim_runtime.outputs.render import Enlarged, backdrop, kept_profile, render, require_room, whole_bytes
 from dim_runtime.outputs.spec import AlphaKind, Foreground, Output, Recipe
 

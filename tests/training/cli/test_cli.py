@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dim_training.data.files import read_gray
+from dim.images import read_alpha
 
 RECIPE = Path(__file__).parents[3] / "training" / "configs" / "compact.toml"
 QUICK = "steps=2 batch=1 precision=fp32 data.kind=procedural data.size=64 data.workers=0"
@@ -34,7 +34,7 @@ def test_samples_are_a_folder_of_pairs(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     for folder in ("images", "trimaps", "alphas"):
         assert sorted(path.name for path in (tmp_path / folder).iterdir()) == ["0000.png", "0001.png"]
-    trimap, alpha = (read_gray(tmp_path / folder / "0000.png") for folder in ("trimaps", "alphas"))
+    trimap, alpha = (read_alpha(tmp_path / folder / "0000.png") for folder in ("trimaps", "alphas"))
     assert trimap.shape == alpha.shape == (64, 64)
     assert set(np.unique(trimap)) <= {0, 128, 255}
     assert (alpha[trimap == 255] == 255).all()

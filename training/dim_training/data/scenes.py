@@ -12,11 +12,12 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from dim.images import read_alpha
 from dim_training.config import DataConfig
 from dim_training.data import augmentation, transforms
 from dim_training.data.annotations import Annotation
 from dim_training.data.augmentation import Look
-from dim_training.data.files import read_gray, read_rgb
+from dim_training.data.files import read_rgb
 from dim_training.data.sources import Backgrounds, Cutout, Foregrounds, merge
 from dim_training.data.transforms import Array, Layer, Layers, Random, UInt8
 
@@ -133,7 +134,7 @@ class AnnotatedScenes:
 
 def _read_layers(annotation: Annotation) -> tuple[UInt8, UInt8, UInt8]:
     """Alpha, foreground and background."""
-    return read_gray(annotation.alpha), read_rgb(annotation.foreground), read_rgb(annotation.background)
+    return read_alpha(annotation.alpha), read_rgb(annotation.foreground), read_rgb(annotation.background)
 
 
 @lru_cache(maxsize=4)

@@ -9,9 +9,11 @@ from typing import NamedTuple, Protocol, TypeVar
 import cv2
 import numpy as np
 
+from dim.cutout import eight_bits
 from dim.errors import InputError
+from dim.images import read_rgba
 from dim_training.data import augmentation
-from dim_training.data.files import decode, image_files, read_rgb
+from dim_training.data.files import image_files, read_rgb
 from dim_training.data.procedural import canvas, shapes
 from dim_training.data.transforms import Random, UInt8
 
@@ -179,14 +181,8 @@ def _place(cutout: Cutout, side: int, rng: Random) -> Cutout:
 
 
 def _read_cutout(path: Path) -> Cutout:
-    image = decode(path, cv2.IMREAD_UNCHANGED)
-    if image.ndim != 3 or image.shape[2] != 4:
-        raise InputError(
-            f"cannot use the cut-out {path}", got="no RGBA image", expected="a PNG with an alpha channel"
-        )
-    image = image if image.dtype == np.uint8 else (image / 257).astype(np.uint8)
-    colours = cv2.cvtColor(image, cv2.COLOR_BGRA2RGB).astype(np.uint8, copy=False)
-    alpha = np.ascontiguousarray(image[..., 3], np.uint8)
+    image = eight_bits(read_rgba(path))
+    colours, alpha = np.ascontiguousarray(image[..., :3]), np.ascontiguousarray(image[..., 3])
     return Cutout(_bleed(colours, alpha), alpha)
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-import cv2
 import numpy as np
 from rich.progress import track
 
 from dim import trimap as trimaps
 from dim.errors import InputError
-from dim_training.data.files import image_files
+from dim.images import read_alpha, write_image
+from dim_training.data.files import image_files, read_rgb
 from dim_training.data.transforms import UInt8
 
 BAND = 0.008
@@ -50,7 +49,7 @@ def prepare_cutouts(images: Path, alphas: Path, output: Path, *, solve: bool = F
         if solve:
             alpha = solved_alpha(image, alpha, source=alpha_path)
         foreground = estimate_foreground_ml(image / 255.0, alpha / 255.0)
-        _write(target, np.dstack([np.clip(foreground * 255, 0, 255).round().astype(np.uint8), alpha]))
+        write_image(target, np.dstack([np.clip(foreground * 255, 0, 255).round().astype(np.uint8), alpha]))
     return len(pairs)
 
 
@@ -86,13 +85,7 @@ def solved_alpha(image: UInt8, predicted: UInt8, *, source: Path) -> UInt8:
 
 
 def _read_pair(image_path: Path, alpha_path: Path) -> tuple[UInt8, UInt8]:
-    image, alpha = cv2.imread(str(image_path)), cv2.imread(str(alpha_path), cv2.IMREAD_GRAYSCALE)
-    if image is None or alpha is None or image.shape[:2] != alpha.shape:
+    image, alpha = read_rgb(image_path), read_alpha(alpha_path)
+    if image.shape[:2] != alpha.shape:
         raise InputError(f"cannot use {image_path} with {alpha_path}", expected="two images of one size")
-    return np.asarray(image, np.uint8), np.asarray(alpha, np.uint8)
-
-
-def _write(target: Path, rgba: UInt8) -> None:
-    temporary = target.with_name(f".{target.stem}.tmp.png")
-    cv2.imwrite(str(temporary), rgba)
-    os.replace(temporary, target)
+    return image, alpha

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dim_runtime.images.files import write_image
+from dim.images.files import write_image
 from dim_training.metric_workers import metric_workers
 from dim_training.scoring.photographs import Photograph
 from dim_training.scoring.predictors import Predictor

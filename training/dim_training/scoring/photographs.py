@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from dim import trimap as trimaps
 from dim.errors import InputError
-from dim_training.data.files import UInt8, image_files, read_gray, read_rgb
+from dim.images import read_alpha
+from dim_training.data.files import UInt8, image_files, read_rgb
 
 FOLDERS = ("images", "trimaps", "alphas")
 
@@ -73,7 +74,7 @@ def find_entries(data: Path, data_root: Path | None = None) -> list[Entry]:
 
 def read(entry: Entry) -> Photograph:
     """Decode one photograph; InputError if a file is missing, damaged or of another size."""
-    image, alpha = read_rgb(entry.image), read_gray(entry.alpha)
+    image, alpha = read_rgb(entry.image), read_alpha(entry.alpha)
     trimap = trimaps.read(entry.trimap).trimap
     if not image.shape[:2] == trimap.shape == alpha.shape:
         raise InputError(
@@ -176,7 +177,7 @@ def _look_at(entry: Entry) -> Survey:
                 trimap, mapped = trimaps.read(path)
                 arrays.append(trimap)
             else:
-                arrays.append(read_rgb(path) if kind == "image" else read_gray(path))
+                arrays.append(read_rgb(path) if kind == "image" else read_alpha(path))
         except InputError as error:
             problems.append(f"{path}: {error.got}")
     if not problems and len({array.shape[:2] for array in arrays}) > 1:

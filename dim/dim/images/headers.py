@@ -6,7 +6,7 @@ import struct
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from dim_runtime.images import tiff_tags
+from dim.images import tiff_tags
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}

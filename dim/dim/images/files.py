@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from dim.cutout import eight_bits
 from dim.errors import InputError
-from dim_runtime.images import icc, tiff_tags
-from dim_runtime.images.headers import declared_pixels, may_have_alpha
+from dim.images import icc, tiff_tags
+from dim.images.headers import declared_pixels, may_have_alpha
 
 Image = npt.NDArray[np.uint8 | np.uint16]
 
@@ -66,10 +66,12 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image:
     return image
 
 
-def require_pixels(path: Path, max_pixels: int) -> None:
+def require_pixels(path: Path, max_pixels: int, noun: str = "image") -> None:
     """InputError if the file is missing or empty, or if its header declares more pixels than allowed."""
     if not path.is_file():
-        raise InputError(f"cannot read the image {path}", got="a folder" if path.is_dir() else "no such file")
+        raise InputError(
+            f"cannot read the {noun} {path}", got="a folder" if path.is_dir() else "no such file"
+        )
     declared = declared_pixels(path)
     if declared is not None and declared > max_pixels:
         raise _too_large(path, declared, max_pixels)
@@ -89,11 +91,38 @@ def _too_large(path: Path, pixels: int, max_pixels: int) -> InputError:
     )
 
 
-def read_gray(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
-    """Read an image as 8-bit gray: uint8 H, W. Errors as :func:`read_image`."""
+def read_mask(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
+    """Read a mask as 8-bit gray: uint8 H, W. Errors as :func:`read_image`."""
+    return read_alpha(path, max_pixels=max_pixels)
+
+
+def read_alpha(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
+    """Read an alpha matte: uint8 H, W; 16 bits are rounded to 8. Errors as :func:`read_image`."""
     path = Path(path)
     require_pixels(path, max_pixels)
-    return _decode(path, cv2.IMREAD_GRAYSCALE).astype(np.uint8, copy=False)
+    decoded = _decode(path, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
+    if decoded.dtype not in (np.uint8, np.uint16):
+        raise InputError(
+            f"cannot use the alpha {path}", got=f"{decoded.dtype} samples", expected="8 or 16 bits"
+        )
+    return eight_bits(decoded)
+
+
+def read_rgba(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image:
+    """Read a cut-out: uint8 or uint16 H, W, 4, RGBA with straight alpha.
+
+    Raises:
+        InputError: as :func:`read_image`; also a file without an alpha channel.
+    """
+    path = Path(path)
+    require_pixels(path, max_pixels)
+    decoded: Any = _decode(path, cv2.IMREAD_UNCHANGED)
+    if decoded.ndim != 3 or decoded.shape[2] != 4 or decoded.dtype not in (np.uint8, np.uint16):
+        raise InputError(
+            f"cannot use the cut-out {path}", got="no RGBA image", expected="a PNG with an alpha channel"
+        )
+    rgba: Image = cv2.cvtColor(decoded, cv2.COLOR_BGRA2RGBA)
+    return rgba
 
 
 def read_trimap(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
@@ -103,8 +132,8 @@ def read_trimap(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> npt.NDArra
         InputError: as :func:`read_image`; also real colours, and an alpha channel that is not opaque.
     """
     path = Path(path)
-    require_pixels(path, max_pixels)
-    decoded = _decode(path, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
+    require_pixels(path, max_pixels, "trimap")
+    decoded = _decode(path, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH, "trimap")
     if decoded.dtype not in (np.uint8, np.uint16):
         raise InputError(
             f"cannot use the trimap {path}", got=f"{decoded.dtype} samples", expected="8 or 16 bits"
@@ -150,16 +179,16 @@ def transparent_trimap(path: Path) -> InputError:
     )
 
 
-def _decode(path: Path, flags: int) -> npt.NDArray[Any]:
+def _decode(path: Path, flags: int, noun: str = "image") -> npt.NDArray[Any]:
     try:
         content = np.fromfile(path, np.uint8)
         _keep_straight_colours(content)
         decoded = cv2.imdecode(content, flags) if content.size else None
     except cv2.error as error:
-        raise InputError(f"cannot read the image {path}", why=str(error).strip()) from error
+        raise InputError(f"cannot read the {noun} {path}", why=str(error).strip()) from error
     if decoded is None:
         raise InputError(
-            f"cannot read the image {path}", got="not an image, or damaged", expected=", ".join(READABLE)
+            f"cannot read the {noun} {path}", got="not an image, or damaged", expected=", ".join(READABLE)
         )
     return decoded
 

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
-from dim_runtime.images.files import read_image, write_image
-from dim_runtime.images.icc import JPEG_PART, embed, holds_rgb, read_profile
+from dim.images.files import read_image, write_image
+from dim.images.icc import JPEG_PART, embed, holds_rgb, read_profile
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (21, 33, 3), np.uint8)
 
@@ -99,7 +99,7 @@ def test_damaged_files_have_no_profile(tmp_path: Path, name: str) -> None:
 
 
 def test_a_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dim_runtime.images.icc.LARGEST", 1000)
+    monkeypatch.setattr("dim.images.icc.LARGEST", 1000)
     path = tmp_path / "image.png"
     path.write_bytes(embed(cv2.imencode(".png", PIXELS)[1].tobytes(), profile(5000)))
     found: Any = read_profile(path)

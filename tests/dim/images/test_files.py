@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from dim.errors import InputError
-from dim_runtime.images.files import read_gray, read_image, read_trimap, require_writable, write_image
-from dim_runtime.images.headers import declared_pixels, may_have_alpha
+from dim.images.files import read_alpha, read_image, read_trimap, require_writable, write_image
+from dim.images.headers import declared_pixels, may_have_alpha
 
 
 def colours(dtype: type = np.uint8, channels: int = 3) -> np.ndarray:
@@ -46,7 +46,7 @@ def test_rgba_keeps_its_order(tmp_path: Path) -> None:
 def test_gray_reading(tmp_path: Path) -> None:
     gray = colours()[..., 0]
     write_image(tmp_path / "gray.png", gray)
-    np.testing.assert_array_equal(read_gray(tmp_path / "gray.png"), gray)
+    np.testing.assert_array_equal(read_alpha(tmp_path / "gray.png"), gray)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -217,7 +217,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("dim_runtime.images.files.os.replace", fail)
+    monkeypatch.setattr("dim.images.files.os.replace", fail)
     with pytest.raises(InputError, match="No space left"):
         write_image(path, colours())
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("image.png", b"old")]
