@@ -27,14 +27,13 @@ from quality_pictures import write_sheet
 from quality_process import Result, Task, result_of
 from quality_tables import Results, costs, excesses, photographs, scores, verdict
 
-from dim.download import digest
 from dim.errors import DimError, InputError
+from dim.files import require_writable, sha256, write_text
 from dim.images import read_alpha
 from dim_runtime.artefacts.onnx_file import read_metadata
 from dim_runtime.images.samples import lemur, sample_paths
 from dim_runtime.matting import default_model
 from dim_training.scoring.photographs import Entry, read, readable_entries, require_readable, survey
-from dim_training.scoring.report import require_writable, write_text
 from dim_training.scoring.scores import force_known
 
 TEMPLATE = Path(__file__).parents[1] / "docs" / "models" / "benchmark.md.j2"
@@ -121,9 +120,9 @@ def with_wide_trimaps(photos: Path, entries: Sequence[Entry]) -> list[Entry]:
 
 def artefacts(given: Namespace) -> dict[str, Path]:
     """By precision: the files given, the embedded one, or files in the output folder that are yet to make."""
-    sha256, embedded = digest(given.checkpoint), default_model()
-    made = {name: given.output / "models" / f"{sha256[:DIGITS]}-{name}.onnx" for name in ("fp32", "int8")}
-    if read_metadata(embedded).checkpoint_sha256 == sha256:
+    digest, embedded = sha256(given.checkpoint), default_model()
+    made = {name: given.output / "models" / f"{digest[:DIGITS]}-{name}.onnx" for name in ("fp32", "int8")}
+    if read_metadata(embedded).checkpoint_sha256 == digest:
         made["fp32"] = embedded
     return {name: getattr(given, name) or path for name, path in made.items()}
 
@@ -135,12 +134,12 @@ def require_artefact(path: Path, precision: str, given: Namespace) -> None:
         command = ["onnx", str(given.checkpoint), "-o", str(path), "--precision", precision]
         if subprocess.run([sys.executable, "-c", DIM_EXPORT, *command], check=False).returncode:
             sys.exit(f"failed: export of {given.checkpoint} in {precision}")
-    found, sha256 = read_metadata(path), digest(given.checkpoint)
-    if (found.precision, found.checkpoint_sha256) != (precision, sha256):
+    found, digest = read_metadata(path), sha256(given.checkpoint)
+    if (found.precision, found.checkpoint_sha256) != (precision, digest):
         raise InputError(
             f"cannot measure {path} beside {given.checkpoint}",
             got=f"{found.precision} of the checkpoint {found.checkpoint_sha256[:DIGITS]}",
-            expected=f"{precision} of {sha256[:DIGITS]}",
+            expected=f"{precision} of {digest[:DIGITS]}",
             fix="leave it out: it is exported then",
         )
 
@@ -192,7 +191,7 @@ def filled(template: str, given: Namespace, narrow: Results, wide: Results, pict
     return strict.from_string(template).render(
         names=list(next(iter(narrow.values()))),
         checkpoint=given.checkpoint.name,
-        sha256=digest(given.checkpoint)[:DIGITS],
+        sha256=sha256(given.checkpoint)[:DIGITS],
         scores=scores(narrow, wide),
         wide=bool(wide),
         costs=costs(narrow),

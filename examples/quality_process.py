@@ -24,15 +24,14 @@ from pydantic import BaseModel, ConfigDict
 from quality_methods import Method, installed, opened
 
 from dim import trimap as trimaps
-from dim.download import digest
 from dim.errors import DimError
+from dim.files import sha256, write_text
 from dim.images import read_alpha
 from dim.images.files import write_image
 from dim.metrics import Metrics
 from dim_runtime.images.samples import lemur
 from dim_runtime.memory import peak_resident_bytes, resident_bytes
 from dim_training.data.files import read_rgb
-from dim_training.scoring.report import write_text
 from dim_training.scoring.scores import Region, score
 
 UInt8 = npt.NDArray[np.uint8]
@@ -161,7 +160,7 @@ def _forget_peak() -> None:
         Path("/proc/self/clear_refs").write_text("5", "ascii")
 
 
-_digest = cache(digest)
+_digest = cache(sha256)
 
 
 def main() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from urllib.error import HTTPError
 from urllib.parse import unquote, urlsplit
 from urllib.request import HTTPRedirectHandler, OpenerDirector, Request, build_opener
 
+from dim import files
 from dim.errors import DimError, InputError
 
 Progress = Callable[[int, int | None], object]
@@ -67,7 +67,7 @@ def fetch(
     _require_secure(url, allow_local)
     expected = _expected_digest(url, sha256)
     target = (cache or cache_folder()) / expected[:_FOLDER_DIGITS] / _file_name(url)
-    if target.is_file() and digest(target).startswith(expected):
+    if target.is_file() and files.sha256(target).startswith(expected):
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -86,19 +86,13 @@ def fetch(
 
 def require_sha256(path: Path, expected: str) -> None:
     """InputError unless the file's SHA-256 begins with these digits, 8 to 64."""
-    found = digest(path)
+    found = files.sha256(path)
     if not found.startswith(_normalised(expected)):
         raise InputError(
             f"cannot use {path}: it is not the file that was asked for",
             got=f"SHA-256 {found}",
             expected=expected,
         )
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file, 64 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def cache_folder() -> Path:
@@ -168,13 +162,12 @@ def _opener(allow_local: bool) -> OpenerDirector:
 
 @contextlib.contextmanager
 def _partial_file(target: Path) -> Iterator[Path]:
-    """A file of this process's own for the download, with what an earlier, interrupted one left.
+    """A file of this call's own for the download, with what an earlier, interrupted one left.
 
     The leftover is taken by renaming it, which only one of several processes can do; the others start anew.
     What is still there at the end is left for the next one.
     """
-    leftover = target.with_name(f".{target.name}.partial")
-    own = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    leftover, own = files.resumable_path(target), files.temporary_path(target)
     _rename_if_there(leftover, own)
     try:
         yield own
@@ -217,7 +210,7 @@ def _copy(response: Any, file: IO[bytes], start: int, progress: Progress | None)
 
 
 def _require_published(url: str, partial: Path, expected: str) -> None:
-    found = digest(partial)
+    found = files.sha256(partial)
     if found.startswith(expected):
         return
     size = partial.stat().st_size

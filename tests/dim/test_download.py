@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from dim.download import DownloadError, cache_folder, digest, fetch, require_sha256
+from dim.download import DownloadError, cache_folder, fetch, require_sha256
 from dim.errors import InputError
+from dim.files import resumable_path
+from dim.files import sha256 as digest
 
 CONTENT = bytes(range(256)) * 20_000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -114,7 +116,7 @@ def test_a_cut_off_download_goes_on_where_it_stopped(
     server.cut, server.with_ranges = 1_000_000, with_ranges
     with pytest.raises(DownloadError, match=f"1000000 of {len(CONTENT)} bytes"):
         fetch(server.url("model.pth"), sha256=DIGEST, cache=tmp_path, allow_local=True)
-    assert _files(tmp_path) == [".model.pth.partial"]
+    assert _files(tmp_path) == [resumable_path("model.pth").name]
     server.cut = None
     path = fetch(server.url("model.pth"), sha256=DIGEST, cache=tmp_path, allow_local=True)
     assert path.read_bytes() == CONTENT
@@ -125,9 +127,9 @@ def test_a_cut_off_download_goes_on_where_it_stopped(
 def test_a_whole_leftover_is_taken_and_a_wrong_one_is_not(server: Server, tmp_path: Path) -> None:
     folder = tmp_path / DIGEST[:8]
     folder.mkdir()
-    (folder / ".model.pth.partial").write_bytes(CONTENT)
+    resumable_path(folder / "model.pth").write_bytes(CONTENT)
     assert fetch(server.url("model.pth"), sha256=DIGEST, cache=tmp_path, allow_local=True).is_file()
-    (folder / ".other.pth.partial").write_bytes(b"x" * 99)
+    resumable_path(folder / "other.pth").write_bytes(b"x" * 99)
     with pytest.raises(DownloadError, match="not the published file"):
         fetch(server.url("other.pth"), sha256=DIGEST, cache=tmp_path, allow_local=True)
     assert fetch(server.url("other.pth"), sha256=DIGEST, cache=tmp_path, allow_local=True).is_file()

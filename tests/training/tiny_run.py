@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from dim import files
 from dim.contract import NetworkConfig
 from dim_training.config import DataConfig, TrainConfig
 from dim_training.trainer import Trainer
@@ -26,7 +27,7 @@ def main(output: Path) -> None:
         keep_every=5,
         log_every=1,
     )
-    resume = (output / "last").exists() or (output / ".last.old").exists()
+    resume = files.current_folder(output / "last") is not None
     trainer = Trainer(config, output, resume=resume)
     print("begins", flush=True)
     trainer.fit()

@@ -6,7 +6,6 @@ range, not digits. A packed state does not go on to the bits that the whole one 
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dim.errors import InputError
+from dim.files import replace_folder
 from dim_training.run_state import whole_state
 
 Rounding = Callable[[Tensor], Tensor]
@@ -43,16 +43,12 @@ def pack_run(run: Path, output: Path) -> int:
         raise InputError(f"cannot pack {run}", got="no last/ in it", expected="the folder of a run")
     if output.exists():
         raise InputError(f"cannot write {output}", got="it exists", fix="name another folder, or remove it")
-    new = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-    try:
-        (new / "last").mkdir(parents=True)
+    with replace_folder(output) as new:
+        (new / "last").mkdir()
         for file in sorted(state.iterdir()):
             _pack(file, new / "last" / file.name)
         if (run / "metrics.csv").is_file():
             shutil.copyfile(run / "metrics.csv", new / "metrics.csv")
-        os.replace(new, output)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
     return sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from dim.files import atomic_path
 from dim_training.data.transforms import UInt8
 
 COLUMNS = (
@@ -107,9 +108,7 @@ def _drop_rows_after(path: Path, step: int) -> None:
         reader = csv.DictReader(file)
         # A run that was killed may leave half a line.
         rows = [row for row in reader if (row.get("step") or "").isdigit() and int(row["step"]) <= step]
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, restval="", extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
-    temporary.replace(path)

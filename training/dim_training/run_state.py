@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from math import inf
 from pathlib import Path
 
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 
 from dim.errors import InputError
+from dim.files import current_folder, remove_leftovers, replace_folder
 
 _POSITION = "state.json"
 
@@ -35,21 +36,19 @@ class Position:
 
 def save_state(accelerator: Accelerator, output: Path, position: Position) -> None:
     """Write ``last/``: an interruption at any moment leaves the old state or the new one whole."""
-    new, last, old = (output / name for name in (".last.new", "last", ".last.old"))
-    if accelerator.is_main_process:
-        shutil.rmtree(new, ignore_errors=True)
-    accelerator.wait_for_everyone()
-    accelerator.save_state(str(new))
-    accelerator.wait_for_everyone()
-    if not accelerator.is_main_process:
-        return
-    # Last of all: a folder with this file is complete.
-    (new / _POSITION).write_text(json.dumps(asdict(position)), "utf-8")
-    shutil.rmtree(old, ignore_errors=True)
-    if last.exists():
-        os.replace(last, old)
-    os.replace(new, last)
-    shutil.rmtree(old, ignore_errors=True)
+    last = output / "last"
+    with ExitStack() as stack:
+        names = [""]
+        if accelerator.is_main_process:
+            # An earlier process may have been killed while it wrote.
+            remove_leftovers(output, [last.name])
+            names = [str(stack.enter_context(replace_folder(last)))]
+        # All processes write into the folder that the main one made, and it is renamed when all are done.
+        new = broadcast_object_list(names)[0]
+        accelerator.save_state(new)
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            (Path(new) / _POSITION).write_text(json.dumps(asdict(position)), "utf-8")
 
 
 def load_state(accelerator: Accelerator, output: Path) -> Position:
@@ -63,5 +62,5 @@ def load_state(accelerator: Accelerator, output: Path) -> Position:
 
 def whole_state(output: Path) -> Path | None:
     """The newest whole state in the folder of a run."""
-    candidates = (output / "last", output / ".last.old")
-    return next((folder for folder in candidates if (folder / _POSITION).is_file()), None)
+    folder = current_folder(output / "last")
+    return folder if folder is not None and (folder / _POSITION).is_file() else None

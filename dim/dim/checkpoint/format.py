@@ -7,7 +7,6 @@ configuration and the provenance of the weights.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -20,8 +19,8 @@ from torch import Tensor
 from dim.checkpoint import foreign_layouts, pickle_reader
 from dim.checkpoint.restricted_pickle import Placeholder
 from dim.contract import METADATA_KEY, NetworkConfig, Stage
-from dim.download import digest
 from dim.errors import CheckpointError
+from dim.files import write_bytes
 from dim.network import DIM
 
 StateDict = dict[str, Tensor]
@@ -100,26 +99,13 @@ def save(
         provenance: what the weights come from: data, command, seed, scores, licence.
         half: store floating tensors as float16; they are read back as float32.
     """
-    path = Path(path)
     document = {"network": model.config.model_dump(), "provenance": dict(provenance or {})}
     tensors = {
         key: (value.half() if half and value.is_floating_point() else value).detach().cpu().contiguous()
         for key, value in model.state_dict().items()
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        # Not save_file: that leaves a file which only its owner can read.
-        header = {METADATA_KEY: json.dumps(document, sort_keys=True)}
-        temporary.write_bytes(to_bytes(tensors, metadata=header))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def sha256(path: str | Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    return digest(Path(path))
+    # Not save_file: that leaves a file which only its owner can read.
+    write_bytes(path, to_bytes(tensors, metadata={METADATA_KEY: json.dumps(document, sort_keys=True)}))
 
 
 def infer_config(state_dict: Mapping[str, Tensor], *, source: str) -> NetworkConfig:

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import io
-import os
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import cv2
 import numpy as np
@@ -17,6 +13,7 @@ import numpy.typing as npt
 
 from dim.cutout import eight_bits
 from dim.errors import InputError
+from dim.files import write_bytes
 from dim.images import icc, tiff_tags
 from dim.images.headers import declared_pixels, may_have_alpha
 
@@ -247,30 +244,7 @@ def write_image(
         encoded = tiff_tags.with_tags(encoded, _alpha_tag(encoded, premultiplied))
     if profile is not None:
         encoded = icc.embed(encoded, profile)
-    with replacing(path) as temporary:
-        temporary.write_bytes(encoded)
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside a file, which takes the file's name at the end, or is gone after an error.
-
-    No other process has the same name, on this machine or on another one that shares the folder.
-
-    Raises:
-        InputError: a place that cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid4().hex[:8]}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        raise InputError(f"cannot write {path}", why=error.strerror or str(error)) from error
-    finally:
-        # Nothing to remove after a rename, nor in a place where nothing could be written.
-        with suppress(OSError):
-            temporary.unlink()
+    write_bytes(path, encoded)
 
 
 ASSOCIATED_ALPHA, STRAIGHT_ALPHA = 1, 2

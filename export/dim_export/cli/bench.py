@@ -12,7 +12,7 @@ from rich.table import Table
 from dim.checkpoint_argument import CHECKPOINT_HELP, checkpoint_file
 from dim.errors import InputError
 from dim.extras import require
-from dim_export.cli.support import write_text
+from dim.files import write_text
 from dim_runtime.backends.open import BackendName, Precision
 
 if TYPE_CHECKING:

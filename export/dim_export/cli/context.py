@@ -10,8 +10,8 @@ from pydantic import TypeAdapter
 from rich.console import Console
 from rich.table import Table
 
+from dim.files import write_text
 from dim_export.bench.context import ContextRow, measure, read_scenes, read_trimaps
-from dim_export.cli.support import write_text
 from dim_runtime.backends.open import BackendName
 
 

@@ -16,9 +16,9 @@ from dim.checkpoint_argument import CHECKPOINT_HELP, checkpoint_file
 from dim.contract import Precision
 from dim.errors import InputError, MissingExtraError
 from dim.extras import require
+from dim.files import write_text
 from dim_export.cli import verify as verify_command
 from dim_export.cli.progress_bar import bar
-from dim_export.cli.support import write_text
 
 if TYPE_CHECKING:
     from dim_export.graph.trace import Shape

@@ -12,8 +12,8 @@ from rich.table import Table
 from dim.checkpoint_argument import CHECKPOINT_HELP, checkpoint_file
 from dim.errors import InputError
 from dim.extras import require
+from dim.files import write_text
 from dim_export.cli.progress_bar import bar
-from dim_export.cli.support import write_text
 
 if TYPE_CHECKING:
     from dim_export.int8.sensitivity import Sensitivity

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from dim.errors import InputError
-from dim_export.cli.support import write_text
+from dim.files import write_text
 from dim_export.triton.repository import write_repository
 from dim_export.triton.serving import Device, Engine, Options, ServedModel, Side
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from dim.contract import STRIDE, ArtefactMetadata
 from dim.contract.engine_info import EngineBuilder, Shape, ShapeProfile
 from dim.errors import InputError
-from dim_export.cli.support import write_text
+from dim.files import write_text
 from dim_runtime.artefacts.onnx_file import read_metadata
 from dim_runtime.memory import parse_bytes
 

@@ -14,7 +14,7 @@ from dim.checkpoint_argument import CHECKPOINT_HELP, checkpoint_file
 from dim.contract import Precision
 from dim.errors import InputError
 from dim.extras import require
-from dim_export.cli.support import write_text
+from dim.files import write_text
 from dim_runtime.backends.open import BackendName
 
 if TYPE_CHECKING:

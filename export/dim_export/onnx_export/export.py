@@ -7,13 +7,11 @@ from pathlib import Path
 
 from dim import checkpoint
 from dim.contract import ArtefactMetadata, Precision
-from dim_export.appearing import appearing
+from dim.files import atomic_path, sha256
 from dim_export.graph.metadata import describe
 from dim_export.graph.trace import Shape
 from dim_export.graph.write import write
 from dim_export.onnx_export.precision import Quantisation, lower
-
-__all__ = ["Verify", "appearing", "describe", "export", "write"]
 
 Verify = Callable[[Path], None]
 """Looks at a finished file and raises a DimError if it must not be kept."""
@@ -50,14 +48,14 @@ def export(
     lowered = lower(model, precision, static_shape=static_shape, quantisation=quantisation)
     metadata = describe(
         model,
-        checkpoint_sha256=checkpoint.sha256(source),
+        checkpoint_sha256=sha256(source),
         provenance=contents.provenance,
         static_shape=static_shape,
         precision=precision,
         quantisation=lowered.quantisation,
         command=command,
     )
-    with appearing(target) as temporary:
+    with atomic_path(target) as temporary:
         write(lowered.graph, metadata, temporary)
         if verify is not None:
             verify(temporary)

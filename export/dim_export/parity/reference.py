@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from dim import checkpoint
+from dim.files import sha256
 from dim_export.graph.torch_backend import TorchBackend
 from dim_export.parity.cases import LARGE_TILE, Case
 from dim_runtime.backends.base import Backend
@@ -53,7 +54,7 @@ class Reference:
     def __init__(self, path: Path, *, float64: bool = False) -> None:
         model = checkpoint.load(path)
         self.config = model.config
-        self.sha256 = checkpoint.sha256(path)
+        self.sha256 = sha256(path)
         self.not_finite = tuple(
             name for name, value in model.state_dict().items() if not bool(torch.isfinite(value).all())
         )

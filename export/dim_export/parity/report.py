@@ -11,7 +11,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict, computed_field
 
 from dim.contract import NetworkConfig
-from dim.download import digest
+from dim.files import sha256
 from dim_export.measure.environment import Environment, environment
 from dim_export.measure.opened import Engine
 from dim_export.measure.timing import alternate, own_window, times_faster
@@ -178,7 +178,7 @@ def _artefact(examination: Examination, checkpoint: Path, speed: Speed | None) -
     path = examination.engine.path
     return ArtefactReport(
         bytes=path.stat().st_size,
-        sha256=digest(path),
+        sha256=sha256(path),
         command=examination.engine.backend.metadata.command,
         parity=examination.report(checkpoint),
         worst=None if examination.worst is None else _worst(examination.worst),

@@ -10,7 +10,7 @@ import dim
 from dim.contract import STRIDE, ArtefactMetadata
 from dim.contract.engine_info import EngineBuilder, EngineInfo, Shape, ShapeProfile
 from dim.errors import InputError
-from dim_export.appearing import appearing
+from dim.files import atomic_path
 from dim_export.tensorrt.build import Built, EngineError, build_plan
 from dim_export.tensorrt.builders import BuildOptions, choose_builder, require_applicable
 from dim_runtime.artefacts.engine_compatibility import NAMES, this_platform
@@ -57,7 +57,7 @@ def convert(
     built = build_plan(module, name, content, options)
     _require_precision(source, metadata, built, NAMES[name])
     info = _describe(name, module, options, built, hashlib.sha256(content).hexdigest())
-    with appearing(target) as temporary:
+    with atomic_path(target) as temporary:
         write_engine(temporary, _extended(metadata, info, command), built.plan)
         return read_header(temporary).metadata
 

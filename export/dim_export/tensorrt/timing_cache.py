@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dim.errors import InputError
-from dim_export.appearing import appearing
+from dim.files import write_bytes
 
 
 def load_timings(config: Any, path: Path) -> None:
@@ -42,8 +42,7 @@ def store_timings(config: Any, path: Path) -> None:
     with locked(path):
         if path.is_file():
             cache.combine(config.create_timing_cache(path.read_bytes()), False)
-        with appearing(path) as temporary:
-            temporary.write_bytes(bytes(cache.serialize()))
+        write_bytes(path, bytes(cache.serialize()))
 
 
 @contextmanager

@@ -17,14 +17,13 @@ of its own whose document says so, and the runtime then cuts every image into wi
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, METADATA_KEY, OUTPUT_ALPHA, ArtefactMetadata
-from dim.errors import InputError
 from dim.extras import require
+from dim.files import os_errors, put_folder, scratch_folder
 from dim_export.triton.serving import Options, ServedModel, Serving, servings
 from dim_runtime.artefacts.engine_file import read_header, read_plan
 
@@ -49,18 +48,14 @@ def write_repository(sources: Sequence[Path], repository: Path, options: Options
     require("write a Triton repository", "tritonclient.grpc", extra="serving")
     found = servings(sources, options)
     repository = repository.resolve()
-    made = repository.with_name(f".{repository.name}.{os.getpid()}.tmp")
-    try:
+    # Beside the repository and not in it: a server that polls the repository must not see unfinished models.
+    with os_errors(repository), scratch_folder(repository) as made:
         for serving in found:
             _write_model(serving, made / serving.model.name)
         repository.mkdir(parents=True, exist_ok=True)
         for serving in found:
             name = serving.model.name
-            _replace(made / name, repository / name, made / f"{name}.old")
-    except OSError as error:
-        raise InputError(f"cannot write {repository}", why=str(error)) from error
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
+            put_folder(made / name, repository / name, aside=made / f"{name}.old")
     return [serving.model for serving in found]
 
 
@@ -73,18 +68,6 @@ def _write_model(serving: Serving, folder: Path) -> None:
         (version / "model.plan").write_bytes(read_plan(serving.source, read_header(serving.source)))
     text = configuration(serving.model, serving.metadata, threads=serving.threads)
     (folder / "config.pbtxt").write_text(text, encoding="utf-8")
-
-
-def _replace(new: Path, target: Path, aside: Path) -> None:
-    """A folder cannot be renamed over another: the old one steps aside, and comes back if that fails."""
-    if target.exists():
-        os.replace(target, aside)
-    try:
-        os.replace(new, target)
-    except OSError:
-        if aside.exists():
-            os.replace(aside, target)
-        raise
 
 
 def configuration(model: ServedModel, metadata: ArtefactMetadata, *, threads: int | None = None) -> str:

@@ -6,8 +6,6 @@ at any moment and started again, a batch makes what is not noted, and only that.
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
@@ -16,6 +14,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from dim import files
 from dim.errors import DimError, InputError
 from dim_runtime.batch import storage
 from dim_runtime.batch.items import Item
@@ -28,8 +27,6 @@ from dim_runtime.planning.geometry import Plan
 from dim_runtime.settings import MattingOptions
 
 Status = Literal["done", "skipped", "failed"]
-LEFTOVER = re.compile(r"\.(.+?)\.[^.]+(?:\.alpha)?\.partial")
-"""The hidden name of a temporary file: .OUTPUT.PROCESS.partial."""
 NO_EFFECT = ("model", "threads", "memory_limit")
 """Options that say nothing of how an output looks; of the model, the content does."""
 
@@ -79,15 +76,8 @@ def fingerprint(options: MattingOptions, recipe: Recipe) -> Fingerprint:
         made["memory_limit"] = options.memory_limit
     made |= {name: value for name, value in asdict(recipe).items() if name != "max_pixels"}
     if Path(recipe.background).is_file():
-        made["background"] = _digest(Path(recipe.background))
-    return made | {"model": _digest(options.model or default_model()), "release": version("dim-matting")}
-
-
-def _digest(path: Path) -> str:
-    if not path.is_file():
-        raise InputError(f"cannot read the model {path}", got="no such file")
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        made["background"] = files.sha256(recipe.background)
+    return made | {"model": files.sha256(options.model or default_model()), "release": version("dim-matting")}
 
 
 def split(items: Iterable[Item], folder: str, journal: Journal, *, overwrite: bool = False) -> Split:
@@ -148,10 +138,7 @@ def remove_leftovers(folder: str, items: Iterable[Item]) -> None:
         path = storage.local(folder) / item.output
         names.setdefault(path.parent, set()).add(path.name)
     for parent, outputs in names.items():
-        for file in parent.glob(".*.partial"):
-            found = LEFTOVER.fullmatch(file.name)
-            if found is not None and found[1] in outputs:
-                file.unlink(missing_ok=True)
+        files.remove_leftovers(parent, outputs)
 
 
 class Task:

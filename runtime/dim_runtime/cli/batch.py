@@ -13,7 +13,8 @@ from typing import Annotated
 import typer
 
 from dim.errors import InputError
-from dim.images.files import MAX_PIXELS, replacing
+from dim.files import write_text
+from dim.images.files import MAX_PIXELS
 from dim_runtime.batch import storage
 from dim_runtime.batch.items import Item, read_items
 from dim_runtime.batch.journal import Journal
@@ -109,9 +110,7 @@ def _conclude(results: list[ItemResult], report: Path | None) -> None:
     counts = {status: sum(r.status == status for r in results) for status in ("done", "skipped", "failed")}
     typer.echo(", ".join(f"{count} {status}" for status, count in counts.items()))
     if report is not None:
-        with replacing(report) as temporary:
-            text = json.dumps({**counts, "items": [asdict(r) for r in results]}, indent=1)
-            temporary.write_text(text, encoding="utf-8")
+        write_text(report, json.dumps({**counts, "items": [asdict(r) for r in results]}, indent=1))
     if counts["failed"]:
         raise typer.Exit(1)
 

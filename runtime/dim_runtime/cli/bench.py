@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from dim.errors import InputError
-from dim.images.files import MAX_PIXELS, read_image, read_trimap, replacing
+from dim.files import write_text
+from dim.images.files import MAX_PIXELS, read_image, read_trimap
 from dim_runtime.cli import options
 from dim_runtime.cli.measure import Bench, bench, eager_pytorch, matrix_ceiling, model_name
 from dim_runtime.images.samples import sample_paths
@@ -65,8 +66,7 @@ def bench_image(
     found = found.model_copy(update={"ceiling_gflops": ceiling, "against": rival})
     _show(found)
     if json is not None:
-        with replacing(json) as temporary:
-            temporary.write_text(found.model_dump_json(indent=2) + "\n", "utf-8")
+        write_text(json, found.model_dump_json(indent=2) + "\n")
 
 
 def _pair(image: Path | None, trimap: Path | None) -> tuple[Path, Path]:

@@ -8,16 +8,16 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
-from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
 
 from dim import cutout
-from dim.images.files import MAX_PIXELS, replacing, require_pixels
+from dim.files import atomic_path, scratch_file
+from dim.images.files import MAX_PIXELS, require_pixels
 from dim.images.headers import declared_pixels
 from dim_runtime.images.tiff_reader import TiffImage, TiffReader, TiffTrimap
 from dim_runtime.images.tiff_writer import write_tiff
@@ -63,7 +63,7 @@ def run_streamed(matting: Matting, image: Path, trimap: Path, out: Path, recipe:
     with TiffReader(image) as pixels, TiffReader(trimap) as levels:
         colours, hints = TiffImage(pixels), TiffTrimap(levels)
         require_room(matting.memory_limit, recipe, held=colours.buffer_bytes + hints.buffer_bytes)
-        with replacing(out) as temporary, scratch(out, hints.shape) as alpha:
+        with atomic_path(out) as temporary, scratch(out, hints.shape) as alpha:
             started = time.perf_counter()
             plan = matting.into(colours, hints, alpha)
             seconds = time.perf_counter() - started
@@ -93,18 +93,13 @@ def _write(path: Path, renderer: Renderer, profile: bytes | None, recipe: Recipe
 @contextmanager
 def scratch(out: Path, shape: tuple[int, ...]) -> Iterator[npt.NDArray[np.float32]]:
     """A float32 array in a temporary file beside ``out``, which is gone afterwards."""
-    path = out.with_name(f".{out.name}.{os.getpid()}-{uuid4().hex[:8]}.alpha.partial")
-    try:
+    with scratch_file(out) as path:
         _allocate(path, 4 * int(np.prod(shape, dtype=np.int64)))
         yield np.memmap(path, np.float32, "r+", shape=shape)
-    finally:
-        with suppress(OSError):
-            path.unlink()
 
 
 def _allocate(path: Path, size: int) -> None:
     """All of a file at once: a disk that fills up later would end the process instead of raising an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), 0, size)

@@ -217,7 +217,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("dim.images.files.os.replace", fail)
+    monkeypatch.setattr("dim.files.os.replace", fail)
     with pytest.raises(InputError, match="No space left"):
         write_image(path, colours())
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("image.png", b"old")]

@@ -8,11 +8,11 @@ import onnxruntime
 import pytest
 
 import dim
-from dim import checkpoint
 from dim.contract import METADATA_KEY, ArtefactMetadata, NetworkConfig
 from dim.errors import CheckpointError, DimError
+from dim.files import atomic_path, sha256
 from dim_export.inspection import inspect
-from dim_export.onnx_export.export import appearing, export
+from dim_export.onnx_export.export import export
 from dim_runtime.errors import ArtefactError
 
 
@@ -22,7 +22,7 @@ def test_metadata_round_trip(live_checkpoint: Path, live_artefact: Path) -> None
     found = ArtefactMetadata.from_json(properties[METADATA_KEY], source="artefact")
     assert found.network == NetworkConfig(stage=3, width=0.125, batch_norm=True)
     assert (found.precision, found.context, found.stride, found.static_shape) == ("fp32", 192, 32, None)
-    assert found.checkpoint_sha256 == checkpoint.sha256(live_checkpoint)
+    assert found.checkpoint_sha256 == sha256(live_checkpoint)
     assert found.provenance == {"data": "random"}
     assert found.versions["dim-matting"] == dim.__version__
     assert set(found.oldest_readers) == {"onnxruntime", "tensorrt"}
@@ -49,7 +49,7 @@ def test_a_failure_keeps_the_old_file(tmp_path: Path) -> None:
     target.write_text("old")
 
     def fill() -> None:
-        with appearing(target) as temporary:
+        with atomic_path(target) as temporary:
             temporary.write_text("new")
             assert temporary.suffix == target.suffix
             raise DimError("no")

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from dim.errors import InputError
+from dim.files import temporary_path
 from dim.images.files import read_alpha, write_image
 from dim_runtime import Matting
 from dim_runtime.batch import storage
@@ -278,10 +279,11 @@ def test_a_line_that_was_cut_off_is_nothing(tmp_path: Path) -> None:
 
 
 def test_leftovers_of_these_outputs_are_removed(tmp_path: Path) -> None:
-    for name in (".a.png.12.partial", ".a.png.12.alpha.partial", ".b.png.12.partial", ".a.png.txt", "a.png"):
-        (tmp_path / name).touch()
+    others = [temporary_path(tmp_path / "b.png"), tmp_path / ".a.png.txt", tmp_path / "a.png"]
+    for path in (temporary_path(tmp_path / "a.png"), temporary_path(tmp_path / "a.png"), *others):
+        path.touch()
     remove_leftovers(str(tmp_path), [Item("", "", "a.png")])
-    assert sorted(file.name for file in tmp_path.iterdir()) == [".a.png.txt", ".b.png.12.partial", "a.png"]
+    assert sorted(tmp_path.iterdir()) == sorted(others)
 
 
 def test_an_output_is_complete_when_its_result_comes(identity: Any, folder: Path, tmp_path: Path) -> None:

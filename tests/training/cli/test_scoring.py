@@ -19,8 +19,8 @@ import typer
 from typer.testing import CliRunner
 
 from dim import checkpoint
-from dim.download import digest
 from dim.errors import DimError
+from dim.files import sha256
 from dim_training.cli import test
 from dim_training.scoring.distributed import Ranks
 
@@ -92,7 +92,7 @@ def test_the_table_and_the_files_tell_the_same(small: Path, folder: Path, tmp_pa
 
     document = json.loads((tmp_path / "out" / "a.json").read_text())
     assert document["region"] == "unknown"
-    assert document["sha256"] == digest(small)
+    assert document["sha256"] == sha256(small)
     assert document["mean"]["sad"] == pytest.approx(np.mean([float(line["sad"]) for line in lines]))
     assert means[1:3] == [f"{document['mean']['sad']:.3f}", f"{document['mean']['mse']:.5f}"]
     assert [item["name"] for item in document["scores"]] == [row[0] for row in rows]
@@ -177,11 +177,11 @@ def test_a_cached_download_is_scored(
     small: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    cached = tmp_path / "dim-matting" / digest(small)[:8] / "tiny.safetensors"
+    cached = tmp_path / "dim-matting" / sha256(small)[:8] / "tiny.safetensors"
     cached.parent.mkdir(parents=True)
     cached.write_bytes(small.read_bytes())
     url = "https://nowhere.invalid/tiny.safetensors"
-    text = _run(url, "--sha256", digest(small), "--data", folder, "--workers", 0)
+    text = _run(url, "--sha256", sha256(small), "--data", folder, "--workers", 0)
     assert _table(text) == _table(_run(small, "--data", folder, "--workers", 0))
 
 

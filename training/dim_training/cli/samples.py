@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
-from dim.errors import InputError
+from dim.files import write_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,11 +63,6 @@ def _levels(values: Tensor) -> UInt8:
 
 
 def _write(path: Path, image: UInt8, options: list[int] | None = None) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    try:
-        if not cv2.imwrite(str(temporary), np.ascontiguousarray(image), options or []):
-            raise InputError(f"cannot write {path}")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    encoded, content = cv2.imencode(path.suffix, np.ascontiguousarray(image), options or [])
+    assert encoded
+    write_bytes(path, content.tobytes())

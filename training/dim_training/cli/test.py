@@ -15,8 +15,8 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
+from dim import files
 from dim.checkpoint_argument import download_bar
-from dim.download import digest
 from dim.errors import InputError
 from dim.published import PUBLISHED, locate
 from dim_training.scoring import report
@@ -90,14 +90,14 @@ def score(
             scores = list(_with_progress(found, len(mine), quiet=not ranks.is_first))
         scores = ranks.gather_items(scores)
     if ranks.is_first:
-        about = {"model": model, "sha256": digest(path), "data": str(data), "region": region.value}
+        about = {"model": model, "sha256": files.sha256(path), "data": str(data), "region": region.value}
         _report(scores, path.name, region, outputs, about)
 
 
 def _require_writable(outputs: Outputs) -> None:
     for path in (outputs.csv, outputs.json):
         if path is not None:
-            report.require_writable(path)
+            files.require_writable(path)
 
 
 def _model_file(model: str, sha256: str | None, ranks: Ranks) -> Path:
@@ -144,9 +144,9 @@ def _report(
     scores: Sequence[Score], title: str, region: Region, outputs: Outputs, about: dict[str, str]
 ) -> None:
     if outputs.csv is not None:
-        report.write_text(outputs.csv, report.to_csv(scores))
+        files.write_text(outputs.csv, report.to_csv(scores))
     if outputs.json is not None:
-        report.write_text(outputs.json, report.to_json(scores, **about))
+        files.write_text(outputs.json, report.to_json(scores, **about))
     Console().print(report.table(scores, title=title, region=region))
 
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from dim.errors import InputError
 from dim_training.scoring.scores import Region, Score, mean_scores
 
 SHOWN = 60
@@ -57,23 +54,3 @@ def to_json(scores: Sequence[Score], **about: str) -> str:
         "scores": [item._asdict() for item in scores],
     }
     return json.dumps(document, indent=2) + "\n"
-
-
-def require_writable(path: Path) -> None:
-    """InputError, before any work is done, if no file can be written under this name; its folder is made."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot write {path}", why=error.strerror) from error
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise InputError(f"cannot write {path}", got="a folder" if path.is_dir() else "a protected folder")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file that is complete or not there at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, "utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Output files that are whole or not there at all, whenever the process that writes them is killed."""
+"""PNG files of Composition-1k: written whole, and recognised when they are there already."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import cv2
 
-from dim.errors import DimError
+from dim.files import write_bytes
 from dim_training.data.annotations import Size
 from dim_training.data.transforms import UInt8
 
@@ -15,32 +15,11 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write under a temporary name, then rename; DimError where the disk is full or forbids it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise DimError(
-            f"cannot write {path}",
-            why=error.strerror,
-            fix="make room, or mend the permissions, and run again: what is written is kept",
-        ) from error
-
-
-def remove_temporaries(folder: Path) -> None:
-    """Take away what killed runs were writing."""
-    for path in folder.glob(".*.*.tmp"):
-        path.unlink(missing_ok=True)
-
-
 def write_png(path: Path, rgb: UInt8) -> None:
     """Write RGB uint8 H, W, 3 as a PNG without colour profile."""
     encoded, data = cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
     assert encoded
-    write_whole(path, data.tobytes())
+    write_bytes(path, data.tobytes())
 
 
 def is_complete_png(path: Path, size: Size) -> bool:

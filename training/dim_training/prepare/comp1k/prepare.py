@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dim.errors import InputError
+from dim.files import remove_leftovers, write_text
 from dim_training.comp1k_workers import Crew, crew
 from dim_training.data.annotations import Size, listed, sizes_differ
 from dim_training.prepare.comp1k import layout
 from dim_training.prepare.comp1k.batches import Batch, batches, remaining, write
-from dim_training.prepare.comp1k.files import remove_temporaries, write_whole
 from dim_training.prepare.comp1k.layout import TEST, TRAINING, Entry, Photographs, Subset
 from dim_training.prepare.comp1k.pixels import probe_all
 
@@ -165,10 +165,10 @@ def _make_folders(root: Path, plans: list[_Plan]) -> None:
 def _finish(root: Path, plans: list[_Plan], *, written: int, kept: int) -> Summary:
     for plan in plans:
         document = json.dumps([entry.annotation() for entry in plan.entries])
-        write_whole(root / plan.subset.annotation, document.encode())
+        write_text(root / plan.subset.annotation, document)
     folders = [root / plan.subset.folder / name for plan in plans for name in ("bg", "merged")]
     for folder in (root, *folders):
-        remove_temporaries(folder)
+        remove_leftovers(folder)
     summaries = [_summarise(root, plan) for plan in plans]
     return Summary(summaries[0] if len(plans) > 1 else None, summaries[-1], written, kept)
 
