@@ -17,6 +17,7 @@ lint: .venv/.test-installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tools/check_words.py
 
 format: .venv/.test-installed
 	$(BIN)/ruff check --fix .
