@@ -13,17 +13,15 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-from dim import cutout
+from dim.arrays import UInt8
 from dim_runtime import Matting
 from dim_runtime.images.samples import lemur
+from dim_runtime.outputs import foreground
 
 OUTPUT = Path("out/demo")
 TILE = 672
 """Small on purpose: the photograph then takes several windows."""
-
-UInt8 = npt.NDArray[np.uint8]
 
 
 def main() -> None:
@@ -66,7 +64,7 @@ def _side_by_side() -> None:
     alpha = _read("alpha.png", cv2.IMREAD_GRAYSCALE)
     rgba = cv2.cvtColor(_read("cutout.png", cv2.IMREAD_UNCHANGED), cv2.COLOR_BGRA2RGBA)
     green = np.full_like(image, (64, 160, 96))
-    over_green = cutout.composite(rgba[..., :3], rgba[..., 3].astype(np.float32) / 255, green)
+    over_green = foreground.composite(rgba[..., :3], rgba[..., 3].astype(np.float32) / 255, green)
     gray = [cv2.cvtColor(plane, cv2.COLOR_GRAY2RGB) for plane in (trimap, alpha)]
     sheet = np.vstack([np.hstack([image, gray[0]]), np.hstack([gray[1], over_green])])
     cv2.imwrite(str(OUTPUT / "side_by_side.png"), cv2.cvtColor(sheet.astype(np.uint8), cv2.COLOR_RGB2BGR))

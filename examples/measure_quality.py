@@ -30,11 +30,11 @@ from quality_tables import Results, costs, excesses, photographs, scores, verdic
 from dim.errors import DimError, InputError
 from dim.files import require_writable, sha256, write_text
 from dim.images import read_alpha
+from dim.trimap import apply_known
 from dim_runtime.artefacts.onnx_file import read_metadata
 from dim_runtime.images.samples import lemur, sample_paths
 from dim_runtime.matting import default_model
 from dim_training.scoring.photographs import Entry, read, readable_entries, require_readable, survey
-from dim_training.scoring.scores import force_known
 
 TEMPLATE = Path(__file__).parents[1] / "docs" / "models" / "benchmark.md.j2"
 DIM_EXPORT = "from dim_export.cli import main; main()"
@@ -165,7 +165,7 @@ def measured(
 def draw(entry: Entry, output: Path) -> None:
     """One photograph: what is true, ours, closed form, and where ours is wrong."""
     _, image, trimap, truth = read(entry)
-    panels = {"image": image, "trimap": trimap, "truth": force_known(truth, trimap)}
+    panels = {"image": image, "trimap": trimap, "truth": apply_known(truth, trimap)}
     for title, method in (("ours", OURS), (CLOSED_FORM, CLOSED_FORM)):
         panels[title] = read_alpha(output / "narrow" / method / f"{entry.name}.png")
     write_sheet(output / "pictures" / f"{entry.name}.jpg", panels, ("ours", "truth"), width=480)

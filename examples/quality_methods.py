@@ -13,13 +13,13 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from dim.cutout import quantise
+from dim.arrays import UInt8
+from dim.bit_depth import quantise
+from dim.trimap import apply_known
 from dim_runtime import Matting
 from dim_runtime.backends.open import BackendName, Precision
 from dim_training.scoring.predictors import Predictor, open_predictor
-from dim_training.scoring.scores import force_known
 
-UInt8 = npt.NDArray[np.uint8]
 Classical = Literal["cf", "knn", "lbdm"]
 """Suffixes of pymatting's functions ``estimate_alpha_…``."""
 
@@ -90,7 +90,7 @@ def _classical(method: Classical, image: UInt8, trimap: UInt8) -> UInt8:
     import pymatting
 
     estimate = getattr(pymatting, f"estimate_alpha_{method}")
-    return force_known(_eight_bits(np.clip(estimate(image / 255, trimap / 255), 0, 1)), trimap)
+    return apply_known(_eight_bits(np.clip(estimate(image / 255, trimap / 255), 0, 1)), trimap)
 
 
 def _eight_bits(alpha: npt.NDArray[np.floating]) -> UInt8:

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
+from dim.arrays import UInt8
 from dim.images.files import write_image
 
-UInt8 = npt.NDArray[np.uint8]
 Window = tuple[slice, slice]
 
 TITLE = 22

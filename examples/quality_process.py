@@ -18,12 +18,11 @@ from functools import cache
 from pathlib import Path
 from statistics import median
 
-import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 from quality_methods import Method, installed, opened
 
 from dim import trimap as trimaps
+from dim.arrays import UInt8
 from dim.errors import DimError
 from dim.files import sha256, write_text
 from dim.images import read_alpha
@@ -33,8 +32,6 @@ from dim_runtime.images.samples import lemur
 from dim_runtime.memory import peak_resident_bytes, resident_bytes
 from dim_training.data.files import read_rgb
 from dim_training.scoring.scores import Region, score
-
-UInt8 = npt.NDArray[np.uint8]
 
 WARM_UP = slice(60, 188), slice(200, 360)
 """Rows and columns of the lemur's photograph with known and unknown pixels of both kinds."""

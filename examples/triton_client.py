@@ -12,7 +12,7 @@ import sys
 
 import cv2
 
-from dim.cutout import quantise
+from dim.bit_depth import quantise
 from dim_runtime import Matting
 from dim_runtime.backends.kserve import KServeBackend
 

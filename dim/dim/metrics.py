@@ -17,15 +17,11 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
+from dim.arrays import Bool, Float32, Float64, UInt8
 from dim.errors import InputError
 from dim.trimap import BACKGROUND, FOREGROUND, UNKNOWN
 
-UInt8 = npt.NDArray[np.uint8]
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
-Bool = npt.NDArray[np.bool_]
 Box = tuple[slice, slice]
 Pixel = tuple[int, int]
 

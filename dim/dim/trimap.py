@@ -6,12 +6,13 @@ Canonical form: uint8 H, W with 0 background, 128 unknown, 255 foreground.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from dim.arrays import UInt8
 from dim.errors import InputError
 from dim.images import read_trimap
 
@@ -20,7 +21,7 @@ BACKGROUND, UNKNOWN, FOREGROUND = 0, 128, 255
 DARKEST_UNKNOWN, LIGHTEST_UNKNOWN = 11, 244
 """Tolerant reading: at most 10 is background, at least 245 is foreground (lossy files, soft brushes)."""
 
-UInt8 = npt.NDArray[np.uint8]
+Numbers = TypeVar("Numbers", bound=npt.NDArray[Any])
 
 
 class Reading(NamedTuple):
@@ -106,6 +107,24 @@ def ellipse(side: int) -> UInt8:
     if side < 1:
         raise InputError("cannot make a trimap", got=f"element of side {side}", expected="1 or more")
     return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)).astype(np.uint8, copy=False)
+
+
+def apply_known(alpha: Numbers, trimap: UInt8) -> Numbers:
+    """Return a copy of an alpha that agrees with the known pixels of a canonical trimap.
+
+    Args:
+        alpha: floating point in [0, 1], or unsigned integers on their whole scale; any shape.
+        trimap: uint8 in the same shape.
+
+    Returns:
+        The alpha with 0 where the trimap is background, and 1 (integers: their largest value) where it is
+        foreground, in its own dtype.
+    """
+    opaque = 1 if np.issubdtype(alpha.dtype, np.floating) else np.iinfo(alpha.dtype).max
+    known = alpha.copy()
+    known[trimap == BACKGROUND] = 0
+    known[trimap == FOREGROUND] = opaque
+    return known
 
 
 def unknown(trimap: UInt8) -> npt.NDArray[np.bool_]:

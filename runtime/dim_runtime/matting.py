@@ -14,8 +14,8 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 
+from dim.arrays import Float32, Image, UInt8
 from dim.contract import ArtefactMetadata
 from dim.errors import InputError
 from dim_runtime.arrays import Sliceable, Writable
@@ -33,10 +33,6 @@ from dim_runtime.planning.geometry import Plan
 from dim_runtime.planning.planner import Context, Options, Planner
 from dim_runtime.planning.survey import Survey, survey
 from dim_runtime.progress import reporting
-
-UInt8 = npt.NDArray[np.uint8]
-Image = npt.NDArray[np.uint8 | np.uint16]
-Alpha = npt.NDArray[np.float32]
 
 ALPHA_BYTES = 4
 STEPS = 4
@@ -114,7 +110,7 @@ class Matting:
         # Two calls at once would each plan as if all the rest were theirs.
         self._turn: AbstractContextManager[Any] = threading.Lock() if limited else nullcontext()
 
-    def __call__(self, image: Image | Sliceable, trimap: UInt8 | Sliceable) -> Alpha:
+    def __call__(self, image: Image | Sliceable, trimap: UInt8 | Sliceable) -> Float32:
         """Compute an alpha matte.
 
         Args:
@@ -198,7 +194,7 @@ class Matting:
         plan = self._plan(trimap, survey(trimap), held=held)
         return replace(plan, seconds=self._expected_seconds(plan))
 
-    def map(self, pairs: Iterable[tuple[Image, UInt8]]) -> Iterator[Alpha]:
+    def map(self, pairs: Iterable[tuple[Image, UInt8]]) -> Iterator[Float32]:
         """Alpha mattes of pairs of image and trimap, in order; reading, inference and stitching overlap.
 
         Nothing is read before the first result is asked for. From then on the pairs are pulled by a thread, a
@@ -306,7 +302,7 @@ class Matting:
         job.let_go()
 
     @staticmethod
-    def _taken(job: Job) -> Alpha:
+    def _taken(job: Job) -> Float32:
         if job.mapped:
             # Three frames up: whoever called the matting, or asked its iterator for the next result.
             warnings.warn(TrimapWarning(job.mapped), stacklevel=3)

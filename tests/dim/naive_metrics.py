@@ -6,14 +6,11 @@ What the fast ones in :mod:`dim.metrics` are compared with, in value and in time
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-UInt8 = npt.NDArray[np.uint8]
-Array = npt.NDArray[Any]
+from dim.arrays import Array, UInt8
 
 
 def sad(alpha: UInt8, truth: UInt8, trimap: UInt8) -> float:

@@ -15,11 +15,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dim import metrics
+from dim.arrays import UInt8
 from dim.errors import InputError
 
 from . import naive_metrics
 
-UInt8 = npt.NDArray[np.uint8]
 Inputs = tuple[UInt8, UInt8, UInt8]
 
 CASES = ("small", "mid", "perfect", "allunknown_pred0", "nounknown", "gtconst200_predconst100")

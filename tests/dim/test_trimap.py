@@ -103,3 +103,12 @@ def test_read_refuses_what_is_no_image(tmp_path: Path, content: bytes | None) ->
         path.write_bytes(content)
     with pytest.raises(InputError, match="cannot read the trimap"):
         trimap.read(path)
+
+
+@pytest.mark.parametrize(("dtype", "opaque"), [(np.uint8, 255), (np.uint16, 65535), (np.float32, 1)])
+def test_known_pixels_come_from_the_trimap(dtype: type, opaque: float) -> None:
+    alpha = np.full((2, 3), 0.5 * opaque).astype(dtype)
+    found = trimap.apply_known(alpha, np.array([[0, 128, 255]] * 2, np.uint8))
+    assert found.dtype == dtype
+    assert found.tolist() == [[0, alpha[0, 1], opaque]] * 2
+    assert len(np.unique(alpha)) == 1

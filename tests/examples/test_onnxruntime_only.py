@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from dim.cutout import quantise
+from dim.bit_depth import quantise
 from dim_runtime import Matting
 from dim_runtime.images.samples import lemur, sample_paths
 from dim_runtime.matting import default_model

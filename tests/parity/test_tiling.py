@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 
+from dim.arrays import Floating, UInt8
 from dim_export.graph.torch_backend import TorchBackend
 from dim_export.parity.comparison import VISIBLE
 from dim_export.parity.reference import whole
@@ -19,9 +19,6 @@ from dim_runtime.errors import TileError
 from dim_runtime.inference.tiler import run_plan
 from dim_runtime.matting import Matting
 from dim_runtime.planning.planner import Options, make_plan
-
-UInt8 = npt.NDArray[np.uint8]
-Floating = npt.NDArray[np.floating[Any]]
 
 SIZES = [(1, 1), (17, 31), (333, 517), (1500, 1100)]
 TILES = [448, 640, 1024]

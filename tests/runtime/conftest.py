@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from dim.arrays import Floating, UInt8
 from dim.contract import STRIDE, ArtefactMetadata, NetworkConfig
-from dim_runtime.backends.base import Backend, Floating, UInt8
+from dim_runtime.backends.base import Backend
 
 Trimap = npt.NDArray[np.uint8]
 

@@ -11,13 +11,11 @@ import argparse
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 
+from dim.arrays import UInt8
 from dim_runtime import Matting
 from dim_runtime.images.samples import lemur
 from dim_runtime.memory import resident_bytes
-
-UInt8 = npt.NDArray[np.uint8]
 
 
 def pairs(images: int, largest: int) -> Iterator[tuple[UInt8, UInt8]]:

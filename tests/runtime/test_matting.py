@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dim.arrays import Floating, UInt8
 from dim.contract import ArtefactMetadata
 from dim.errors import InputError
 from dim_runtime import Matting
-from dim_runtime.backends.base import Backend, Floating, UInt8
+from dim_runtime.backends.base import Backend
 from dim_runtime.errors import BackendError, MemoryLimitError, TileError, TrimapWarning
 from dim_runtime.images.samples import lemur
 from dim_runtime.inference.stream import Job

@@ -11,8 +11,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from dim.arrays import UInt8
 from dim.files import atomic_path
-from dim_training.data.transforms import UInt8
 
 COLUMNS = (
     "step",

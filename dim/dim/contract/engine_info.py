@@ -6,9 +6,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from dim.arrays import WindowShape
+
 EngineBuilder = Literal["tensorrt", "tensorrt-rtx"]
-Shape = tuple[int, int, int]
-"""N, H, W."""
 
 
 class ShapeProfile(BaseModel):
@@ -16,11 +16,11 @@ class ShapeProfile(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    least: Shape
-    tuned: Shape
-    most: Shape
+    least: WindowShape
+    tuned: WindowShape
+    most: WindowShape
 
-    def admits(self, shape: Shape) -> bool:
+    def admits(self, shape: WindowShape) -> bool:
         """Whether a batch of windows of this shape lies between the least and the most, on every axis."""
         sides = zip(self.least, shape, self.most, strict=True)
         return all(low <= side <= high for low, side, high in sides)

@@ -11,13 +11,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from dim.cutout import eight_bits
+from dim.arrays import Image
+from dim.bit_depth import eight_bits
 from dim.errors import InputError
 from dim.files import write_bytes
 from dim.images import icc, tiff_tags
 from dim.images.headers import declared_pixels, may_have_alpha
-
-Image = npt.NDArray[np.uint8 | np.uint16]
 
 MAX_PIXELS = 1 << 28
 """268 megapixels: more than any camera, less than a decompression bomb."""

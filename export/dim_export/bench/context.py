@@ -12,6 +12,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 import dim.trimap
+from dim.arrays import Float32, UInt8
 from dim.errors import InputError
 from dim.images.files import read_alpha, read_image
 from dim.images.files import read_trimap as read_levels
@@ -19,9 +20,6 @@ from dim_runtime.backends.open import BackendName
 from dim_runtime.images.pairs import find_pairs
 from dim_runtime.matting import Matting
 from dim_runtime.planning.planner import Context
-
-UInt8 = npt.NDArray[np.uint8]
-Alpha = npt.NDArray[np.float32]
 
 CONTEXTS = (32, 64, 96, 128, 160)
 """Pixels; "exact" is measured beside them."""
@@ -72,7 +70,7 @@ def measure(
         scenes: photographs to matte.
         trimaps: further trimaps, uint8 H, W, that are only planned for.
     """
-    exact: list[Alpha] = []
+    exact: list[Float32] = []
     rows = []
     contexts: tuple[Context, ...] = ("exact", *reversed(CONTEXTS))
     for context in contexts:
@@ -116,7 +114,7 @@ def _mean_cost(matting: Matting, trimaps: Iterable[UInt8]) -> float:
 
 
 def _differences(
-    scenes: Sequence[Scene], alphas: Sequence[Alpha], exact: Sequence[Alpha]
+    scenes: Sequence[Scene], alphas: Sequence[Float32], exact: Sequence[Float32]
 ) -> dict[str, float | None]:
     means, largest, sads = [], 0.0, []
     for scene, alpha, whole in zip(scenes, alphas, exact, strict=True):

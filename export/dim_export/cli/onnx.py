@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 import typer
 from rich.console import Console
 
+from dim.arrays import WindowShape
 from dim.checkpoint_argument import CHECKPOINT_HELP, checkpoint_file
 from dim.contract import Precision
 from dim.errors import InputError, MissingExtraError
@@ -21,7 +22,6 @@ from dim_export.cli import verify as verify_command
 from dim_export.cli.progress_bar import bar
 
 if TYPE_CHECKING:
-    from dim_export.graph.trace import Shape
     from dim_export.onnx_export.precision import Quantisation
 
 NOTHING = "none"
@@ -153,7 +153,7 @@ def _command(checkpoint: Path, output: Path, precision: Precision, given: Mappin
     return shlex.join(words)
 
 
-def _require_verifiable(shape: Shape | None, precision: Precision) -> None:
+def _require_verifiable(shape: WindowShape | None, precision: Precision) -> None:
     package, extra = ("openvino", "openvino") if precision == "bf16" else ("onnxruntime", "cpu")
     try:
         import_module(package)
@@ -170,7 +170,7 @@ def _require_verifiable(shape: Shape | None, precision: Precision) -> None:
         )
 
 
-def _shape(text: str | None) -> Shape | None:
+def _shape(text: str | None) -> WindowShape | None:
     if text is None:
         return None
     parts = text.split(",")

@@ -9,8 +9,9 @@ from typing import Annotated, cast, get_args
 import typer
 from rich.console import Console
 
+from dim.arrays import WindowShape
 from dim.contract import STRIDE, ArtefactMetadata
-from dim.contract.engine_info import EngineBuilder, Shape, ShapeProfile
+from dim.contract.engine_info import EngineBuilder, ShapeProfile
 from dim.errors import InputError
 from dim.files import write_text
 from dim_runtime.artefacts.onnx_file import read_metadata
@@ -112,7 +113,7 @@ def _profile(
     return checked_profile(least or (1, STRIDE, STRIDE), tuned or (1, *largest[1:]), largest)
 
 
-def _shape(text: str) -> Shape:
+def _shape(text: str) -> WindowShape:
     parts = [part.strip() for part in text.split(",")]
     if len(parts) != 3 or not all(part.isascii() and part.isdecimal() for part in parts):
         raise InputError("cannot read this shape", got=repr(text), expected="N,H,W, such as 1,1536,1536")

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from dim.arrays import Floating, UInt8
 from dim.contract import ArtefactMetadata
 from dim.network import DIM, normalise
 from dim.network.pooling import IndexPooling, Memory
+from dim.trimap import apply_known
 from dim_export.graph.metadata import describe
 from dim_runtime.backends.base import Backend
-
-UInt8 = npt.NDArray[np.uint8]
-Floating = npt.NDArray[np.floating[Any]]
 
 
 class Watched(NamedTuple):
@@ -62,11 +59,9 @@ class TorchBackend(Backend):
         H and W are multiples of 32. Exactly 0 and 1 where the trimap is 0 and 255.
         """
         colours = torch.from_numpy(image).to(self._dtype).permute(0, 3, 1, 2)
-        hints = torch.from_numpy(trimap)
-        x = normalise(colours, hints.unsqueeze(1)).contiguous(memory_format=self._layout)
-        alpha = self._model(x)[:, 0].masked_fill(hints == 0, 0).masked_fill(hints == 255, 1)
-        result: Floating = alpha.numpy()
-        return result
+        x = normalise(colours, torch.from_numpy(trimap).unsqueeze(1)).contiguous(memory_format=self._layout)
+        alpha: Floating = self._model(x)[:, 0].numpy()
+        return apply_known(alpha, trimap)
 
     def watch(self, image: UInt8, trimap: UInt8) -> Watched:
         """As :meth:`run`, with the choice of every pooling window."""

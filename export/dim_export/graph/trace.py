@@ -16,6 +16,7 @@ import torch
 from onnxscript import ir
 from torch import Tensor, nn
 
+from dim.arrays import WindowShape
 from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA, STRIDE
 from dim.errors import InputError
 from dim.network import DIM, normalise
@@ -29,9 +30,6 @@ IR_VERSION = 8
 
 ENDLESS = 2**31 - 1
 """The end of a slice that goes as far as there is something."""
-
-Shape = tuple[int, int, int]
-"""N, H, W of a graph with a frozen shape."""
 
 
 class SymbolicPooling(PhasePooling):
@@ -150,7 +148,7 @@ class MattingGraph(nn.Module):
 def trace(
     model: DIM,
     *,
-    static_shape: Shape | None = None,
+    static_shape: WindowShape | None = None,
     dtype: torch.dtype = torch.float32,
     slicing: bool = False,
     opset: int = OPSET,
@@ -196,7 +194,7 @@ def _free_shapes() -> dict[str, Any]:
     return {INPUT_IMAGE: sides, INPUT_TRIMAP: sides}
 
 
-def _checked(shape: Shape) -> Shape:
+def _checked(shape: WindowShape) -> WindowShape:
     n, h, w = shape
     if n < 1 or min(h, w) < STRIDE or h % STRIDE or w % STRIDE:
         raise InputError(

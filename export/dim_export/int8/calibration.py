@@ -17,13 +17,14 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from dim import trimap as trimaps
-from dim.cutout import eight_bits
+from dim.arrays import Float64, Floating, UInt8
+from dim.bit_depth import eight_bits
 from dim.errors import InputError
 from dim.images.files import read_image
 from dim.network import DIM
 from dim.network.folding import fold_batch_norm
-from dim_export.graph.torch_backend import Floating, TorchBackend, UInt8
-from dim_export.int8.histogram import Float64, Histogram, Method
+from dim_export.graph.torch_backend import TorchBackend
+from dim_export.int8.histogram import Histogram, Method
 from dim_export.parity.comparison import graded
 from dim_runtime.backends.base import Backend
 from dim_runtime.images.pairs import find_pairs

@@ -17,18 +17,16 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
+from dim.arrays import Float64
 from dim.network import DIM
 from dim.network.folding import fold_batch_norm
 
 NARROWEST = 1 / 127
 """A channel that is narrower than this share of the widest one counts as this wide: int8 showed nothing of it
 before, and no factor should be larger."""
-
-Float64 = npt.NDArray[np.float64]
 
 
 class Equalised(NamedTuple):

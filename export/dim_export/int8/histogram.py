@@ -6,10 +6,10 @@ import math
 from typing import Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from dim.arrays import Float64
 from dim.errors import InputError
 
 Method = Literal["minmax", "percentile", "mse"]
@@ -28,8 +28,6 @@ KEPT = 0.9999
 """Share of the values other than 0 that the method "percentile" does not clip."""
 CANDIDATES = 100
 _LEVELS = 127
-
-Float64 = npt.NDArray[np.float64]
 
 
 class Histogram:

@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 from onnxscript import ir
 
+from dim.arrays import Float32
 from dim.errors import CheckpointError, InputError
 
 LARGEST_INT8 = 127
@@ -34,8 +35,6 @@ LARGEST_INT8 = 127
 LOWEST_INT8 = -128
 _POOLING = ("SpaceToDepth", "Slice")
 """What a 2×2 pool begins with."""
-
-Float32 = npt.NDArray[np.float32]
 
 
 class Int8Weights(NamedTuple):

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from onnxscript import ir
 from pydantic import BaseModel, ConfigDict, computed_field
 
 import dim.trimap as trimaps
 from dim import checkpoint
-from dim.cutout import eight_bits
+from dim.arrays import UInt8
+from dim.bit_depth import eight_bits
 from dim.errors import InputError
 from dim.images.files import READABLE, read_image
 from dim.metrics import sad
@@ -29,8 +29,6 @@ from dim_export.int8.quantise import convolution_names, quantise, require_layers
 from dim_runtime.backends.open import open_backend
 from dim_runtime.images.pairs import find_pairs
 from dim_runtime.matting import Matting
-
-UInt8 = npt.NDArray[np.uint8]
 
 Mode = Literal["alone", "spared"]
 """alone: only this convolution in int8. spared: all but this one in int8."""

@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dim.arrays import UInt8
 from dim.contract import STRIDE
 from dim.trimap import BACKGROUND, FOREGROUND, UNKNOWN
-from dim_runtime.backends.base import Backend, UInt8
+from dim_runtime.backends.base import Backend
 
 DEFAULT_SIDE = 512
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dim import checkpoint
+from dim.arrays import WindowShape
 from dim.contract import ArtefactMetadata, Precision
 from dim.files import atomic_path, sha256
 from dim_export.graph.metadata import describe
-from dim_export.graph.trace import Shape
 from dim_export.graph.write import write
 from dim_export.onnx_export.precision import Quantisation, lower
 
@@ -21,7 +21,7 @@ def export(
     source: Path,
     target: Path,
     *,
-    static_shape: Shape | None = None,
+    static_shape: WindowShape | None = None,
     precision: Precision = "fp32",
     quantisation: Quantisation | None = None,
     verify: Verify | None = None,

@@ -9,11 +9,12 @@ import torch
 from onnxscript import ir
 from torch import nn
 
+from dim.arrays import WindowShape
 from dim.contract import NetworkConfig, Precision, QuantisationInfo
 from dim.errors import CheckpointError, InputError
 from dim.network import DIM
 from dim.network.folding import fold_batch_norm
-from dim_export.graph.trace import IR_VERSION, OPSET, Shape, trace
+from dim_export.graph.trace import IR_VERSION, OPSET, trace
 from dim_export.int8.calibration import CalibrationPair, CalibrationPairs, Progress, calibrate
 from dim_export.int8.equalisation import equalise
 from dim_export.int8.gain_correction import rounding_gain
@@ -77,7 +78,7 @@ def lower(
     model: DIM,
     precision: Precision,
     *,
-    static_shape: Shape | None = None,
+    static_shape: WindowShape | None = None,
     quantisation: Quantisation | None = None,
 ) -> Lowered:
     """The graph of a network in a precision.
@@ -114,7 +115,7 @@ def lower(
     return Lowered(trace(model, static_shape=static_shape, opset=OPSET, ir_version=IR_VERSION))
 
 
-def _to_int8(model: DIM, static_shape: Shape | None, options: Quantisation) -> Lowered:
+def _to_int8(model: DIM, static_shape: WindowShape | None, options: Quantisation) -> Lowered:
     keep = kept_float(model.config) if options.keep_float is None else options.keep_float
     # Before anything that takes long: a mistyped name is told at once.
     require_layers(keep, _layer_names(model))
@@ -122,7 +123,7 @@ def _to_int8(model: DIM, static_shape: Shape | None, options: Quantisation) -> L
     seen = calibrate(model, pairs, progress=options.progress)
     equalised = equalise(model, seen.channel_ranges(options.method))
 
-    def quantised(shape: Shape | None) -> ir.Model:
+    def quantised(shape: WindowShape | None) -> ir.Model:
         graph = trace(equalised.model, static_shape=shape, slicing=True)
         return quantise(graph, equalised.ranges, keep_float=keep)
 

@@ -11,18 +11,16 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from dim import trimap as trimaps
+from dim.arrays import UInt8
+from dim.bit_depth import eight_bits
 from dim.contract import ArtefactMetadata
-from dim.cutout import eight_bits
 from dim.errors import InputError
 from dim.images.files import READABLE, read_alpha, read_image
 from dim.trimap import BACKGROUND, UNKNOWN
 from dim_runtime.images.pairs import Pair, find_pairs
 from dim_runtime.images.samples import lemur
-
-UInt8 = npt.NDArray[np.uint8]
 
 LARGE_TILE = 1536
 _CUTS = (("multiple of 32", 288, 416), ("odd, upright", 333, 251), ("small", 45, 61), ("tiny", 17, 31))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,10 +10,7 @@ from pydantic import BaseModel, ConfigDict, computed_field
 
 from dim import metrics
 from dim import trimap as trimaps
-from dim.trimap import BACKGROUND, FOREGROUND
-
-UInt8 = npt.NDArray[np.uint8]
-Floating = npt.NDArray[np.floating[Any]]
+from dim.arrays import Floating, UInt8
 
 VISIBLE = 1 / 255
 """One gray level: what an 8-bit alpha can show."""
@@ -138,7 +134,7 @@ def against_truth(reference: Floating, found: Floating, truth: UInt8, trimap: UI
     """
     if np.isnan(reference).any() or np.isnan(found).any():
         return None
-    truth = _known_from_trimap(truth, trimap)
+    truth = trimaps.apply_known(truth, trimap)
     return AgainstTruth(reference=_errors(reference, truth, trimap), artefact=_errors(found, truth, trimap))
 
 
@@ -150,12 +146,5 @@ def relative_shift(before: float, after: float) -> float:
 
 
 def _errors(alpha: Floating, truth: UInt8, trimap: UInt8) -> Errors:
-    gray = np.rint(np.clip(alpha, 0, 1) * 255).astype(np.uint8)
-    return Errors(**metrics.all_metrics(_known_from_trimap(gray, trimap), truth, trimap)._asdict())
-
-
-def _known_from_trimap(alpha: UInt8, trimap: UInt8) -> UInt8:
-    forced = alpha.copy()
-    forced[trimap == BACKGROUND] = 0
-    forced[trimap == FOREGROUND] = 255
-    return forced
+    gray = trimaps.apply_known(np.rint(np.clip(alpha, 0, 1) * 255).astype(np.uint8), trimap)
+    return Errors(**metrics.all_metrics(gray, truth, trimap)._asdict())

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from dim import trimap as trimaps
+from dim.arrays import Floating, UInt8
 from dim_export.parity.cases import Case
 from dim_export.parity.comparison import VISIBLE
-
-UInt8 = npt.NDArray[np.uint8]
-Floating = npt.NDArray[np.floating[Any]]
 
 SIDE = 160
 """Largest side of the window that is shown, pixels."""

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 
+from dim.arrays import UInt8
 from dim.contract import INPUT_IMAGE, INPUT_TRIMAP
 
-UInt8 = npt.NDArray[np.uint8]
 Names = tuple[str, str, str]
 """Outputs of one pool: is the maximum in the top row; in the top row, and in the bottom row, is it left?"""
 

@@ -5,22 +5,19 @@ from __future__ import annotations
 import copy
 import hashlib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from dim import checkpoint
+from dim.arrays import Floating, UInt8
 from dim.files import sha256
 from dim_export.graph.torch_backend import TorchBackend
 from dim_export.parity.cases import LARGE_TILE, Case
 from dim_runtime.backends.base import Backend
 from dim_runtime.matting import Matting
 from dim_runtime.planning.geometry import Plan
-
-UInt8 = npt.NDArray[np.uint8]
-Floating = npt.NDArray[np.floating[Any]]
 
 WHOLE_PIXELS = 1 << 20
 """Largest padded image that PyTorch runs in one pass: 1.4 GB of the full-width network in float32. Beyond it

@@ -9,12 +9,10 @@ from typing import Any, NamedTuple
 import cv2
 import jinja2
 import numpy as np
-import numpy.typing as npt
 
+from dim.arrays import UInt8
 from dim_export.parity.heat_map import Snapshot, gray_picture, heat_map
 from dim_export.parity.report import ArtefactReport, Release
-
-UInt8 = npt.NDArray[np.uint8]
 
 ENLARGED = 2
 """Screen pixels per pixel of the worst window."""

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dim.arrays import Floating, WindowShape
 from dim_export.measure.opened import Engine, open_engine
 from dim_export.parity.cases import LARGE_TILE, Case, Picture, cases, pictures
-from dim_export.parity.comparison import Difference, Floating, against_truth, compare
+from dim_export.parity.comparison import Difference, against_truth, compare
 from dim_export.parity.gates import Gate, gates_for
 from dim_export.parity.heat_map import Snapshot, worst_window
 from dim_export.parity.pooling_choices import SwitchProbe, count_different
@@ -19,8 +20,6 @@ from dim_export.parity.result import CaseResult, ParityReport, PoolingCount
 from dim_runtime.errors import TileError
 from dim_runtime.matting import Matting
 from dim_runtime.planning.geometry import Plan
-
-Shape = tuple[int, int, int]
 
 
 class Examination:
@@ -137,7 +136,7 @@ def _probe(engine: Engine) -> SwitchProbe | None:
 
 
 def _pooling_count(
-    probe: SwitchProbe | None, expected: Expected, case: Case, plan: Plan, frozen: Shape | None
+    probe: SwitchProbe | None, expected: Expected, case: Case, plan: Plan, frozen: WindowShape | None
 ) -> PoolingCount | None:
     """Of the whole image in one pass, as the reference ran it: a tiled case would only repeat it."""
     if probe is None or expected.choices is None or case.tile != LARGE_TILE:

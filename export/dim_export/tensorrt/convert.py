@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import dim
+from dim.arrays import WindowShape
 from dim.contract import STRIDE, ArtefactMetadata
-from dim.contract.engine_info import EngineBuilder, EngineInfo, Shape, ShapeProfile
+from dim.contract.engine_info import EngineBuilder, EngineInfo, ShapeProfile
 from dim.errors import InputError
 from dim.files import atomic_path
 from dim_export.tensorrt.build import Built, EngineError, build_plan
@@ -74,7 +75,7 @@ def window_profile(tile: int = TILE, batch: int = 1) -> ShapeProfile:
     return checked_profile((1, STRIDE, STRIDE), (1, tile, tile), (batch, tile, tile))
 
 
-def checked_profile(least: Shape, tuned: Shape, most: Shape) -> ShapeProfile:
+def checked_profile(least: WindowShape, tuned: WindowShape, most: WindowShape) -> ShapeProfile:
     """A profile of three shapes N, H, W; InputError if they do not ascend or are not on the grid of 32."""
     for shape in (least, tuned, most):
         if shape[0] < 1 or any(side < STRIDE or side % STRIDE for side in shape[1:]):

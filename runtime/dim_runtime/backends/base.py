@@ -7,14 +7,9 @@ from itertools import starmap
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
+from dim.arrays import Floating, UInt8
 from dim.contract import STRIDE, ArtefactMetadata
 from dim_runtime.errors import ArtefactError, BackendError, InputError
-
-UInt8 = npt.NDArray[np.uint8]
-Floating = npt.NDArray[np.floating[Any]]
 
 
 class Backend(Protocol):

@@ -10,11 +10,9 @@ import ctypes
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from dim.arrays import UInt8
 from dim_runtime.errors import BackendError, DeviceError, MissingExtraError
-
-Bytes = npt.NDArray[np.uint8]
 
 
 def cuda_runtime(extra: str) -> Any:
@@ -181,10 +179,10 @@ class Buffer:
         self._host = self._cuda.allocate_host(size)
         self._capacity = size
 
-    def view(self, size: int) -> Bytes:
+    def view(self, size: int) -> UInt8:
         """The first ``size`` bytes of the host side, not copied."""
         memory = (ctypes.c_uint8 * size).from_address(self._host)
-        view: Bytes = np.ctypeslib.as_array(memory)
+        view: UInt8 = np.ctypeslib.as_array(memory)
         return view
 
     def upload(self, size: int, stream: Any) -> None:

@@ -14,6 +14,7 @@ from ctypes import CFUNCTYPE, POINTER, Structure, c_int32, c_int64, c_uint8, c_u
 from math import prod
 from typing import Any, NamedTuple
 
+from dim.arrays import Shape
 from dim.errors import InputError
 
 CUDA = 2
@@ -21,8 +22,6 @@ CUDA = 2
 UNSIGNED, FLOAT = 1, 2
 """DLPack's numbers for kinds of values."""
 NAME, USED_NAME = b"dltensor", b"used_dltensor"
-
-Shape = tuple[int, ...]
 
 
 class Borrowed(NamedTuple):

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dim.arrays import Floating, Shape, UInt8
 from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA
 from dim.errors import InputError
-from dim_runtime.backends.base import Floating, UInt8, first_line, require_windows
+from dim_runtime.backends.base import first_line, require_windows
 from dim_runtime.errors import BackendError
 
-Shape = tuple[int, ...]
 """N, H, W."""
 
 KEPT_SHAPES = 8

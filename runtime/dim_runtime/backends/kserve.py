@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from dim.arrays import Floating, UInt8
 from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, METADATA_KEY, OUTPUT_ALPHA, ArtefactMetadata
 from dim_runtime.artefacts.engine_file import read_header
 from dim_runtime.artefacts.onnx_file import read_metadata
-from dim_runtime.backends.base import Backend, Floating, UInt8
+from dim_runtime.backends.base import Backend
 from dim_runtime.backends.kserve_client import KServeClient
 from dim_runtime.errors import ArtefactError, BackendError
 

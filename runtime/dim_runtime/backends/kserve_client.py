@@ -16,15 +16,14 @@ from urllib.parse import quote, urlsplit
 from urllib.request import Request, urlopen
 
 import numpy as np
-import numpy.typing as npt
 
+from dim.arrays import Array
 from dim.errors import InputError
 from dim_runtime.errors import BackendError
 
 JSON_LENGTH = "Inference-Header-Content-Length"
 """How many bytes of the body are JSON; the rest is tensors."""
 
-Array = npt.NDArray[Any]
 
 _DATATYPES = {np.dtype(np.uint8): "UINT8", np.dtype(np.float32): "FP32"}
 _LONGEST_REASON = 300

@@ -8,16 +8,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from dim.arrays import Floating, UInt8
 from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA, ArtefactMetadata, Precision
 from dim_runtime.artefacts.onnx_file import read_metadata
-from dim_runtime.backends.base import (
-    ENGINE_BYTES,
-    Backend,
-    Floating,
-    UInt8,
-    first_line,
-    require_single_windows,
-)
+from dim_runtime.backends.base import ENGINE_BYTES, Backend, first_line, require_single_windows
 from dim_runtime.backends.io_binding import BoundSession
 from dim_runtime.errors import ArtefactError, BackendError, DeviceError, DimError, MissingExtraError
 

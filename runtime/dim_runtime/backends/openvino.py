@@ -20,16 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from dim.arrays import Floating, UInt8, WindowShape
 from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA, STRIDE, ArtefactMetadata, Precision
 from dim_runtime.artefacts.onnx_file import read_metadata
-from dim_runtime.backends.base import (
-    Backend,
-    Floating,
-    UInt8,
-    first_line,
-    require_single_windows,
-    require_windows,
-)
+from dim_runtime.backends.base import Backend, first_line, require_single_windows, require_windows
 from dim_runtime.backends.openvino_memory import (
     Arithmetic,
     compiled_bytes,
@@ -38,9 +32,6 @@ from dim_runtime.backends.openvino_memory import (
     free_pixels,
 )
 from dim_runtime.errors import ArtefactError, BackendError, DeviceError, MissingExtraError
-
-Shape = tuple[int, int, int]
-"""N, H, W."""
 
 DEVICE = "CPU"
 KEPT_GRAPHS = 2
@@ -102,9 +93,9 @@ class OpenVinoBackend(Backend):
         self._model: Any = _read(self._core, engine, path)
         self._free: Any = None
         """The graph with free shapes, once it was needed."""
-        self._compiled: OrderedDict[Shape, Any] = OrderedDict()
+        self._compiled: OrderedDict[WindowShape, Any] = OrderedDict()
         self._free_pixels = _free_pixels(self._metadata, self._arithmetic)
-        self._expected: list[Shape] = []
+        self._expected: list[WindowShape] = []
         self._widest = 0
         """Pixels of the largest window that the graph with free shapes has run."""
         self._lock = threading.Lock()
@@ -114,7 +105,7 @@ class OpenVinoBackend(Backend):
     def metadata(self) -> ArtefactMetadata:
         return self._metadata
 
-    def expect(self, shapes: Sequence[Shape]) -> None:
+    def expect(self, shapes: Sequence[WindowShape]) -> None:
         with self._lock:
             self._expected = list(shapes)
 
@@ -146,7 +137,7 @@ class OpenVinoBackend(Backend):
             shape, {INPUT_IMAGE: np.zeros((*shape, 3), np.uint8), INPUT_TRIMAP: np.zeros(shape, np.uint8)}
         )
 
-    def _run(self, shape: Shape, inputs: dict[str, UInt8]) -> Floating:
+    def _run(self, shape: WindowShape, inputs: dict[str, UInt8]) -> Floating:
         if shape in self._expected:
             self._expected.remove(shape)
         compiled = self._graph(shape)
@@ -159,11 +150,11 @@ class OpenVinoBackend(Backend):
             compiled.release_memory()
         return alpha
 
-    def _is_small(self, shape: Shape) -> bool:
+    def _is_small(self, shape: WindowShape) -> bool:
         """Whether windows of a shape run in the graph with free shapes."""
         return self._metadata.static_shape is None and prod(shape) <= self._free_pixels
 
-    def _graph(self, shape: Shape) -> Any:
+    def _graph(self, shape: WindowShape) -> Any:
         if self._is_small(shape):
             self._free = self._free or self._compile(None)
             return self._free
@@ -172,7 +163,7 @@ class OpenVinoBackend(Backend):
         self._compiled.move_to_end(shape)
         return self._compiled[shape]
 
-    def _compile_with_expected(self, shape: Shape) -> None:
+    def _compile_with_expected(self, shape: WindowShape) -> None:
         """Compile for a shape, and for those that follow it, as many as are kept."""
         large = [following for following in self._expected if not self._is_small(following)]
         missing = [wanted for wanted in dict.fromkeys([shape, *large]) if wanted not in self._compiled]
@@ -183,7 +174,7 @@ class OpenVinoBackend(Backend):
         with ThreadPoolExecutor(len(wanted)) as pool:
             self._compiled.update(zip(wanted, pool.map(self._compile, wanted), strict=True))
 
-    def _compile(self, shape: Shape | None) -> Any:
+    def _compile(self, shape: WindowShape | None) -> Any:
         """The graph for a shape, or with free shapes."""
         model = self._model.clone()
         if shape is not None:

@@ -14,8 +14,9 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from dim.arrays import Floating, UInt8, WindowShape
 from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA, ArtefactMetadata, Precision
-from dim.contract.engine_info import EngineBuilder, Shape
+from dim.contract.engine_info import EngineBuilder
 from dim_runtime.artefacts.engine_compatibility import (
     NAMES,
     Place,
@@ -24,7 +25,7 @@ from dim_runtime.artefacts.engine_compatibility import (
     this_platform,
 )
 from dim_runtime.artefacts.engine_file import EngineHeader, read_header, read_plan
-from dim_runtime.backends.base import Backend, Floating, UInt8, require_windows
+from dim_runtime.backends.base import Backend, require_windows
 from dim_runtime.backends.cuda import Cuda, cuda_runtime, device_number
 from dim_runtime.backends.dlpack import DeviceArray, borrowed
 from dim_runtime.backends.tensorrt_slot import Lane
@@ -122,12 +123,12 @@ class TensorRTBackend(Backend):
                 lane.run_on_device(colours.address, hints.address, alpha.address, shape)
         return alpha
 
-    def _new_alpha(self, shape: Shape) -> DeviceArray:
+    def _new_alpha(self, shape: WindowShape) -> DeviceArray:
         address = self._cuda.allocate(ALPHA_BYTES * prod(shape))
         return DeviceArray(address, shape, self._cuda.number, self._cuda.free)
 
     @contextmanager
-    def _explained(self, shape: Shape) -> Iterator[None]:
+    def _explained(self, shape: WindowShape) -> Iterator[None]:
         """A refused call told with what was run."""
         count, height, width = shape
         try:
@@ -165,7 +166,7 @@ class TensorRTBackend(Backend):
         here = Place(name, str(self._module.__version__), self._cuda.compute_capability(), this_platform())
         require_compatible(self._path, self._header.engine, here)
 
-    def _require_shape(self, shape: Shape) -> None:
+    def _require_shape(self, shape: WindowShape) -> None:
         frozen, profile = self._header.metadata.static_shape, self._header.engine.profile
         if shape == frozen or (profile is not None and profile.admits(shape)):
             return

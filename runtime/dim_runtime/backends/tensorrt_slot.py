@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from dim.arrays import Floating, UInt8, WindowShape
 from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA
-from dim.contract.engine_info import Shape
-from dim_runtime.backends.base import Floating, UInt8
 from dim_runtime.backends.cuda import Buffer, Cuda
 from dim_runtime.errors import BackendError
 
@@ -33,7 +32,7 @@ class Lane:
         self._cuda, self._context, self._graphs = cuda, context, graphs
         self._stream = cuda.new_stream()
         self._buffers = {name: Buffer(cuda) for name in BYTES_PER_PIXEL}
-        self._shape: Shape | None = None
+        self._shape: WindowShape | None = None
         self._graph: Any = None
         self._warm = False
         """Whether this shape was run once: TensorRT finishes its own preparations in the first run."""
@@ -54,7 +53,7 @@ class Lane:
         # Copied: the buffer is the next window's.
         return alpha.reshape(trimap.shape).copy()
 
-    def run_on_device(self, image: int, trimap: int, alpha: int, shape: Shape) -> None:
+    def run_on_device(self, image: int, trimap: int, alpha: int, shape: WindowShape) -> None:
         """As :meth:`run`, from and to addresses on the GPU; returns when the alpha is complete.
 
         Raises:
@@ -83,7 +82,7 @@ class Lane:
         if errors:
             raise errors[0]
 
-    def _prepare(self, shape: Shape) -> None:
+    def _prepare(self, shape: WindowShape) -> None:
         """Shapes first, addresses next: TensorRT wants both before it runs."""
         if shape == self._shape:
             return
@@ -94,7 +93,7 @@ class Lane:
             self._shape = None
             raise
 
-    def _set_shape(self, shape: Shape) -> None:
+    def _set_shape(self, shape: WindowShape) -> None:
         self._drop_graph()
         self._shape, self._warm = None, False
         _must(self._context.set_input_shape(INPUT_IMAGE, (*shape, 3)), "set_input_shape")

@@ -11,16 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, computed_field
 
+from dim.arrays import Image, UInt8
 from dim.contract import ArtefactMetadata
 from dim.errors import DimError
 from dim_runtime.matting import Matting
 from dim_runtime.memory import peak_resident_bytes
-
-Image = npt.NDArray[np.uint8 | np.uint16]
-UInt8 = npt.NDArray[np.uint8]
 
 CEILING_SIDE = 2048
 """Side of the matrices whose product is the machine's ceiling."""

@@ -7,7 +7,7 @@ from typing import Annotated, cast
 
 import typer
 
-from dim.cutout import Depth
+from dim.bit_depth import Depth
 from dim.errors import InputError
 from dim_runtime.memory import parse_bytes
 from dim_runtime.outputs.pair import AlphaKind, Foreground, Output

@@ -17,12 +17,11 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from dim.cutout import eight_bits
+from dim.arrays import Image
+from dim.bit_depth import eight_bits
 from dim.errors import InputError, MissingExtraError
 from dim.images.files import one_channel, transparent_trimap
 from dim_runtime.memory import format_bytes
-
-Pixels = npt.NDArray[np.uint8 | np.uint16]
 
 SEGMENT_LIMIT = 256 << 20
 """Largest strip or tile that is decoded, bytes: it is in memory as a whole."""
@@ -124,7 +123,7 @@ class TiffReader:
             )
         self._decoded(0)
 
-    def __getitem__(self, key: Any) -> Pixels:
+    def __getitem__(self, key: Any) -> Image:
         """Rows and columns, slices with step 1 -> uint8 or uint16 rows, columns, samples; a copy."""
         parts = key if isinstance(key, tuple) else (key,)
         rows, columns = (_span(part, side) for part, side in zip(_two(parts), self.shape, strict=False))
@@ -138,8 +137,8 @@ class TiffReader:
         found = self._read(*spans)[:: flips[0], :: flips[1]]
         return np.ascontiguousarray(found.swapaxes(0, 1) if self._orientation >= 5 else found)
 
-    def _read(self, rows: tuple[int, int], columns: tuple[int, int]) -> Pixels:
-        found: Pixels = np.zeros((rows[1] - rows[0], columns[1] - columns[0], self.stored[2]), self.dtype)
+    def _read(self, rows: tuple[int, int], columns: tuple[int, int]) -> Image:
+        found: Image = np.zeros((rows[1] - rows[0], columns[1] - columns[0], self.stored[2]), self.dtype)
         if self._raw:
             self._read_raw(rows[0], columns[0], found)
         else:
@@ -148,7 +147,7 @@ class TiffReader:
             np.subtract(np.iinfo(self.dtype).max, found, out=found)
         return found
 
-    def _read_raw(self, top: int, left: int, found: Pixels) -> None:
+    def _read_raw(self, top: int, left: int, found: Image) -> None:
         """Row by row, the window's pixels only."""
         stored = found.view(self.dtype.newbyteorder(self._file.byteorder))
         pixel, start = self.stored[2] * self.dtype.itemsize, int(self._page.dataoffsets[0])
@@ -161,7 +160,7 @@ class TiffReader:
         if not stored.dtype.isnative:
             found.byteswap(inplace=True)
 
-    def _read_segments(self, rows: tuple[int, int], columns: tuple[int, int], found: Pixels) -> None:
+    def _read_segments(self, rows: tuple[int, int], columns: tuple[int, int], found: Image) -> None:
         length, width = self._segment
         planes = 1 if self._page.planarconfig == CONTIGUOUS else self.stored[2]
         across, down = -(-self.stored[1] // width), -(-self.stored[0] // length)
@@ -173,7 +172,7 @@ class TiffReader:
                     if segment is not None:
                         _paste(segment, y * length - rows[0], x * width - columns[0], target)
 
-    def _decoded(self, index: int) -> Pixels | None:
+    def _decoded(self, index: int) -> Image | None:
         """A strip or tile, rows, columns, samples; None for one that the file leaves out: zeros."""
         page = self._page
         with self._lock:
@@ -182,7 +181,7 @@ class TiffReader:
         if not content:
             return None
         try:
-            segment: Pixels = page.decode(content, index, jpegtables=page.jpegtables)[0][0]
+            segment: Image = page.decode(content, index, jpegtables=page.jpegtables)[0][0]
         except Exception as error:
             raise self._not_decoded(index, str(error)) from error
         return segment
@@ -229,7 +228,7 @@ class TiffImage:
         self.shape = (*reader.shape[:2], 3)
         self.dtype, self.buffer_bytes = reader.dtype, reader.buffer_bytes
 
-    def __getitem__(self, key: Any) -> Pixels:
+    def __getitem__(self, key: Any) -> Image:
         found = self._reader[key]
         return np.repeat(found[..., :1], 3, axis=2) if found.shape[2] < 3 else found[..., :3]
 
@@ -265,7 +264,7 @@ def _span(part: slice, side: int) -> tuple[int, int]:
     return start, max(start, stop)
 
 
-def _paste(segment: Pixels, y: int, x: int, found: Pixels) -> None:
+def _paste(segment: Image, y: int, x: int, found: Image) -> None:
     """Put a segment whose corner is at y, x of what is wanted there, cut to it."""
     bottom, right = min(y + len(segment), len(found)), min(x + segment.shape[1], found.shape[1])
     top, left = max(y, 0), max(x, 0)

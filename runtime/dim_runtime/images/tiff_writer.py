@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from dim_runtime.images.tiff_reader import Pixels, require_tifffile
+from dim.arrays import Image
+from dim_runtime.images.tiff_reader import require_tifffile
 
 CLASSIC_LIMIT = 2**32 - 2**26
 """Bytes of pixels from which offsets of 32 bits may not do: compression can also make a file larger."""
@@ -17,7 +18,7 @@ CLASSIC_LIMIT = 2**32 - 2**26
 
 def write_tiff(
     path: Path,
-    tiles: Iterator[Pixels],
+    tiles: Iterator[Image],
     *,
     shape: tuple[int, ...],
     dtype: np.dtype[Any],

@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from dim.arrays import Float32
 from dim_runtime.planning.geometry import Rectangle, Window
 
-Weights = npt.NDArray[np.float32]
 
-
-def share(window: Window, windows: Sequence[Window]) -> Weights:
+def share(window: Window, windows: Sequence[Window]) -> Float32:
     """How much of each pixel of ``window`` comes from it: float32 height, width in [0, 1].
 
     The shares of all windows of a plan add up to 1 at every pixel that one of them covers.
@@ -29,14 +27,14 @@ def share(window: Window, windows: Sequence[Window]) -> Weights:
     return np.divide(own, total, out=own, where=total > 0)
 
 
-def _weight(window: Window, seen: Rectangle) -> Weights:
+def _weight(window: Window, seen: Rectangle) -> Float32:
     """The window's weight over the rectangle ``seen``; 0 outside the window."""
     rows = _ramp(seen.y, seen.bottom, (window.y, window.bottom), (window.core.y, window.core.bottom))
     columns = _ramp(seen.x, seen.right, (window.x, window.right), (window.core.x, window.core.right))
     return np.outer(rows, columns)
 
 
-def _ramp(start: int, stop: int, outer: tuple[int, int], core: tuple[int, int]) -> Weights:
+def _ramp(start: int, stop: int, outer: tuple[int, int], core: tuple[int, int]) -> Float32:
     """1 in the core, falling linearly to 0 one pixel outside the window."""
     position = np.arange(start, stop, dtype=np.float32)
     rising = (position - (outer[0] - 1)) / (core[0] - (outer[0] - 1))

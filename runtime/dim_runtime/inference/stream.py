@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from dim_runtime.backends.base import Backend, Floating
+from dim.arrays import Floating
+from dim_runtime.backends.base import Backend
 from dim_runtime.inference.pipeline import Channel, Pipeline, Stopped
 from dim_runtime.inference.tiler import Cut, Progress, announce, cut, stacked, stitch, tell, write_known
 from dim_runtime.planning.geometry import Plan, Window

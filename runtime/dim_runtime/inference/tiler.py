@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from dim.cutout import eight_bits
+from dim.arrays import Floating, UInt8
+from dim.bit_depth import eight_bits
 from dim.trimap import FOREGROUND, canonical, unknown
 from dim_runtime.arrays import Sliceable, Writable
-from dim_runtime.backends.base import Backend, Floating, UInt8
+from dim_runtime.backends.base import Backend
 from dim_runtime.inference.blending import share
 from dim_runtime.planning.geometry import Plan, Rectangle, Window, reflected
 from dim_runtime.planning.survey import pieces

@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 import dim.trimap
+from dim.arrays import Float32, Image
 from dim.images import files
-from dim.images.files import Image, read_image, write_image
+from dim.images.files import read_image, write_image
 from dim_runtime.errors import TrimapWarning
-from dim_runtime.matting import Alpha, Matting
+from dim_runtime.matting import Matting
 from dim_runtime.memory import format_bytes, peak_resident_bytes
 from dim_runtime.outputs.render import kept_profile, render, require_room, whole_bytes
 from dim_runtime.outputs.spec import AlphaKind, Foreground, Output, Recipe
@@ -105,7 +106,7 @@ def load(image_path: Path, trimap_path: Path, recipe: Recipe) -> Loaded:
     return Loaded(image, trimap, kept_profile(image_path, recipe))
 
 
-def save(out: Path, loaded: Loaded, alpha: Alpha, recipe: Recipe) -> None:
+def save(out: Path, loaded: Loaded, alpha: Float32, recipe: Recipe) -> None:
     """Write what the recipe makes of one result: whole, or not at all."""
     made = render(loaded.image, alpha, recipe)
     write_image(out, made, profile=loaded.profile, premultiplied=recipe.premultiplied)

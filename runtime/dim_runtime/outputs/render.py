@@ -14,13 +14,15 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from dim import cutout
+from dim import bit_depth
+from dim.arrays import Image
 from dim.images import icc
-from dim.images.files import Image, read_image
+from dim.images.files import read_image
 from dim.images.headers import declared_pixels
 from dim_runtime.arrays import Sliceable
 from dim_runtime.errors import MemoryLimitError, ProfileWarning
 from dim_runtime.memory import format_bytes, resident_bytes
+from dim_runtime.outputs import foreground
 from dim_runtime.outputs.spec import Output, Recipe
 
 CHANNELS = {Output.ALPHA: (), Output.CUTOUT: (4,), Output.COMPOSITE: (3,)}
@@ -28,7 +30,7 @@ CHANNELS = {Output.ALPHA: (), Output.CUTOUT: (4,), Output.COMPOSITE: (3,)}
 
 
 class Renderer:
-    """Makes one result, one :class:`~dim.cutout.Tile` at a time.
+    """Makes one result, one :class:`~dim_runtime.outputs.foreground.Tile` at a time.
 
     Args:
         image: uint8 or uint16 H, W, 3, RGB; anything sliceable.
@@ -42,33 +44,35 @@ class Renderer:
     def __init__(self, image: Sliceable, alpha: Sliceable, recipe: Recipe) -> None:
         self._image, self._alpha, self._recipe = image, alpha, recipe
         height, width = alpha.shape
-        self._own_depth: cutout.Depth = 8 if np.dtype(_dtype(image)) == np.uint8 else 16
-        self.depth: cutout.Depth = recipe.depth or self._own_depth
+        self._own_depth: bit_depth.Depth = 8 if np.dtype(_dtype(image)) == np.uint8 else 16
+        self.depth: bit_depth.Depth = recipe.depth or self._own_depth
         self.shape = (height, width, *CHANNELS[recipe.output])
         self.dtype = np.dtype(np.uint8 if self.depth == 8 else np.uint16)
         composed = recipe.output is Output.COMPOSITE
         self._background: Sliceable | None = backdrop(recipe, height, width) if composed else None
 
-    def tile(self, tile: cutout.Tile) -> Image:
+    def tile(self, tile: foreground.Tile) -> Image:
         """The result in this tile: rows, columns and the result's channels."""
         alpha = self._alpha[tile.rows, tile.columns]
         if self._recipe.output is Output.ALPHA:
-            return cutout.quantise(alpha, self.depth)
+            return bit_depth.quantise(alpha, self.depth)
         colours = self._colours(tile)
         if self._background is None:
-            colours = cutout.to_depth(colours, self.depth)
-            return cutout.rgba(colours, alpha, premultiplied=self._recipe.premultiplied)
+            colours = bit_depth.to_depth(colours, self.depth)
+            return foreground.rgba(colours, alpha, premultiplied=self._recipe.premultiplied)
         behind = self._background[tile.rows, tile.columns]
-        blended = cutout.composite(colours, alpha, behind, linear_light=self._recipe.linear_light)
-        return cutout.to_depth(blended, self.depth)
+        blended = foreground.composite(colours, alpha, behind, linear_light=self._recipe.linear_light)
+        return bit_depth.to_depth(blended, self.depth)
 
-    def _colours(self, tile: cutout.Tile) -> Image:
+    def _colours(self, tile: foreground.Tile) -> Image:
         """The foreground's, in the finer of the two depths: rounding comes last."""
-        working: cutout.Depth = 16 if 16 in (self.depth, self._own_depth) else 8
+        working: bit_depth.Depth = 16 if 16 in (self.depth, self._own_depth) else 8
         if not self._recipe.estimates:
-            return cutout.to_depth(self._image[tile.rows, tile.columns], working)
+            return bit_depth.to_depth(self._image[tile.rows, tile.columns], working)
         seen = tile.outer_rows, tile.outer_columns
-        return cutout.tile_foreground(cutout.to_depth(self._image[seen], working), self._alpha[seen], tile)
+        return foreground.tile_foreground(
+            bit_depth.to_depth(self._image[seen], working), self._alpha[seen], tile
+        )
 
 
 def _dtype(image: Any) -> Any:
@@ -79,7 +83,7 @@ def render(image: Sliceable, alpha: Sliceable, recipe: Recipe) -> Image:
     """All of a result in memory: uint8 or uint16, H, W (matte), H, W, 4 (cut-out) or H, W, 3 (composite)."""
     renderer = Renderer(image, alpha, recipe)
     result: Image = np.empty(renderer.shape, renderer.dtype)
-    for tile in cutout.tiles(*alpha.shape):
+    for tile in foreground.tiles(*alpha.shape):
         result[tile.rows, tile.columns] = renderer.tile(tile)
     return result
 
@@ -88,11 +92,13 @@ def backdrop(recipe: Recipe, height: int, width: int) -> Sliceable:
     """The background of a composite, H, W, 3: a colour, or an image scaled to cover and cropped."""
     path = recipe.background_file
     if path is None:
-        return np.broadcast_to(np.array(cutout.parse_colour(recipe.background), np.uint8), (height, width, 3))
+        return np.broadcast_to(
+            np.array(foreground.parse_colour(recipe.background), np.uint8), (height, width, 3)
+        )
     image = read_image(path, max_pixels=recipe.max_pixels)
     if image.shape[0] < height or image.shape[1] < width:
         return Enlarged(image, height, width)
-    return cutout.covering(image, height, width)
+    return foreground.covering(image, height, width)
 
 
 class Enlarged:
@@ -137,7 +143,7 @@ ESTIMATOR_LIBRARY_BYTES = 180 * 10**6
 
 def whole_bytes(recipe: Recipe, image: Image) -> int:
     """Memory of a result that is made and encoded as a whole, and of its alpha; bytes."""
-    depth: int = recipe.depth or cutout.depth_of(image)
+    depth: int = recipe.depth or bit_depth.depth_of(image)
     made = math.prod(CHANNELS[recipe.output]) * depth // 8
     # The result, its copy in the encoder's order of colours, and the encoded file, which is copied once.
     return (4 + 4 * made) * int(image.shape[0] * image.shape[1])
@@ -151,12 +157,12 @@ def require_room(limit: int | None, recipe: Recipe, *, held: int) -> None:
         recipe: what is made.
         held: what lies in memory meanwhile beside what is resident now, the result included; bytes.
     """
-    needed = resident_bytes() + held + TILE_BYTES * cutout.TILE**2
+    needed = resident_bytes() + held + TILE_BYTES * foreground.TILE**2
     if recipe.background_file is not None:
         needed += BACKGROUND_BYTES * (declared_pixels(recipe.background_file) or 0)
     if recipe.estimates:
-        seen = cutout.TILE + 2 * cutout.OVERLAP
-        needed += ESTIMATOR_LIBRARY_BYTES + cutout.ESTIMATOR_BYTES * seen**2
+        seen = foreground.TILE + 2 * foreground.OVERLAP
+        needed += ESTIMATOR_LIBRARY_BYTES + foreground.ESTIMATOR_BYTES * seen**2
     if limit is not None and needed > limit:
         raise MemoryLimitError(
             f"cannot make a {recipe.output} below this memory limit",

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from dim import cutout
+from dim import bit_depth
 from dim.errors import InputError
 from dim.images.files import MAX_PIXELS, is_lossy, require_pixels, require_writable
+from dim_runtime.outputs import foreground
 
 
 class Output(StrEnum):
@@ -50,7 +51,7 @@ class Recipe:
     output: Output = Output.ALPHA
     foreground: Foreground = Foreground.ESTIMATED
     background: str = "#FFFFFF"
-    depth: cutout.Depth | None = None
+    depth: bit_depth.Depth | None = None
     max_pixels: int = MAX_PIXELS
     alpha: AlphaKind = AlphaKind.STRAIGHT
     linear_light: bool = False
@@ -59,9 +60,9 @@ class Recipe:
         """Raise what can be known to be wrong before any work is done."""
         self._refuse_what_does_not_apply()
         if self.estimates:
-            cutout.require_estimator()
+            foreground.require_estimator()
         if self.output is Output.COMPOSITE and self.background_file is None:
-            cutout.parse_colour(self.background)
+            foreground.parse_colour(self.background)
         elif self.output is Output.COMPOSITE:
             require_pixels(Path(self.background), self.max_pixels)
 

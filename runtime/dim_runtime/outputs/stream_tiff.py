@@ -15,7 +15,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from dim import cutout
 from dim.files import atomic_path, scratch_file
 from dim.images.files import MAX_PIXELS, require_pixels
 from dim.images.headers import declared_pixels
@@ -23,6 +22,7 @@ from dim_runtime.images.tiff_reader import TiffImage, TiffReader, TiffTrimap
 from dim_runtime.images.tiff_writer import write_tiff
 from dim_runtime.mapped import by_windows
 from dim_runtime.matting import Matting
+from dim_runtime.outputs import foreground
 from dim_runtime.outputs.render import Renderer, kept_profile, require_room
 from dim_runtime.outputs.spec import Recipe
 from dim_runtime.planning.geometry import Plan
@@ -81,10 +81,10 @@ def _require_guard(image: Path, recipe: Recipe) -> None:
 def _write(path: Path, renderer: Renderer, profile: bytes | None, recipe: Recipe) -> None:
     write_tiff(
         path,
-        (renderer.tile(tile) for tile in cutout.tiles(*renderer.shape[:2])),
+        (renderer.tile(tile) for tile in foreground.tiles(*renderer.shape[:2])),
         shape=renderer.shape,
         dtype=renderer.dtype,
-        side=cutout.TILE,
+        side=foreground.TILE,
         profile=profile,
         premultiplied=recipe.premultiplied,
     )

@@ -8,9 +8,9 @@ from typing import Literal
 
 import numpy as np
 
+from dim.arrays import UInt8
 from dim.contract import STRIDE
 from dim.errors import InputError
-from dim.trimap import UInt8
 from dim_runtime.backends.base import Backend
 from dim_runtime.errors import MemoryLimitError, TileError
 from dim_runtime.memory import format_bytes

@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dim.arrays import UInt8
 from dim.contract import STRIDE
-from dim.trimap import BACKGROUND, DARKEST_UNKNOWN, FOREGROUND, LIGHTEST_UNKNOWN, UNKNOWN, UInt8
+from dim.trimap import BACKGROUND, DARKEST_UNKNOWN, FOREGROUND, LIGHTEST_UNKNOWN, UNKNOWN
 from dim_runtime.arrays import Sliceable
 from dim_runtime.planning.geometry import round_up
 from dim_runtime.planning.partition import Blocks

@@ -5,19 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 import torch.nn.functional as F
 
+from dim.arrays import Float64
 from dim.network.propagation import FLATTEST, propagate
 
-Array = npt.NDArray[np.float64]
 UNKNOWN = 128 / 255
 FOREGROUND, BACKGROUND = np.array([1.5, -0.5, 0.25]), np.array([-1.0, 0.5, 1.0])
 
 
-def _noise(side: int) -> tuple[Array, Array, Array]:
+def _noise(side: int) -> tuple[Float64, Float64, Float64]:
     """A network's input with a few known pixels, alpha, and trust."""
     draw = np.random.default_rng(1)
     x = draw.uniform(-1, 1, (4, side, side))
@@ -25,13 +24,13 @@ def _noise(side: int) -> tuple[Array, Array, Array]:
     return x, draw.uniform(0, 1, (side, side)), draw.uniform(0.05, 0.3, (side, side))
 
 
-def _propagate(x: Array, alpha: Array, trust: Array, steps: tuple[int, ...]) -> Array:
+def _propagate(x: Float64, alpha: Float64, trust: Float64, steps: tuple[int, ...]) -> Float64:
     x_, alpha_, trust_ = (torch.from_numpy(value) for value in (x, alpha, trust))
-    found: Array = propagate(x_[None], alpha_[None, None], trust_[None, None], steps)[0, 0].numpy()
+    found: Float64 = propagate(x_[None], alpha_[None, None], trust_[None, None], steps)[0, 0].numpy()
     return found
 
 
-def _closed_form(x: Array, alpha: Array, trust: Array, cell: int = 2) -> Array:
+def _closed_form(x: Float64, alpha: Float64, trust: Float64, cell: int = 2) -> Float64:
     """The least of what the module asks for, by one dense system, read as propagation reads it."""
     side = len(alpha)
     places = np.arange(side * side).reshape(side, side)
@@ -62,7 +61,7 @@ def _closed_form(x: Array, alpha: Array, trust: Array, cell: int = 2) -> Array:
     means = F.avg_pool2d(torch.from_numpy(lines)[None], 3, 1, 1, count_include_pad=False)
     slope = F.interpolate(means, scale_factor=cell, mode="bilinear", align_corners=False)[0].numpy()
     kept = np.where(known, 1, trust)
-    read: Array = kept * held + (1 - kept) * ((slope[:3] * x[:3]).sum(0) + slope[3])
+    read: Float64 = kept * held + (1 - kept) * ((slope[:3] * x[:3]).sum(0) + slope[3])
     return read.clip(0, 1)
 
 
@@ -82,7 +81,7 @@ def test_larger_cells_first_end_at_the_same_place() -> None:
     assert np.abs(_propagate(x, alpha, trust, (3, 3, 64)) - _closed_form(x, alpha, trust)).max() < 1e-6
 
 
-def _scene(side: int = 64) -> tuple[Array, Array, Array]:
+def _scene(side: int = 64) -> tuple[Float64, Float64, Float64]:
     """Strands of every alpha between known background and foreground; nothing is trusted."""
     alpha = np.random.default_rng(0).uniform(0, 1, (side, side))
     third = side // 3

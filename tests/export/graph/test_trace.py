@@ -14,13 +14,12 @@ import pytest
 import torch
 
 from dim import checkpoint
+from dim.arrays import UInt8
 from dim.contract import NetworkConfig
 from dim.errors import InputError
 from dim.network import DIM
 from dim_export.graph.trace import MattingGraph, trace
 from dim_export.onnx_export.export import describe, export, write
-
-UInt8 = npt.NDArray[np.uint8]
 
 SHAPE_ARITHMETIC = {
     "Shape",

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 
@@ -16,8 +15,6 @@ from dim.errors import InputError
 from dim.network import DIM
 from dim_export.int8.calibration import CalibrationPair, CalibrationPairs, calibrate, default_folder
 from dim_export.int8.histogram import BINS, Histogram, Method
-
-UInt8 = npt.NDArray[np.uint8]
 
 
 def _histogram(*parts: torch.Tensor) -> Histogram:

@@ -14,6 +14,7 @@ import onnx
 import pytest
 import torch
 
+from dim.arrays import UInt8
 from dim.contract import ArtefactMetadata
 from dim.errors import CheckpointError, InputError
 from dim.network import DIM
@@ -24,8 +25,6 @@ from dim_export.onnx_export.precision import Quantisation, checked_method, kept_
 from dim_runtime.artefacts.onnx_file import read_metadata
 from dim_runtime.images.samples import lemur
 from dim_runtime.matting import default_model
-
-UInt8 = npt.NDArray[np.uint8]
 
 TINY = {"stage": 1, "width": 0.0625}
 INTERFACE = [

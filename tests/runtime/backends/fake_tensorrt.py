@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-Shape = tuple[int, ...]
+from dim.arrays import Shape
 
 
 class Status(int):

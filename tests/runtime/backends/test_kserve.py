@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from dim.arrays import Array
 from dim.contract import ArtefactMetadata, ContractError
 from dim.errors import InputError
 from dim_runtime import Matting
@@ -24,7 +25,6 @@ from dim_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from dim_runtime.errors import ArtefactError, BackendError
 from dim_runtime.matting import default_model
 
-Array = npt.NDArray[Any]
 MODEL = "dim-compact"
 TYPES = {"image": "UINT8", "trimap": "UINT8", "alpha": "FP32"}
 

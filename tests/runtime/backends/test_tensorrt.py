@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dim.arrays import UInt8
 from dim.contract import ArtefactMetadata
 from dim.contract.engine_info import EngineInfo, ShapeProfile
 from dim.errors import InputError
 from dim_runtime import Matting
 from dim_runtime.artefacts.engine_compatibility import this_platform
 from dim_runtime.artefacts.engine_file import write_engine
-from dim_runtime.backends.base import UInt8
 from dim_runtime.backends.cuda import Cuda, cuda_runtime
 from dim_runtime.backends.tensorrt import TensorRTBackend, open_engine
 from dim_runtime.errors import ArtefactError, BackendError, DeviceError, MissingExtraError

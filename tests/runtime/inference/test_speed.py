@@ -7,9 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from dim.arrays import Floating, UInt8
 from dim.contract import ArtefactMetadata
 from dim_runtime.artefacts.onnx_file import read_metadata
-from dim_runtime.backends.base import Backend, Floating, UInt8
+from dim_runtime.backends.base import Backend
 from dim_runtime.inference import speed
 from dim_runtime.matting import Matting, default_model
 

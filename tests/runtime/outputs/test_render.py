@@ -13,13 +13,14 @@ import cv2
 import numpy as np
 import pytest
 
-from dim import cutout
+from dim import bit_depth
 from dim.errors import InputError
 from dim.images.files import read_image
 from dim.images.icc import embed, read_profile
 from dim_runtime import Matting
 from dim_runtime.cli import main
 from dim_runtime.errors import MemoryLimitError, ProfileWarning
+from dim_runtime.outputs import foreground
 from dim_runtime.outputs.render import Enlarged, backdrop, kept_profile, render, require_room, whole_bytes
 from dim_runtime.outputs.spec import AlphaKind, Foreground, Output, Recipe
 
@@ -32,7 +33,7 @@ RGB_PROFILE, GRAY_PROFILE = (b"\0" * 16 + space + b"\0" * 200 for space in (b"RG
 @pytest.mark.parametrize("asked", [None, 8, 16])
 @pytest.mark.parametrize("output", list(Output))
 def test_every_depth_goes_to_every_depth(output: Output, asked: Any, own: Any) -> None:
-    image = cutout.to_depth(IMAGE, own)
+    image = bit_depth.to_depth(IMAGE, own)
     recipe = Recipe(output, Foreground.IMAGE, "#FF8000", asked)
     found = render(image, ALPHA, recipe)
     wanted = asked or own
@@ -61,21 +62,24 @@ def test_premultiplied_colours_are_those_times_alpha() -> None:
 
 def test_estimated_colours_are_those_of_the_whole_photograph(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pymatting")
-    monkeypatch.setattr(cutout, "TILE", 32)
-    monkeypatch.setattr(cutout, "OVERLAP", 8)
-    expected = cutout.estimate_foreground(IMAGE, ALPHA)
+    monkeypatch.setattr(foreground, "TILE", 32)
+    monkeypatch.setattr(foreground, "OVERLAP", 8)
+    expected = np.empty_like(IMAGE)
+    for tile in foreground.tiles(*ALPHA.shape):
+        seen = tile.outer_rows, tile.outer_columns
+        expected[tile.rows, tile.columns] = foreground.tile_foreground(IMAGE[seen], ALPHA[seen], tile)
     found = render(IMAGE, ALPHA, Recipe(Output.CUTOUT))
     np.testing.assert_array_equal(found[..., :3], expected)
     assert (found[..., :3] != IMAGE).mean() > 0.5
     # 8 bits in, 16 out: the estimate itself is finer than its source.
-    finer = render(cutout.eight_bits(IMAGE), ALPHA, Recipe(Output.CUTOUT, depth=16))
+    finer = render(bit_depth.eight_bits(IMAGE), ALPHA, Recipe(Output.CUTOUT, depth=16))
     assert (finer[..., :3] % 257 != 0).mean() > 0.5
 
 
 @pytest.mark.parametrize("size", [(100, 90), (30, 100), (31, 41)])
 def test_an_enlarged_background_is_that_of_the_resize(size: tuple[int, int]) -> None:
     small = cv2.GaussianBlur(np.random.default_rng(2).integers(0, 256, (30, 40, 3), np.uint8), (0, 0), 2)
-    expected = cutout.covering(small, *size).astype(int)
+    expected = foreground.covering(small, *size).astype(int)
     enlarged = Enlarged(small, *size)
     whole = enlarged[0 : size[0], 0 : size[1]]
     # The resize enlarges by whole pixels' numbers, which moves the far end by less than one source pixel.

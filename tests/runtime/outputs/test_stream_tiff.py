@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 import pytest
 
-from dim.cutout import TILE
 from dim.errors import DimError, InputError, MissingExtraError
 from dim.images.files import read_image
 from dim_runtime import Matting
 from dim_runtime.errors import MemoryLimitError, TrimapWarning
+from dim_runtime.outputs.foreground import TILE
 from dim_runtime.outputs.pair import Foreground, Output, Recipe, load, plan_pair, run_pair, save
 from dim_runtime.outputs.stream_tiff import run_streamed, streams
 

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dim.arrays import Floating, UInt8
 from dim.contract import STRIDE, ArtefactMetadata
 from dim.errors import InputError
-from dim_runtime.backends.base import Backend, Floating, UInt8
+from dim_runtime.backends.base import Backend
 from dim_runtime.errors import MemoryLimitError, TileError
 from dim_runtime.planning.geometry import Plan
 from dim_runtime.planning.planner import Options, make_plan

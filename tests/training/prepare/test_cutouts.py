@@ -6,13 +6,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import pytest
 
+from dim.arrays import UInt8
 from dim.errors import InputError
 from dim_training.prepare.cutouts import prepare_cutouts, solved_alpha
 
-UInt8 = npt.NDArray[np.uint8]
 FOREGROUND, BACKGROUND = np.array([40, 60, 200]), np.array([190, 160, 30])
 
 

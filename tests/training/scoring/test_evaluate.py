@@ -17,9 +17,11 @@ import pytest
 import torch
 
 from dim import metrics
+from dim.arrays import UInt8
 from dim.contract import NetworkConfig
 from dim.errors import DimError, InputError, MissingExtraError
 from dim.network import DIM, normalise
+from dim.trimap import apply_known
 from dim_training.metric_workers import metric_workers
 from dim_training.scoring.evaluate import (
     Photograph,
@@ -31,7 +33,7 @@ from dim_training.scoring.evaluate import (
     score_network,
 )
 from dim_training.scoring.predictors import is_artefact, open_predictor
-from dim_training.scoring.scores import UInt8, force_known, score
+from dim_training.scoring.scores import score
 
 
 def _photograph(name: str = "one", height: int = 50, width: int = 70, seed: int = 0) -> Photograph:
@@ -40,12 +42,12 @@ def _photograph(name: str = "one", height: int = 50, width: int = 70, seed: int 
     trimap[:8], trimap[-9:] = 0, 255
     image = cv2.GaussianBlur(draw.integers(0, 256, (height, width, 3), np.uint8), (0, 0), 2)
     alpha = draw.integers(0, 256, (height, width), np.uint8)
-    return Photograph(name, image.astype(np.uint8), trimap, force_known(alpha, trimap))
+    return Photograph(name, image.astype(np.uint8), trimap, apply_known(alpha, trimap))
 
 
 def _red(image: UInt8, trimap: UInt8) -> UInt8:
     """A predictor without a network."""
-    return force_known(image[..., 0], trimap)
+    return apply_known(image[..., 0], trimap)
 
 
 @pytest.mark.parametrize("stage", [1, 3])

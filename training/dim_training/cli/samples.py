@@ -7,17 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import typer
 
+from dim.arrays import UInt8
 from dim.files import write_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from dim_training.data.dataset import Sample
-
-UInt8 = npt.NDArray[np.uint8]
 
 
 def samples(

@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from dim_training.data.transforms import Array, Layers, Random, UInt8
+from dim.arrays import Float32, Random, UInt8
+from dim_training.data.transforms import Layers
 
 DEFOCUSED = 0.75
 """Share of samples whose background is out of focus."""
@@ -96,7 +97,7 @@ def defocus(image: UInt8, sigma: float) -> UInt8:
     return _as_uint8(cv2.GaussianBlur(image, (0, 0), sigma))
 
 
-def photograph(image: Array, look: Look) -> Array:
+def photograph(image: Float32, look: Look) -> Float32:
     """Noise and compression of a composite; float32 H, W, 3, RGB 0-255 in and out."""
     if look.noise:
         drawn = np.random.default_rng(look.noise_seed).standard_normal(image.shape, dtype=np.float32)
@@ -104,7 +105,7 @@ def photograph(image: Array, look: Look) -> Array:
     return _compressed(image, look.jpeg) if look.jpeg else image
 
 
-def _compressed(image: Array, quality: int) -> Array:
+def _compressed(image: Float32, quality: int) -> Float32:
     eight_bits = image.round().astype(np.uint8)
     _, encoded = cv2.imencode(".jpg", eight_bits, [cv2.IMWRITE_JPEG_QUALITY, quality])
     decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR)

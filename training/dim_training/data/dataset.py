@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from dim import trimap as trimaps
+from dim.arrays import Float32, UInt8
 from dim.errors import InputError
 from dim.network import normalise
 from dim_training.config import DataConfig
@@ -31,7 +32,6 @@ from dim_training.data.sources import (
     ProceduralBackgrounds,
     ProceduralForegrounds,
 )
-from dim_training.data.transforms import Array, UInt8
 
 
 class Sample(NamedTuple):
@@ -156,6 +156,6 @@ def to_sample(scene: Scene, trimap: UInt8) -> Sample:
     )
 
 
-def _planes(image: Array | UInt8) -> Tensor:
+def _planes(image: Float32 | UInt8) -> Tensor:
     """H, W, C of any kind -> float32 C, H, W; copied plane by plane, which is several times faster."""
     return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).contiguous().float()

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
-from dim.cutout import eight_bits
+from dim.arrays import UInt8
+from dim.bit_depth import eight_bits
 from dim.errors import InputError
 from dim.images import read_image
-
-UInt8 = npt.NDArray[np.uint8]
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 

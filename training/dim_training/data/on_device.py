@@ -17,12 +17,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dim import trimap as trimaps
+from dim.arrays import Random, UInt8
 from dim.network import normalise
 from dim_training.config import DataConfig
 from dim_training.data.augmentation import LARGEST_BLUR, Look
 from dim_training.data.dataset import Sample, build_scenes
 from dim_training.data.scenes import Parts, Scenes
-from dim_training.data.transforms import Random, UInt8
 
 BLUR_RADIUS = round(3 * LARGEST_BLUR)
 """Of the largest kernel, pixels: OpenCV's 8-bit blur reaches 3 σ."""

@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from dim.arrays import Float32, Random, UInt8
 from dim.images import read_alpha
 from dim_training.config import DataConfig
 from dim_training.data import augmentation, transforms
@@ -19,7 +20,7 @@ from dim_training.data.annotations import Annotation
 from dim_training.data.augmentation import Look
 from dim_training.data.files import read_rgb
 from dim_training.data.sources import Backgrounds, Cutout, Foregrounds, merge
-from dim_training.data.transforms import Array, Layer, Layers, Random, UInt8
+from dim_training.data.transforms import Layer, Layers
 
 MERGED = 0.15
 """Share of photometric samples that show two foregrounds, one before the other."""
@@ -34,7 +35,7 @@ class Scene(NamedTuple):
     """
 
     layers: Layers
-    image: Array
+    image: Float32
 
 
 class Parts(NamedTuple):

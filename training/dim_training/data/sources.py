@@ -9,13 +9,13 @@ from typing import NamedTuple, Protocol, TypeVar
 import cv2
 import numpy as np
 
-from dim.cutout import eight_bits
+from dim.arrays import Random, UInt8
+from dim.bit_depth import eight_bits
 from dim.errors import InputError
 from dim.images import read_rgba
 from dim_training.data import augmentation
 from dim_training.data.files import image_files, read_rgb
 from dim_training.data.procedural import canvas, shapes
-from dim_training.data.transforms import Random, UInt8
 
 LARGEST_BACKGROUND = 900
 """Backgrounds are kept in memory at most this large; crops never need more."""

@@ -13,12 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dim import trimap as trimaps
+from dim.arrays import Float32, Random, UInt8
 
-Array = npt.NDArray[np.float32]
-UInt8 = npt.NDArray[np.uint8]
 Layer = npt.NDArray[Any]
 """What is cropped, flipped and resized together: uint8 or float32, H, W or H, W, 3."""
-Random = np.random.Generator
 
 
 class Layers(NamedTuple):
@@ -108,8 +106,8 @@ def random_trimap(alpha: UInt8, sizes: tuple[int, int], rng: Random) -> UInt8:
     return trimaps.from_alpha(alpha, erode=erode, dilate=dilate)
 
 
-def composite(layers: Layers) -> Array:
+def composite(layers: Layers) -> Float32:
     """``F·α + B·(1 − α)``, float32 0-255, not rounded (on-line composition)."""
     alpha = layers.alpha[..., None].astype(np.float32) / np.float32(255)
-    blended: Array = layers.foreground * alpha + layers.background * (np.float32(1) - alpha)
+    blended: Float32 = layers.foreground * alpha + layers.background * (np.float32(1) - alpha)
     return blended

@@ -8,10 +8,10 @@ import numpy as np
 from rich.progress import track
 
 from dim import trimap as trimaps
+from dim.arrays import UInt8
 from dim.errors import InputError
 from dim.images import read_alpha, write_image
 from dim_training.data.files import image_files, read_rgb
-from dim_training.data.transforms import UInt8
 
 BAND = 0.008
 """Radius by which the unknown band is widened before alpha is solved for, as a share of the longer side."""

@@ -10,11 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dim.arrays import UInt8
 from dim.images.files import write_image
 from dim_training.metric_workers import metric_workers
 from dim_training.scoring.photographs import Photograph
 from dim_training.scoring.predictors import Predictor
-from dim_training.scoring.scores import Region, Score, UInt8, mean_sad, mean_scores, score
+from dim_training.scoring.scores import Region, Score, mean_sad, mean_scores, score
 
 if TYPE_CHECKING:
     from dim.network import DIM

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dim import trimap as trimaps
+from dim.arrays import UInt8
 from dim.errors import InputError
 from dim.images import read_alpha
-from dim_training.data.files import UInt8, image_files, read_rgb
+from dim_training.data.files import image_files, read_rgb
 
 FOLDERS = ("images", "trimaps", "alphas")
 

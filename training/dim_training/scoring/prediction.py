@@ -8,11 +8,12 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from dim.arrays import UInt8
+from dim.bit_depth import quantise8
 from dim.contract import STRIDE
-from dim.cutout import quantise
 from dim.errors import InputError
 from dim.network import DIM, normalise
-from dim_training.scoring.scores import UInt8, force_known
+from dim.trimap import apply_known
 
 
 @torch.inference_mode()
@@ -44,7 +45,7 @@ def predict(model: DIM, image: UInt8, trimap: UInt8) -> UInt8:
             fix="--device cpu, or an artefact, which is cut into windows: dim-export onnx CHECKPOINT -o "
             "MODEL.onnx",
         ) from error
-    return force_known(quantise(alpha, 8).astype(np.uint8, copy=False), trimap)
+    return apply_known(quantise8(alpha), trimap)
 
 
 def _network_input(image: UInt8, trimap: UInt8, device: torch.device) -> torch.Tensor:

@@ -8,11 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-
-from dim.cutout import quantise
+from dim.arrays import UInt8
+from dim.bit_depth import quantise8
 from dim.errors import InputError
-from dim_training.scoring.scores import UInt8
 
 if TYPE_CHECKING:
     import torch
@@ -79,7 +77,7 @@ def _artefact(path: Path, device: str, tile: int | None, threads: int | None) ->
 
 
 def _matte(matting: Matting, image: UInt8, trimap: UInt8) -> UInt8:
-    return quantise(matting(image, trimap), 8).astype(np.uint8, copy=False)
+    return quantise8(matting(image, trimap))
 
 
 @contextmanager

@@ -7,13 +7,11 @@ from enum import StrEnum
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from dim import metrics
+from dim.arrays import UInt8
 from dim.metrics import Metrics
-from dim.trimap import BACKGROUND, FOREGROUND
-
-UInt8 = npt.NDArray[np.uint8]
+from dim.trimap import apply_known
 
 
 class Region(StrEnum):
@@ -59,16 +57,8 @@ def score(
         seconds: what the prediction took.
     """
     if region is Region.UNKNOWN:
-        truth = force_known(truth, trimap)
+        truth = apply_known(truth, trimap)
     return Score(name, *metrics.all_metrics(alpha, truth, trimap), seconds)
-
-
-def force_known(alpha: UInt8, trimap: UInt8) -> UInt8:
-    """A copy of an alpha, uint8 H, W, that is 0 and 255 where a canonical trimap says so."""
-    forced = alpha.copy()
-    forced[trimap == BACKGROUND] = 0
-    forced[trimap == FOREGROUND] = 255
-    return forced
 
 
 def mean_scores(scores: Sequence[Score]) -> Metrics:

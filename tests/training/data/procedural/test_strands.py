@@ -7,10 +7,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from dim.arrays import Random, UInt8
 from dim_training.data.procedural import strands
 from dim_training.data.procedural.canvas import NEUTRAL, Canvas, outline
 from dim_training.data.sources import ProceduralBackgrounds, ProceduralForegrounds
-from dim_training.data.transforms import Random, UInt8
 
 SIDE = 200
 Draw = Callable[[int, Random], Canvas]

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from PIL import Image
 
+from dim.arrays import UInt8
 from dim.errors import DimError, InputError
 from dim_training.comp1k_workers import crew
 from dim_training.data import annotations
@@ -25,8 +25,6 @@ from dim_training.prepare.comp1k.files import write_png
 from dim_training.prepare.comp1k.layout import TEST, TRAINING
 from dim_training.prepare.comp1k.pixels import composite, fit_background
 from dim_training.prepare.comp1k.prepare import Summary, prepare
-
-UInt8 = npt.NDArray[np.uint8]
 
 FEW_TRAINING, FEW_TEST = TRAINING._replace(per_foreground=3), TEST._replace(per_foreground=2)
 ADOBE, OTHER = "Adobe-licensed images", "Other"

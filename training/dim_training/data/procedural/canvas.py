@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from dim_training.data.transforms import Random, UInt8
+from dim.arrays import Random, UInt8
 
 SUPERSAMPLING = 2
 NEUTRAL = 128

@@ -8,8 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from dim.arrays import UInt8
 from dim_training.data.procedural import shapes
-from dim_training.data.transforms import UInt8
 
 FOREGROUNDS, BACKGROUNDS = 12, 6
 COCO_SIDE = 640

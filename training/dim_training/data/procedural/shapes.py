@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from dim.arrays import Random, UInt8
 from dim_training.data.procedural import strands
 from dim_training.data.procedural.canvas import (
     CURVE_POINTS,
@@ -21,7 +22,6 @@ from dim_training.data.procedural.canvas import (
     log_uniform,
     outline,
 )
-from dim_training.data.transforms import Random, UInt8
 
 
 def draw_shape(side: int, rng: Random) -> Shape:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from dim.arrays import Random
 from dim_training.data.procedural.canvas import OUTLINE_POINTS, Canvas, Points, log_uniform, outline
-from dim_training.data.transforms import Random
 
 POINTS = 10
 """Points of a strand."""

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from dim.arrays import UInt8
 from dim_training.data.annotations import Size
-from dim_training.data.transforms import UInt8
 from dim_training.prepare.comp1k.files import is_complete_png, write_png
 from dim_training.prepare.comp1k.layout import Entry
 from dim_training.prepare.comp1k.pixels import composite, fit_background, read_rgb

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import cv2
 
+from dim.arrays import UInt8
 from dim.files import write_bytes
 from dim_training.data.annotations import Size
-from dim_training.data.transforms import UInt8
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"

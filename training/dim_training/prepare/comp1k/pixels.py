@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from dim.arrays import UInt8
 from dim.errors import InputError
 from dim_training.data.annotations import Probe, Size, probe
-from dim_training.data.transforms import UInt8
 
 _BAND = 64
 """Rows composed at once: float64 copies of a whole photograph would take gigabytes."""

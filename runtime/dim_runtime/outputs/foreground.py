@@ -9,22 +9,19 @@ import re
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from dim.arrays import Float32, Floating, Image
+from dim.bit_depth import depth_of, quantise, to_depth
 from dim.errors import InputError, MissingExtraError
 
-Image = npt.NDArray[np.uint8 | np.uint16]
-Alpha = npt.NDArray[np.floating[Any]]
 Colour = tuple[int, int, int]
 """R, G, B on the scale 0-255."""
-Depth = Literal[8, 16]
-"""Bits of a sample."""
 
-Floats = npt.NDArray[np.float32]
 
 STRIP = 256
 """Rows that are blended together: floats take four times the memory of the image."""
@@ -34,39 +31,6 @@ OVERLAP = 128
 """What an estimate sees around its square, pixels. The method carries colours over short distances only."""
 ESTIMATOR_BYTES = 80
 """Memory of an estimate per pixel seen: image, foreground and background in float32, twice, and alpha."""
-
-
-def quantise(alpha: Alpha, depth: Depth) -> Image:
-    """Alpha in [0, 1] as whole numbers of 8 or 16 bits; halves go to the even neighbour."""
-    scaled = np.multiply(alpha, 2**depth - 1, dtype=np.float32)
-    np.rint(scaled, out=scaled)
-    levels: Image = scaled.astype(_dtype(depth))
-    return levels
-
-
-def to_depth(image: Image, depth: Depth) -> Image:
-    """The image in 8 or 16 bits: times 257, or divided by 257 and rounded (there are no ties)."""
-    if depth_of(image) == depth:
-        return image
-    if depth == 16:
-        return image.astype(np.uint16) * np.uint16(257)
-    return eight_bits(image)
-
-
-def eight_bits(image: Image) -> npt.NDArray[np.uint8]:
-    """:func:`to_depth` with 8 bits."""
-    if image.dtype == np.uint8:
-        return image.astype(np.uint8, copy=False)
-    return ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
-
-
-def _dtype(depth: Depth) -> type[np.uint8] | type[np.uint16]:
-    return np.uint8 if depth == 8 else np.uint16
-
-
-def depth_of(image: Image) -> Depth:
-    """Bits of a sample: 8 for uint8, 16 for uint16."""
-    return 8 if image.dtype == np.uint8 else 16
 
 
 def require_estimator() -> None:
@@ -113,38 +77,19 @@ def _grown(start: int, side: int) -> tuple[slice, slice]:
     return slice(start, stop), slice(max(start - OVERLAP, 0), min(stop + OVERLAP, side))
 
 
-def estimate_foreground(image: Image, alpha: Alpha) -> Image:
-    """Colours of the foreground alone, where the photograph shows it mixed with the background.
+def tile_foreground(image: Image, alpha: Floating, tile: Tile) -> Image:
+    """Estimate the colours of the foreground alone in one tile, from the tile and the pixels around it.
 
     Multi-level estimation (Germer et al., "Fast Multi-Level Foreground Estimation", ICPR 2020) by pymatting,
-    in 32-bit floats, tile by tile: memory does not grow with the image beyond the result.
-
-    Returns:
-        H, W, 3 in the image's dtype. Where alpha is 1 the image's own colours; where it is 0 and no mixed
-        pixel is in the same tile, black.
-
-    Raises:
-        InputError: image and alpha differ in size.
-        MissingExtraError: pymatting is not installed.
-    """
-    _require_same_size(image, alpha)
-    require_estimator()
-    result = np.empty_like(image)
-    for tile in tiles(*alpha.shape):
-        seen = tile.outer_rows, tile.outer_columns
-        result[tile.rows, tile.columns] = tile_foreground(image[seen], alpha[seen], tile)
-    return result
-
-
-def tile_foreground(image: Image, alpha: Alpha, tile: Tile) -> Image:
-    """:func:`estimate_foreground` of one tile, from what is seen around it.
+    in 32-bit floats. Call :func:`require_estimator` before.
 
     Args:
         image: outer rows, outer columns, 3.
         alpha: outer rows, outer columns.
 
     Returns:
-        rows, columns, 3 in the image's dtype.
+        rows, columns, 3 in the image's dtype. Where alpha is 1 the image's own colours; where it is 0 and no
+        mixed pixel is in the tile, black.
     """
     own, own_alpha = image[tile.inside], alpha[tile.inside]
     solid = own_alpha == 1
@@ -172,7 +117,7 @@ def _avoid_shared_tbb() -> None:
             config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
 
 
-def rgba(foreground: Image, alpha: Alpha, *, premultiplied: bool = False) -> Image:
+def rgba(foreground: Image, alpha: Floating, *, premultiplied: bool = False) -> Image:
     """A cut-out: H, W, 4 in the foreground's dtype.
 
     Args:
@@ -189,7 +134,7 @@ def rgba(foreground: Image, alpha: Alpha, *, premultiplied: bool = False) -> Ima
 
 
 def composite(
-    foreground: Image, alpha: Alpha, background: Image | Colour, *, linear_light: bool = False
+    foreground: Image, alpha: Floating, background: Image | Colour, *, linear_light: bool = False
 ) -> Image:
     """Foreground over background: alpha · F + (1 − alpha) · B, in the foreground's dtype, halves to even.
 
@@ -213,27 +158,27 @@ def composite(
     return result
 
 
-def _blend(front: Image, weight: Floats, behind: Image) -> Floats:
+def _blend(front: Image, weight: Float32, behind: Image) -> Float32:
     values = behind.astype(np.float32)
     values += weight * (front - values)
     return np.rint(values, out=values)
 
 
-def _blend_light(front: Image, weight: Floats, behind: Image) -> Floats:
+def _blend_light(front: Image, weight: Float32, behind: Image) -> Float32:
     scale = 2 ** depth_of(front) - 1
     light = decode_srgb(np.divide(behind, scale, dtype=np.float32))
     light += weight * (decode_srgb(np.divide(front, scale, dtype=np.float32)) - light)
-    values: Floats = encode_srgb(light) * np.float32(scale)
+    values: Float32 = encode_srgb(light) * np.float32(scale)
     return np.rint(values, out=values)
 
 
-def decode_srgb(encoded: Floats) -> Floats:
+def decode_srgb(encoded: Float32) -> Float32:
     """Stored values in [0, 1] to linear light in [0, 1]; IEC 61966-2-1."""
     curve = ((encoded + np.float32(0.055)) / np.float32(1.055)) ** np.float32(2.4)
     return np.where(encoded <= 0.04045, encoded / np.float32(12.92), curve)
 
 
-def encode_srgb(light: Floats) -> Floats:
+def encode_srgb(light: Float32) -> Float32:
     """Linear light in [0, 1] to stored values in [0, 1]; the inverse of :func:`decode_srgb`."""
     curve = np.float32(1.055) * light ** np.float32(1 / 2.4) - np.float32(0.055)
     return np.where(light <= 0.0031308, light * np.float32(12.92), curve)
@@ -264,7 +209,7 @@ def parse_colour(text: str) -> Colour:
     return int(text[1:3], 16), int(text[3:5], 16), int(text[5:7], 16)
 
 
-def _require_same_size(image: Image, alpha: Alpha) -> None:
+def _require_same_size(image: Image, alpha: Floating) -> None:
     (height, width), (rows, columns) = image.shape[:2], alpha.shape
     if (height, width) != (rows, columns):
         raise InputError(
