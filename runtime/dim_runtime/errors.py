@@ -1,4 +1,4 @@
-"""What can go wrong between an image and its alpha. All are :class:`dim.errors.DimError`: four parts."""
+"""The errors and warnings of the runtime. All errors are :class:`dim.errors.DimError`, in four parts."""
 
 from __future__ import annotations
 
@@ -11,30 +11,37 @@ __all__ = [
     "DimError",
     "InputError",
     "MemoryLimitError",
+    "MinimumError",
     "MissingExtraError",
     "ProfileWarning",
     "TileError",
     "TrimapWarning",
+    "error_text",
 ]
 
 
+def error_text(error: BaseException) -> str:
+    """Return the text of an error for a report: with its class, unless it is an error of this toolkit."""
+    return str(error) if isinstance(error, DimError) else f"{type(error).__name__}: {error}"
+
+
 class ArtefactError(DimError):
-    """A model file that is missing, damaged, not of this toolkit, or frozen to an unusable shape."""
+    """A model file is missing, damaged, not of this toolkit, or frozen to an unusable shape."""
 
 
 class BackendError(DimError):
-    """An engine that this release lacks, that cannot run this artefact, or that failed while running it."""
+    """An engine is missing, cannot run this artefact, or failed while running it."""
 
 
 class DeviceError(BackendError):
-    """A device that is unknown or not there. The runtime never moves to another one by itself."""
+    """A device is unknown or not there. The runtime never moves to another one by itself."""
 
 
-class TileError(InputError):
-    """A tile that cannot hold the context on both sides of a core.
+class MinimumError(InputError):
+    """A value is below the smallest possible one.
 
     Attributes:
-        minimum: the smallest tile that can, pixels.
+        minimum: the smallest value that is accepted.
     """
 
     def __init__(
@@ -44,25 +51,19 @@ class TileError(InputError):
         self.minimum = minimum
 
 
-class MemoryLimitError(InputError):
-    """A memory limit that cannot be kept.
+class TileError(MinimumError):
+    """A tile cannot hold the context on both sides of a core; ``minimum`` is in pixels."""
 
-    Attributes:
-        minimum: the smallest limit that can be kept for this image, bytes.
-    """
 
-    def __init__(
-        self, problem: str, *, minimum: int, got: object, expected: object, why: str, fix: str
-    ) -> None:
-        super().__init__(problem, got=got, expected=expected, why=why, fix=fix)
-        self.minimum = minimum
+class MemoryLimitError(MinimumError):
+    """A memory limit cannot be kept; ``minimum`` is a limit in bytes that can be kept for this image."""
 
 
 class TrimapWarning(UserWarning):
     """Pixels of a trimap had values other than 0, 128 and 255 and were read as one of them.
 
     Attributes:
-        mapped: how many.
+        mapped: number of these pixels.
     """
 
     def __init__(self, mapped: int, source: str = "the trimap") -> None:
@@ -74,4 +75,4 @@ class TrimapWarning(UserWarning):
 
 
 class ProfileWarning(UserWarning):
-    """An ICC profile that a result does not carry, or that does not fit the other picture of a composite."""
+    """An ICC profile is missing in the result, or does not fit the other picture of a composite."""

@@ -2,62 +2,79 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from dim.arrays import Float32, Image, UInt8
 from dim.contract import ArtefactMetadata
 from dim.errors import InputError
-from dim_runtime.arrays import Sliceable, Writable
+from dim_runtime.arrays import (
+    Sliceable,
+    Writable,
+    by_windows,
+    held_bytes,
+    require_out,
+    require_pair,
+    require_trimap,
+)
 from dim_runtime.backends.base import Backend
 from dim_runtime.backends.open import BackendName, Precision, open_backend
 from dim_runtime.errors import TrimapWarning
-from dim_runtime.inference.pipeline import Pipeline
-from dim_runtime.inference.speed import pixels_per_second
-from dim_runtime.inference.stream import Job, Steps
-from dim_runtime.inference.tiler import Progress, run_plan
-from dim_runtime.inputs import require_out, require_pair, require_trimap
-from dim_runtime.mapped import by_windows, held_bytes
-from dim_runtime.memory import resident_bytes
+from dim_runtime.inference.stream import Job, Stream, one_by_one
+from dim_runtime.inference.tiler import pixels_per_second, run_plan
+from dim_runtime.memory import parse_bytes, resident_bytes
 from dim_runtime.planning.geometry import Plan
-from dim_runtime.planning.planner import Context, Options, Planner
-from dim_runtime.planning.survey import Survey, survey
-from dim_runtime.progress import reporting
+from dim_runtime.planning.planner import DEFAULT_TILE, Context, Planner, PlanOptions
+from dim_runtime.planning.survey import TrimapSurvey, survey
+from dim_runtime.progress import Progress, reporting
+from dim_runtime.settings import MattingOptions
+
+_log = logging.getLogger(__name__)
 
 ALPHA_BYTES = 4
-STEPS = 4
-"""Images in flight where steps overlap: one that is read, one cut, one computed, one finished."""
+"""Bytes per pixel of a float32 alpha."""
 
 
 def default_model() -> Path:
-    """The embedded artefact."""
+    """Return the path of the embedded artefact."""
     return Path(__file__).parent / "models" / "dim-compact.onnx"
 
 
+class _Computed(NamedTuple):
+    plan: Plan
+    mapped: int
+    """Pixels of the trimap that are not 0, 128 or 255."""
+    seconds: float
+    """Time of the windows, planning excluded."""
+
+
 class Matting:
-    """Deep Image Matting without PyTorch, for images of any size.
+    """Deep Image Matting without PyTorch, for images of any size. Threads may share one.
 
     Args:
-        model: an ``.onnx`` artefact of ``dim-export``; None takes the embedded compact model.
-        backend: None takes ONNX Runtime for ``.onnx``.
-        device: "cpu", "cuda" or "cuda:N"; one that is not there is an error.
+        model: an ``.onnx`` or ``.engine`` artefact of ``dim-export``; None for the embedded compact model.
+        backend: the name of a back end, or an open :class:`~dim_runtime.backends.base.Backend`, which takes
+            the place of ``model``, ``device``, ``precision`` and ``threads``. None chooses by the suffix.
+        device: "cpu", "cuda" or "cuda:N"; a device that is not there is an error.
         precision: None for the artefact's own.
         tile: largest window side, context included; a multiple of 32 pixels.
-        context: "exact" gives the alpha of the whole image, whatever the tile; a smaller number of pixels (a
-            multiple of 32) is faster and close to it, windows are then blended.
+        context: "exact" computes the alpha of the whole image, whatever the tile; a smaller number of pixels
+            (a multiple of 32) is faster and close to it: windows are then blended.
         threads: threads of one operator; None leaves the choice to the engine.
-        memory_limit: peak resident memory of the process during a call, bytes; the caller's arrays, the model
-            and the output count. The tile is lowered to keep it.
+        memory_limit: peak resident memory of the process during a call, bytes or a text such as "2GB"; the
+            caller's arrays, the model and the output count. The tile is lowered to keep it, and calls of
+            several threads run one after the other.
         progress: True shows a bar on standard error; a function is called with windows done and in all.
 
     Raises:
@@ -70,45 +87,53 @@ class Matting:
         self,
         model: str | Path | None = None,
         *,
-        backend: BackendName | None = None,
+        backend: BackendName | Backend | None = None,
         device: str = "cpu",
         precision: Precision | None = None,
-        tile: int = 1536,
+        tile: int = DEFAULT_TILE,
         context: Context = "exact",
         threads: int | None = None,
-        memory_limit: int | None = None,
+        memory_limit: int | str | None = None,
         progress: bool | Progress = False,
     ) -> None:
-        # Before the model is loaded: a wrong option is told at once.
-        options = Options(tile, context, memory_limit)
-        path = default_model() if model is None else Path(model)
-        opened = open_backend(path, backend=backend, device=device, precision=precision, threads=threads)
-        self._set(opened, options, progress)
+        # Validate options before loading the model, to fail fast.
+        limit = parse_bytes(memory_limit) if isinstance(memory_limit, str) else memory_limit
+        self._options, self._progress = PlanOptions(tile, context, limit), progress
+        self._backend: Backend | None
+        if isinstance(backend, Backend):
+            _require_alone(model=model, device=device, precision=precision, threads=threads)
+            self._backend = backend
+        else:
+            path = default_model() if model is None else Path(model)
+            self._backend = open_backend(
+                path, backend=backend, device=device, precision=precision, threads=threads
+            )
+            _log.info("opened %s with %s on %s", path, type(self._backend).__name__, device)
+        self._speed: float | None = None
+        metadata = self._backend.metadata
+        # More than one window at a time is memory too: under a limit there is one.
+        self._batch = 1 if limit is not None or metadata.static_shape else self._backend.preferred_batch
+        # Two calls at once would each plan as if all the rest were free. A progress callback may call again.
+        self._turn: AbstractContextManager[Any] = threading.RLock() if limit is not None else nullcontext()
+
+    @classmethod
+    def from_options(cls, options: MattingOptions, progress: bool | Progress = False) -> Self:
+        """Load the model that the options name; errors as :class:`Matting`."""
+        # asdict copies deeply; all values are plain.
+        return cls(**asdict(options), progress=progress)
 
     @classmethod
     def from_backend(
         cls,
         backend: Backend,
         *,
-        tile: int = 1536,
+        tile: int = DEFAULT_TILE,
         context: Context = "exact",
-        memory_limit: int | None = None,
+        memory_limit: int | str | None = None,
         progress: bool | Progress = False,
     ) -> Self:
-        """A matting around any :class:`~dim_runtime.backends.base.Backend`: engines and tests of your own."""
-        made = cls.__new__(cls)
-        made._set(backend, Options(tile, context, memory_limit), progress)
-        return made
-
-    def _set(self, backend: Backend, options: Options, progress: bool | Progress) -> None:
-        self._backend: Backend | None = backend
-        self._options, self._progress = options, progress
-        self._speed: float | None = None
-        limited = options.memory_limit is not None
-        # More than one window at a time is memory too: under a limit there is one.
-        self._batch = 1 if limited or backend.metadata.static_shape else backend.preferred_batch
-        # Two calls at once would each plan as if all the rest were theirs.
-        self._turn: AbstractContextManager[Any] = threading.Lock() if limited else nullcontext()
+        """Make a matting around an open back end: a server's, or :mod:`dim_runtime.backends.fake`."""
+        return cls(backend=backend, tile=tile, context=context, memory_limit=memory_limit, progress=progress)
 
     def __call__(self, image: Image | Sliceable, trimap: UInt8 | Sliceable) -> Float32:
         """Compute an alpha matte.
@@ -126,53 +151,40 @@ class Matting:
             InputError: wrong dtype, channels or size.
             TileError: the tile cannot hold the context.
             MemoryLimitError: no tile keeps the memory limit.
+            BackendError: the engine failed, or what it computed is no alpha.
         """
-        job = Job(lambda: (image, trimap))
-        with reporting(self._progress) as progress:
-            self._alone(job, progress)
-        return self._taken(job)
+        require_trimap(trimap)
+        alpha = np.empty(trimap.shape, np.float32)
+        self._into(image, trimap, alpha)
+        return alpha
 
     def into(self, image: Image | Sliceable, trimap: UInt8 | Sliceable, out: Writable) -> Plan:
-        """Compute an alpha matte into an array of the caller's, window by window.
-
-        Nothing as large as the image is made: with a ``memmap`` or zarr array for all three, peak memory
-        depends on the tile alone.
+        """Compute an alpha matte into an array of the caller, which may be larger than memory.
 
         Args:
             image, trimap: as :meth:`__call__` takes them.
-            out: float16, float32 or float64 H, W, read and written by slices. Every pixel is written; after
-                an error the content is undefined.
+            out: float16, float32 or float64 H, W that is written by slices: ``ndarray``, ``memmap``, zarr.
 
         Returns:
-            What was run.
+            The plan that was run.
 
         Raises:
-            InputError, TileError, MemoryLimitError: as the call does.
+            InputError, TileError, MemoryLimitError, BackendError: as :meth:`__call__`.
         """
-        with self._turn, reporting(self._progress) as progress:
-            image, trimap, target = by_windows(image), by_windows(trimap), by_windows(out)
-            require_pair(image, trimap)
-            require_out(out, trimap)
-            found = survey(trimap)
-            if found.mapped:
-                warnings.warn(TrimapWarning(found.mapped), stacklevel=2)
-            taken = target.nbytes if type(target) is np.ndarray else held_bytes(target)
-            plan = self._plan(trimap, found, held=taken + held_bytes(image) + held_bytes(trimap))
-            run_plan(self._open, image, trimap, plan, target, progress=progress, batch=self._batch)
-        return plan
+        return self._into(image, trimap, out)
 
     def on_device(self, image: Any, trimap: Any) -> Any:
-        """Alpha of windows that lie in the GPU's memory already: DLPack in, DLPack out, nothing is copied.
+        """Compute the alpha of windows that are in the GPU's memory: DLPack in and out, without copies.
 
-        One pass, without tiling: memory is the caller's care. ONNX Runtime with CUDA, TensorRT and
-        TensorRT-RTX have it.
+        One pass, without tiling and without a memory limit. ONNX Runtime with CUDA, TensorRT and
+        TensorRT-RTX support it.
 
         Args:
-            image: uint8 N, H, W, 3, RGB; speaks DLPack, on the device of this matting; sides multiples of 32.
+            image: uint8 N, H, W, 3, RGB; supports DLPack, on this matting's device; H, W multiples of 32.
             trimap: uint8 N, H, W, likewise: 0 background, 255 foreground, anything else unknown.
 
         Returns:
-            float32 N, H, W in [0, 1]; speaks DLPack.
+            float32 N, H, W in [0, 1]; supports DLPack.
 
         Raises:
             BackendError: the back end takes arrays in the computer's memory only.
@@ -181,27 +193,27 @@ class Matting:
         return self._open.run_on_device(image, trimap)
 
     def plan(self, trimap: UInt8 | Sliceable) -> Plan:
-        """What a call with this trimap would compute and take: windows, memory, expected time.
+        """Return the windows, the peak memory and the expected time of a call with this trimap.
 
-        The first plan runs the network on one small window, to learn how fast it is here.
+        The first plan runs the network on one small window, to measure its speed.
 
         Raises:
             InputError, TileError, MemoryLimitError: as the call does.
         """
-        trimap = by_windows(trimap)
-        require_trimap(trimap)
-        held = held_bytes(trimap) + ALPHA_BYTES * math.prod(trimap.shape)
-        plan = self._plan(trimap, survey(trimap), held=held)
-        return replace(plan, seconds=self._expected_seconds(plan))
+        with self._turn:
+            trimap = by_windows(trimap)
+            require_trimap(trimap)
+            plan = self._plan(survey(trimap), trimap)
+            return replace(plan, seconds=self._expected_seconds(plan))
 
     def map(self, pairs: Iterable[tuple[Image, UInt8]]) -> Iterator[Float32]:
-        """Alpha mattes of pairs of image and trimap, in order; reading, inference and stitching overlap.
+        """Compute the alpha mattes of pairs of image and trimap, in order, with overlapping steps.
 
-        Nothing is read before the first result is asked for. From then on the pairs are pulled by a thread, a
-        few images ahead of the caller (``4 + backend.preferred_batch``, the one last returned included), and
+        Nothing is read before the first result is requested. From then on a thread pulls the pairs, a few
+        images ahead of the caller (``4 + backend.preferred_batch``, the one last returned included), and
         windows of one shape run together where the back end gains from it. Under a ``memory_limit`` nothing
-        overlaps: what is in flight is one image, so that the limit holds as it does for a single call; the
-        next pair is pulled when its turn comes, and its size need not be known before.
+        overlaps: one image is in flight, so that the limit holds as it does for a single call; the next pair
+        is pulled when its turn comes, and its size need not be known before.
 
         Args:
             pairs: image and trimap as :meth:`__call__` takes them.
@@ -209,13 +221,14 @@ class Matting:
         Yields:
             float32 H, W in [0, 1]. An error of the iterable or of one pair is raised in that pair's place and
             ends the iteration, which may also be closed early: its threads end then. A thread that still
-            waits inside ``pairs`` ends when that gives its next pair.
+            waits inside ``pairs`` ends at its next pair.
         """
         with reporting(self._progress) as progress:
             for job in self.stream(map(_given, pairs), progress=progress):
-                if job.error is not None:
-                    raise job.error
-                yield self._taken(job)
+                if job.mapped:
+                    # stacklevel=2 makes the warning point at the caller's request for the next result.
+                    warnings.warn(TrimapWarning(job.mapped), stacklevel=2)
+                yield job.take_alpha()
 
     def stream(
         self,
@@ -224,27 +237,17 @@ class Matting:
         finish: Callable[[Job], None] | None = None,
         progress: Progress | None = None,
     ) -> Iterator[Job]:
-        """What :meth:`map` and the batch command are made of: jobs in order, each done or with its error.
+        """Yield jobs in order, each done or with its error: the core of :meth:`map` and of the batch command.
 
         Args:
-            jobs: each is loaded in a thread, as is all the rest; see
-            :class:`~dim_runtime.inference.stream.Job`. finish: called for each job that has its alpha, in a
-            thread of its own: to write it, say. A
-                job is in flight until the caller asks for the next one.
+            jobs: see :class:`~dim_runtime.inference.stream.Job`; each is loaded in a thread.
+            finish: called for each job that has its alpha, in a separate thread, for example to write it. A
+                job is in flight until the next one is requested.
             progress: called with the windows done and in all of each image.
         """
         if self._options.memory_limit is not None:
-            yield from self._one_by_one(jobs, finish, progress)
-            return
-        pipeline = Pipeline(in_flight=STEPS + self._batch)
-        steps = Steps(self._open, self._load, self._batch, progress)
-        try:
-            for job in steps.run(jobs, pipeline, finish):
-                yield job
-                del job
-                pipeline.release()
-        finally:
-            pipeline.stop()
+            return one_by_one(jobs, lambda job: self._run_job(job, progress), finish)
+        return Stream(self._open, self._prepare, self._batch, progress).run(jobs, finish)
 
     @property
     def memory_limit(self) -> int | None:
@@ -270,75 +273,102 @@ class Matting:
     ) -> None:
         self.close()
 
+    def __reduce__(self) -> Any:
+        raise InputError(
+            "cannot pickle a Matting",
+            why="it holds an open engine",
+            fix="send its arguments (dim_runtime.settings.MattingOptions) and open it in each process",
+        )
+
     @property
     def _open(self) -> Backend:
         if self._backend is None:
             raise InputError("cannot use this Matting: it is closed", fix="make a new one")
         return self._backend
 
-    def _one_by_one(
-        self, jobs: Iterable[Job], finish: Callable[[Job], None] | None, progress: Progress | None
-    ) -> Iterator[Job]:
-        for job in jobs:
-            with job.noting():
-                self._alone(job, progress)
-                if finish is not None:
-                    finish(job)
-            yield job
-            # Or this frame would keep it alive while the next one is read.
-            del job
+    def _into(self, image: Any, trimap: Any, out: Any) -> Plan:
+        with reporting(self._progress) as progress:
+            computed = self._compute(image, trimap, out, progress)
+        if computed.mapped:
+            # stacklevel=3 makes the warning point at the caller of Matting() or into().
+            warnings.warn(TrimapWarning(computed.mapped), stacklevel=3)
+        return computed.plan
 
-    def _alone(self, job: Job, progress: Progress | None) -> None:
-        """Everything that one job needs, in the caller's thread."""
-        job.image, job.trimap = map(by_windows, job.load())
-        with self._turn:
-            job.plan, job.mapped = self._prepare(job.image, job.trimap)
-            started = time.perf_counter()
-            job.alpha = np.empty(job.trimap.shape, np.float32)
-            run_plan(
-                self._open, job.image, job.trimap, job.plan, job.alpha, progress=progress, batch=self._batch
-            )
-        job.seconds = time.perf_counter() - started
-        job.let_go()
-
-    @staticmethod
-    def _taken(job: Job) -> Float32:
-        if job.mapped:
-            # Three frames up: whoever called the matting, or asked its iterator for the next result.
-            warnings.warn(TrimapWarning(job.mapped), stacklevel=3)
-        assert job.alpha is not None, "a job without an error has its alpha"
-        alpha, job.alpha = job.alpha, None
-        return alpha
-
-    def _load(self, job: Job) -> None:
-        job.image, job.trimap = map(by_windows, job.load())
-        job.plan, job.mapped = self._prepare(job.image, job.trimap)
-
-    def _prepare(self, image: Sliceable, trimap: Sliceable) -> tuple[Plan, int]:
-        """The plan, and how many pixels of the trimap are not 0, 128 or 255."""
+    def _compute(self, image: Any, trimap: Any, out: Any, progress: Progress | None) -> _Computed:
+        """Validate, plan and run one image in the caller's thread."""
+        image, trimap, out = by_windows(image), by_windows(trimap), by_windows(out)
         require_pair(image, trimap)
-        found = survey(trimap)
-        held = held_bytes(image) + held_bytes(trimap) + ALPHA_BYTES * math.prod(trimap.shape)
-        return self._plan(trimap, found, held=held), found.mapped
+        require_out(out, trimap)
+        with self._turn:
+            found = survey(trimap)
+            plan = self._plan(found, trimap, image, out)
+            started = time.perf_counter()
+            run_plan(self._open, image, trimap, plan, out, progress=progress, batch=self._batch)
+        seconds = time.perf_counter() - started
+        _log.info("%d×%d px, %d windows, %.3f s", plan.width, plan.height, len(plan.windows), seconds)
+        return _Computed(plan, found.mapped, seconds)
 
-    def _plan(self, trimap: Sliceable, found: Survey, *, held: int) -> Plan:
-        """``held``: what arrays and output take during the call, beyond what is resident already; bytes."""
-        plan = Planner(trimap.shape, found, self._open, self._options, resident_bytes() + held).plan()
+    def _run_job(self, job: Job, progress: Progress | None) -> None:
+        image, trimap = _loaded(job)
+        require_trimap(trimap)
+        job.alpha = np.empty(trimap.shape, np.float32)
+        job.plan, job.mapped, job.seconds = self._compute(image, trimap, job.alpha, progress)
+
+    def _prepare(self, job: Job) -> None:
+        job.image, job.trimap = map(by_windows, _loaded(job))
+        require_pair(job.image, job.trimap)
+        found = survey(job.trimap)
+        job.plan, job.mapped = self._plan(found, job.trimap, job.image), found.mapped
+
+    def _plan(self, found: TrimapSurvey, trimap: Any, image: Any = None, out: Any = None) -> Plan:
+        """Plan one image; without ``out`` for a new float32 array."""
+        held = resident_bytes() + held_bytes(image) + held_bytes(trimap) + _output_bytes(trimap, out)
+        plan = Planner(found, self._open, self._options, held_bytes=held).plan()
         return plan if self._batch == 1 else replace(plan, peak_bytes=plan.peak_bytes + self._beside(plan))
 
     def _expected_seconds(self, plan: Plan) -> float:
-        area = sum(window.area for window in plan.windows)
-        if area and self._speed is None:
+        if plan.area and self._speed is None:
             self._speed = pixels_per_second(self._open)
-        return area / self._speed if self._speed else 0.0
+        return plan.area / self._speed if self._speed else 0.0
 
     def _beside(self, plan: Plan) -> int:
-        """Memory of the windows that run together with the first one of a batch, bytes."""
+        """Return the memory of the windows that run together with the first one of a batch, bytes."""
         largest = max(plan.windows, key=lambda window: window.area, default=None)
         if largest is None:
             return 0
         return (self._batch - 1) * self._open.window_bytes(largest.height, largest.width)
 
 
-def _given(pair: tuple[Image, UInt8]) -> Job:
+def _given(pair: Any) -> Job:
     return Job(lambda: pair)
+
+
+def _loaded(job: Job) -> tuple[Any, Any]:
+    pair = job.load()
+    if isinstance(pair, tuple | list) and len(pair) == 2:
+        return pair[0], pair[1]
+    raise InputError(
+        "cannot use this pair",
+        got=f"{type(pair).__name__}{f' of {len(pair)}' if isinstance(pair, tuple | list) else ''}",
+        expected="a tuple of image and trimap",
+        fix="matting.map([(image, trimap), …])",
+    )
+
+
+def _output_bytes(trimap: Sliceable, out: object) -> int:
+    """Return what the output adds to the process; all of an ndarray, whose pages may not exist yet."""
+    if out is None:
+        return ALPHA_BYTES * math.prod(trimap.shape)
+    return out.nbytes if type(out) is np.ndarray else held_bytes(out)
+
+
+def _require_alone(**options: Any) -> None:
+    usual = {"model": None, "device": "cpu", "precision": None, "threads": None}
+    given = [name for name, value in options.items() if value != usual[name]]
+    if given:
+        raise InputError(
+            "cannot combine an open back end with these arguments",
+            got=", ".join(given),
+            why="the back end was opened with its own",
+            fix="pass them when the back end is opened",
+        )

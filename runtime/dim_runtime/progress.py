@@ -1,4 +1,4 @@
-"""Progress: a bar on the terminal, or a callback. Rich is imported only when a bar is shown."""
+"""Progress: a callback, or a bar on standard error. Rich is imported only when a bar is shown."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from dim_runtime.inference.tiler import Progress
-
+Progress = Callable[[int, int], object]
+"""Called with the windows done and the windows in all, before the first window and after each."""
 Advance = Callable[[float], object]
-"""Called for each item that is settled, with the megapixels that were computed for it."""
+"""Called after each item of a batch, with the megapixels that were computed for it."""
 
 
 @contextmanager
 def reporting(progress: bool | Progress) -> Iterator[Progress | None]:
-    """What the tiler calls: the user's callback, a bar on standard error, or nothing."""
+    """Yield the user's callback, the callback of a new bar (True), or None (False)."""
     if progress is True:
         with _bar() as callback:
             yield callback
@@ -34,7 +34,7 @@ def _bar() -> Iterator[Progress]:
 
 @contextmanager
 def counting(items: int, *, shown: bool) -> Iterator[Advance]:
-    """A bar of a batch on standard error: items, megapixels per second, time left; or nothing."""
+    """Show a bar of a batch on standard error: items, megapixels per second, time left."""
     if not shown:
         yield lambda megapixels: None
         return

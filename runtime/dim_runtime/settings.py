@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
 from dim_runtime.backends.open import BackendName, Precision
-from dim_runtime.inference.tiler import Progress
-from dim_runtime.matting import Matting
-from dim_runtime.planning.planner import Context
+from dim_runtime.planning.planner import DEFAULT_TILE, Context
 
 
 @dataclass(frozen=True)
 class MattingOptions:
-    """The arguments of :class:`Matting`, as plain values that can be compared, written down and sent away."""
+    """The arguments of :class:`~dim_runtime.matting.Matting`: plain values to compare, store and send.
+
+    They are validated by :meth:`~dim_runtime.matting.Matting.from_options`.
+
+    Attributes:
+        model: an ``.onnx`` or ``.engine`` file; None for the embedded model.
+        backend: None for the usual one of the file's suffix.
+        device: "cpu", "cuda" or "cuda:N".
+        precision: None for the artefact's own.
+        tile: largest window side, pixels.
+        context: pixels around each core, or "exact".
+        threads: threads of one operator; None for the engine's choice.
+        memory_limit: peak resident memory of the process, bytes; None for no limit.
+    """
 
     model: Path | None = None
-    backend: str | None = None
+    backend: BackendName | None = None
     device: str = "cpu"
-    precision: str | None = None
-    tile: int = 1536
+    precision: Precision | None = None
+    tile: int = DEFAULT_TILE
     context: Context = "exact"
     threads: int | None = None
     memory_limit: int | None = None
-
-    def open(self, progress: bool | Progress = False) -> Matting:
-        """Load the model; errors as :class:`Matting`."""
-        arguments: dict[str, Any] = asdict(self)
-        # Names of back ends and precisions are checked where they are used: one list of each.
-        arguments["backend"] = cast("BackendName | None", self.backend)
-        arguments["precision"] = cast("Precision | None", self.precision)
-        return Matting(**arguments, progress=progress)

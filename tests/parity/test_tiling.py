@@ -18,7 +18,9 @@ from dim_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from dim_runtime.errors import TileError
 from dim_runtime.inference.tiler import run_plan
 from dim_runtime.matting import Matting
-from dim_runtime.planning.planner import Options, make_plan
+from dim_runtime.planning.geometry import Plan
+from dim_runtime.planning.planner import Planner, PlanOptions
+from dim_runtime.planning.survey import survey
 
 SIZES = [(1, 1), (17, 31), (333, 517), (1500, 1100)]
 TILES = [448, 640, 1024]
@@ -51,6 +53,10 @@ def _picture(size: tuple[int, int]) -> tuple[UInt8, UInt8]:
     return image, trimap
 
 
+def plan_of(trimap: Any, backend: Backend, options: PlanOptions, *, held_bytes: int = 0) -> Plan:
+    return Planner(survey(trimap), backend, options, held_bytes=held_bytes).plan()
+
+
 class _Kept:
     """Whole-image results, kept for the tiles of one size.
 
@@ -64,7 +70,7 @@ class _Kept:
         key = backend, size
         if key not in self.found:
             image, trimap = _picture(size)
-            self.found[key] = whole(backend, image, trimap, make_plan(trimap, backend, Options()))
+            self.found[key] = whole(backend, image, trimap, plan_of(trimap, backend, PlanOptions()))
         return self.found[key]
 
 
@@ -75,7 +81,7 @@ def kept() -> _Kept:
 
 def _tiled(backend: Backend, size: tuple[int, int], tile: int) -> tuple[Floating, int]:
     image, trimap = _picture(size)
-    plan = make_plan(trimap, backend, Options(tile=tile))
+    plan = plan_of(trimap, backend, PlanOptions(tile=tile))
     alpha = np.empty(size)
     run_plan(backend, image, trimap, plan, alpha)
     return alpha, len(plan.windows)
@@ -120,7 +126,7 @@ def test_the_signal_is_alive(exact: TorchBackend, kept: _Kept) -> None:
 def test_less_context_is_seen(exact: TorchBackend, kept: _Kept) -> None:
     size = (333, 517)
     image, trimap = _picture(size)
-    plan = make_plan(trimap, exact, Options(tile=256, context=64))
+    plan = plan_of(trimap, exact, PlanOptions(tile=256, context=64))
     alpha = np.empty(size)
     run_plan(exact, image, trimap, plan, alpha)
     assert np.abs(alpha - kept.of(exact, size)).max() > 1e-4
@@ -148,7 +154,7 @@ def test_the_engine_against_float64(engine: OnnxRuntimeBackend, live_checkpoint:
 
     reference = TorchBackend(checkpoint.load(live_checkpoint), dtype=torch.float64)
     image, trimap = _picture((333, 517))
-    plan = make_plan(trimap, reference, Options())
+    plan = plan_of(trimap, reference, PlanOptions())
     expected = whole(reference, image, trimap, plan)
     found = Matting.from_backend(engine)(image, trimap)
     unknown = trimap == 128

@@ -9,78 +9,26 @@ import numpy.typing as npt
 import pytest
 
 from dim.arrays import Floating, UInt8
-from dim.contract import STRIDE, ArtefactMetadata, NetworkConfig
-from dim_runtime.backends.base import Backend
+from dim.contract import STRIDE, ArtefactMetadata
+from dim_runtime.backends.fake import FakeBackend, fake_metadata
 
 Trimap = npt.NDArray[np.uint8]
 
 
-def make_metadata(
-    *, context: int = 192, static_shape: tuple[int, int, int] | None = None, width: float = 0.25
-) -> ArtefactMetadata:
-    return ArtefactMetadata(
-        network=NetworkConfig(stage=1, width=width),
-        precision="fp32",
-        context=context,
-        static_shape=static_shape,
-        multiply_adds_per_pixel=1,
-        parameters=1,
-        checkpoint_sha256="0",
-        versions={},
-        oldest_readers={},
-        command="",
-    )
-
-
-class FakeBackend(Backend):
-    """Counts and remembers the windows that it is given."""
-
-    def __init__(self, metadata: ArtefactMetadata) -> None:
-        self._metadata = metadata
-        self.shapes: list[tuple[int, ...]] = []
-        self.closed = False
-
-    @property
-    def metadata(self) -> ArtefactMetadata:
-        return self._metadata
-
-    def run(self, image: UInt8, trimap: UInt8) -> Floating:
-        assert image.dtype == trimap.dtype == np.uint8
-        assert image.shape == (*trimap.shape, 3)
-        assert image.shape[1] % STRIDE == image.shape[2] % STRIDE == 0
-        self.shapes.append(trimap.shape)
-        return self.alpha(image, trimap)
-
-    def alpha(self, image: UInt8, trimap: UInt8) -> Floating:
-        raise NotImplementedError
-
-    def close(self) -> None:
-        self.closed = True
-
-
-class Identity(FakeBackend):
-    """Alpha is the red channel."""
-
-    def alpha(self, image: UInt8, trimap: UInt8) -> Floating:
-        return image[..., 0] / np.float64(255)
-
-
-class LocalFilter(FakeBackend):
-    """Looks as far as DIM does, and in the same way: pools on the 32-pixel grid, zeros beyond the border.
+def local_filter_alpha(image: UInt8, trimap: UInt8) -> Floating:
+    """Look as far as DIM does, and in the same way: pools on the 32-pixel grid, zeros beyond the border.
 
     In whole numbers, so that two ways of computing a pixel agree in every bit or not at all.
     """
-
-    def alpha(self, image: UInt8, trimap: UInt8) -> Floating:
-        values = image.astype(np.int64).sum(-1) * 7 + trimap
-        n, h, w = values.shape
-        pooled = values.reshape(n, h // STRIDE, STRIDE, w // STRIDE, STRIDE).max((2, 4))
-        for _ in range(4):
-            pooled = box_sum(pooled)
-        deep = pooled.repeat(STRIDE, 1).repeat(STRIDE, 2)
-        for _ in range(20):
-            values = box_sum(values) % 10007
-        return ((values + deep) % 1009) / np.float64(1009)
+    values = image.astype(np.int64).sum(-1) * 7 + trimap
+    n, h, w = values.shape
+    pooled = values.reshape(n, h // STRIDE, STRIDE, w // STRIDE, STRIDE).max((2, 4))
+    for _ in range(4):
+        pooled = box_sum(pooled)
+    deep = pooled.repeat(STRIDE, 1).repeat(STRIDE, 2)
+    for _ in range(20):
+        values = box_sum(values) % 10007
+    return ((values + deep) % 1009) / np.float64(1009)
 
 
 def box_sum(values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -122,17 +70,18 @@ def whole_alpha(backend: FakeBackend, image: UInt8, trimap: Trimap) -> npt.NDArr
 
 @pytest.fixture
 def metadata() -> Callable[..., ArtefactMetadata]:
-    return make_metadata
+    return fake_metadata
 
 
 @pytest.fixture
-def identity() -> Identity:
-    return Identity(make_metadata())
+def identity() -> FakeBackend:
+    """Alpha is the red channel."""
+    return FakeBackend()
 
 
 @pytest.fixture
-def local_filter() -> LocalFilter:
-    return LocalFilter(make_metadata())
+def local_filter() -> FakeBackend:
+    return FakeBackend(alpha=local_filter_alpha)
 
 
 @pytest.fixture

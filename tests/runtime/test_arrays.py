@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dim_runtime.mapped import BAND_BYTES, MappedWindows, by_windows, held_bytes
+from dim_runtime.arrays import BAND_BYTES, MappedWindows, by_windows, held_bytes
 from dim_runtime.memory import resident_bytes
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="pages are given back on Linux only")

@@ -1,33 +1,31 @@
-"""What every back end offers to the tiler, and how much memory the network takes."""
+"""The interface of all back ends, and the memory that the network takes."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from itertools import starmap
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
+
+import numpy as np
 
 from dim.arrays import Floating, UInt8
 from dim.contract import STRIDE, ArtefactMetadata
 from dim_runtime.errors import ArtefactError, BackendError, InputError
 
 
-class Backend(Protocol):
-    """A loaded artefact. Classes that inherit from this one get the rest from here;
-    :attr:`metadata` and :meth:`run` are their own."""
+class Backend(ABC):
+    """A loaded artefact. A subclass defines :attr:`metadata` and :meth:`run`; the rest has defaults."""
 
     @property
+    @abstractmethod
     def metadata(self) -> ArtefactMetadata:
         """The artefact's document: context, stride, precision, frozen shape."""
-        ...
 
-    @property
-    def preferred_batch(self) -> int:
-        """Windows of one shape that :meth:`run` is best given together; 1 where more gain nothing."""
-        return 1
-
+    @abstractmethod
     def run(self, image: UInt8, trimap: UInt8) -> Floating:
-        """Alpha of a batch of windows.
+        """Compute the alpha of a batch of windows.
 
         Args:
             image: uint8 N, H, W, 3, RGB 0-255; H and W multiples of 32.
@@ -36,41 +34,44 @@ class Backend(Protocol):
         Returns:
             Floating point N, H, W in [0, 1]; the tiler sets known pixels to 0 and 1 itself.
         """
-        ...
 
-    def expect(self, shapes: Sequence[tuple[int, int, int]]) -> None:
-        """A hint: the shapes N, H, W that are run next, in order. What they need may be prepared together."""
-        return
+    @property
+    def preferred_batch(self) -> int:
+        """Number of windows of one shape that :meth:`run` should get together; 1 if more gain nothing."""
+        return 1
+
+    def expect(self, shapes: Sequence[tuple[int, int, int]]) -> None:  # noqa: B027 - optional
+        """Receive the shapes N, H, W of the next calls of :meth:`run`, in order, to prepare for them."""
 
     def run_on_device(self, image: Any, trimap: Any) -> Any:
-        """Alpha of a batch of windows that lie in the memory of the back end's GPU; nothing is copied.
+        """Compute the alpha of a batch of windows in the memory of the back end's GPU, without copies.
 
         Args:
-            image: uint8 N, H, W, 3, RGB, contiguous; any array that speaks DLPack; H and W multiples of 32.
-            trimap: uint8 N, H, W, as above. Both must be complete: synchronise the stream that makes them.
+            image: uint8 N, H, W, 3, RGB, contiguous; an array that supports DLPack; H, W multiples of 32.
+            trimap: uint8 N, H, W, as above. Both must be complete: synchronise the stream that writes them.
 
         Returns:
-            An array that speaks DLPack, float32 N, H, W in [0, 1], on the same GPU, complete.
+            An array that supports DLPack, float32 N, H, W in [0, 1], on the same GPU, complete.
 
         Raises:
-            BackendError: a back end that computes in the computer's own memory.
+            BackendError: the back end computes in the computer's own memory.
             InputError: another dtype, shape or device.
         """
         raise BackendError(
-            "cannot run windows that lie on a GPU with this back end",
+            "cannot run windows that are in a GPU's memory with this back end",
             why="it takes arrays in the computer's own memory",
             fix='device="cuda" with ONNX Runtime (extra "gpu"), an engine of TensorRT, or numpy arrays',
         )
 
     def window_bytes(self, height: int, width: int) -> int:
-        """Upper bound of the memory that :meth:`run` takes, and gives back, for one window; bytes."""
+        """Return an upper bound of the memory that :meth:`run` takes, and frees, for one window; bytes."""
         return network_bytes(self.metadata, height * width)
 
     def peak_bytes(self, shapes: Iterable[tuple[int, int]]) -> int:
-        """Upper bound of the memory that windows H, W take, run one after the other; bytes."""
+        """Return an upper bound of the memory for windows H, W that run one after the other; bytes."""
         return max(starmap(self.window_bytes, shapes), default=0)
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - optional
         """Free the engine; the back end is not used afterwards."""
 
 
@@ -78,22 +79,22 @@ FULL_RESOLUTION_MAPS = 4
 """Float32 feature maps of 64 × width channels alive at once, at the last unpooling: the routed values, their
 concatenation, the interleaved map and the convolution's output in the engine's own layout."""
 SMALL_TENSORS = 24
-"""Bytes per pixel of what does not grow with the width: image, trimap, alpha and what is made of them."""
+"""Bytes per pixel that do not grow with the width: image, trimap, alpha and their intermediate forms."""
 REFINER_TENSORS = 20
-"""The same for what waits for the refiner: normalised colours, logits and alpha."""
+"""Bytes per pixel of the tensors kept for the refiner: normalised colours, logits and alpha."""
 CUE_TENSORS = 12
-"""The same for the cues, which wait for the refiner's first convolution."""
+"""Bytes per pixel of the cues, kept for the refiner's first convolution."""
 QUANTISED_CHANNEL, QUANTISED_PIXEL = 11.5, 295
-"""The same for int8 graphs, bytes for each of 64 × width channels and for each pixel: fewer maps in float,
-and the kernels' own copies. Measured, as are the others, in ONNX Runtime at widths 0.25 and 1."""
+"""Bytes of int8 graphs for each of 64 × width channels and for each pixel: fewer maps in float, and the
+kernels' own copies. Measured, like the others, in ONNX Runtime at widths 0.25 and 1."""
 ENGINE_BYTES = 24 * 10**6
-"""Threads, kernels' scratch memory and what an engine allocates on its first run."""
+"""Bytes of threads, of the kernels' scratch memory, and of allocations of an engine's first run."""
 MARGIN = 1.05
-"""Allocators take memory in steps: of two windows of nearly one size one may take a quarter more."""
+"""Factor for allocators, which take memory in steps: two windows of similar size may differ by a quarter."""
 
 
 def network_bytes(metadata: ArtefactMetadata, pixels: int) -> int:
-    """Memory of one forward pass, weights excluded, from the maps that are alive together; bytes.
+    """Return the memory of one forward pass, weights excluded, from the maps alive together; bytes.
 
     fp16 graphs take as much as fp32: on a CPU they are computed in float32.
     """
@@ -108,7 +109,7 @@ def network_bytes(metadata: ArtefactMetadata, pixels: int) -> int:
 
 
 def require_single_windows(path: Path, metadata: ArtefactMetadata) -> None:
-    """ArtefactError for a shape that is frozen to several windows: the tiler gives them one by one."""
+    """Raise ArtefactError for a shape frozen to several windows: the tiler runs them one by one."""
     if metadata.static_shape is None:
         return
     count, height, width = metadata.static_shape
@@ -123,7 +124,7 @@ def require_single_windows(path: Path, metadata: ArtefactMetadata) -> None:
 
 
 def require_windows(image: tuple[int, ...], trimap: tuple[int, ...]) -> None:
-    """InputError for shapes that are no batch of windows; an engine may compute nonsense from them."""
+    """Raise InputError for shapes that are no batch of windows; an engine may compute nonsense from them."""
     if len(trimap) == 3 and image == (*trimap, 3) and not any(side % STRIDE for side in trimap[1:]):
         return
     raise InputError(
@@ -133,6 +134,38 @@ def require_windows(image: tuple[int, ...], trimap: tuple[int, ...]) -> None:
     )
 
 
+ALPHA_TOLERANCE = 1e-3
+"""How far a value may lie outside of [0, 1] by rounding; it is clipped. More is an error."""
+
+
+def valid_alpha(alpha: object, shape: tuple[int, ...]) -> Floating:
+    """Return the alpha of a back end, floating N, H, W in [0, 1]; clipped if rounding left the range.
+
+    Two passes over the values: below 1 % of the time of a window.
+
+    Raises:
+        BackendError: no floating array of this shape, NaN, infinity, or values outside of [0, 1].
+    """
+    if not isinstance(alpha, np.ndarray) or alpha.dtype.kind != "f" or alpha.shape != shape:
+        got = f"{alpha.dtype} {alpha.shape}" if isinstance(alpha, np.ndarray) else type(alpha).__name__
+        raise _no_alpha(got, shape)
+    low, high = (float(alpha.min()), float(alpha.max())) if alpha.size else (0.0, 0.0)
+    # NaN makes both comparisons false.
+    if not (low >= -ALPHA_TOLERANCE and high <= 1 + ALPHA_TOLERANCE):
+        raise _no_alpha(f"values from {low:g} to {high:g}", shape)
+    return alpha if low >= 0 and high <= 1 else np.clip(alpha, 0, 1)
+
+
+def _no_alpha(got: str, shape: tuple[int, ...]) -> BackendError:
+    return BackendError(
+        "cannot use the alpha that the back end computed",
+        got=got,
+        expected=f"a floating array {shape} with finite values in [0, 1]",
+        why="the model is damaged or of another kind, or the engine computes wrongly",
+        fix="export the checkpoint again: dim-export onnx CHECKPOINT -o MODEL.onnx; or use another back end",
+    )
+
+
 def first_line(error: Exception) -> str:
-    """What an engine says went wrong, without the call stack that it may append."""
+    """Return the first line of an engine's error, without the call stack that may follow."""
     return str(error).strip().partition("\n")[0]

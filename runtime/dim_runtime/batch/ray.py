@@ -24,7 +24,7 @@ from dim.errors import DimError, MissingExtraError
 from dim_runtime.batch import storage
 from dim_runtime.batch.items import Item
 from dim_runtime.batch.run import ItemResult, run_items
-from dim_runtime.matting import default_model
+from dim_runtime.matting import Matting, default_model
 from dim_runtime.outputs.spec import Recipe
 from dim_runtime.settings import MattingOptions
 
@@ -56,7 +56,7 @@ class Worker:
         with tempfile.TemporaryDirectory(prefix="dim-") as place:
             path = Path(place) / f"model{suffix}"
             path.write_bytes(content)
-            self._matting = replace(options, model=path).open()
+            self._matting = Matting.from_options(replace(options, model=path))
 
     def __call__(self, rows: dict[str, Any]) -> dict[str, list[str]]:
         """Items in, results out, both as JSON: types that every release of Ray and Arrow agrees on."""

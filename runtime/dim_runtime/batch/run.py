@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from dim import files
-from dim.errors import DimError, InputError
+from dim.errors import InputError
 from dim_runtime.batch import storage
 from dim_runtime.batch.items import Item
 from dim_runtime.batch.journal import Fingerprint, Journal
+from dim_runtime.errors import error_text
 from dim_runtime.inference.stream import Job
 from dim_runtime.matting import Matting, default_model
 from dim_runtime.outputs.pair import Loaded, Recipe, load, run_pair, save
@@ -141,7 +142,7 @@ def remove_leftovers(folder: str, items: Iterable[Item]) -> None:
         files.remove_leftovers(parent, outputs)
 
 
-class Task:
+class ItemTask:
     """Reads and writes one item; holds its arrays from the one to the other."""
 
     def __init__(self, item: Item, folder: str, recipe: Recipe) -> None:
@@ -166,8 +167,9 @@ class Task:
 
     def result(self, job: Job) -> ItemResult:
         self._loaded = None
-        if job.error is not None or job.plan is None:
-            return _failed(self.item, _text(job.error))
+        if job.error is not None:
+            return _failed(self.item, error_text(job.error))
+        assert job.plan is not None, "a job that is done was planned"
         return _done(self.item, self.inputs, job.plan, job.seconds)
 
 
@@ -188,10 +190,6 @@ def _result(item: Item, status: Status, error: str | None = None) -> ItemResult:
 
 def _failed(item: Item, error: str) -> ItemResult:
     return _result(item, "failed", error)
-
-
-def _text(error: Exception | None) -> str:
-    return str(error) if isinstance(error, DimError) else f"{type(error).__name__}: {error}"
 
 
 def run_items(matting: Matting, items: Iterable[Item], folder: str, recipe: Recipe) -> Iterator[ItemResult]:
@@ -225,14 +223,14 @@ def _run_alone(matting: Matting, item: Item, folder: str, recipe: Recipe) -> Ite
             path = stack.enter_context(storage.writable(target))
             outcome = run_pair(matting, image, trimap, path, recipe)
     except Exception as error:
-        return _failed(item, _text(error))
+        return _failed(item, error_text(error))
     return _done(item, inputs, outcome.plan, outcome.seconds)
 
 
 def _run_overlapped(
     matting: Matting, items: Iterable[Item], folder: str, recipe: Recipe
 ) -> Iterator[ItemResult]:
-    tasks = (Task(item, folder, recipe) for item in items)
+    tasks = (ItemTask(item, folder, recipe) for item in items)
     jobs = (Job(task.load, tag=task) for task in tasks)
     for job in matting.stream(jobs, finish=lambda job: job.tag.save(job)):
         yield job.tag.result(job)

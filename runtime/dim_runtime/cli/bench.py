@@ -1,10 +1,9 @@
-"""``dim-matte bench``: how fast a model is here, on one image."""
+"""``dim-matte bench``: the speed and the memory of a model on one image."""
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -13,56 +12,48 @@ from rich.table import Table
 from dim.errors import InputError
 from dim.files import write_text
 from dim.images.files import MAX_PIXELS, read_image, read_trimap
-from dim_runtime.cli import options
-from dim_runtime.cli.measure import Bench, bench, eager_pytorch, matrix_ceiling, model_name
+from dim_runtime.cli.measure import Bench, eager_pytorch, matrix_ceiling, measure, model_name
+from dim_runtime.cli.options import EngineOptions, MaxPixels, expand
 from dim_runtime.images.samples import sample_paths
+from dim_runtime.matting import Matting
 from dim_runtime.memory import format_bytes
-from dim_runtime.settings import MattingOptions
 
 
-class Rival(StrEnum):
-    """What a measurement can be compared with."""
-
-    TORCH = "torch"
-
-
-def bench_image(
-    image: Annotated[Path | None, typer.Argument(help="Default: the photograph of the package.")] = None,
-    trimap: Annotated[Path | None, typer.Argument(help="Its trimap.")] = None,
-    *,
-    model: options.Model = None,
-    backend: options.Engine = None,
-    device: options.Device = "cpu",
-    precision: options.Lowered = None,
-    tile: options.Tile = 1536,
-    context: options.ContextText = "exact",
-    threads: options.Threads = None,
-    memory_limit: options.MemoryLimit = None,
-    runs: Annotated[int, typer.Option(min=1, help="Timed runs, after one that is not.")] = 5,
-    against: Annotated[
-        Rival | None, typer.Option(help="torch: the whole image in eager PyTorch, in a process of its own.")
+@expand(EngineOptions)
+def bench(
+    image: Annotated[
+        Path | None,
+        typer.Argument(metavar="IMAGE", help="The image. The default is a photograph of this package."),
     ] = None,
-    json: Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this file.")] = None,
-    max_pixels: options.MaxPixels = MAX_PIXELS,
+    trimap: Annotated[Path | None, typer.Argument(metavar="TRIMAP", help="Its trimap.")] = None,
+    *,
+    options: EngineOptions,
+    runs: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Number of timed runs, after one that is not timed.")
+    ] = 5,
+    against: Annotated[
+        Literal["torch"] | None,
+        typer.Option(help="Also time the whole image in eager PyTorch, in a separate process."),
+    ] = None,
+    json: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers to this file, too.")
+    ] = None,
+    max_pixels: MaxPixels = MAX_PIXELS,
 ) -> None:
-    """Time a model on an image: seconds, GFLOP/s, memory; --against torch tells how much faster it is."""
+    """Measure the time, the GFLOP/s and the peak memory of a model on one image."""
     image, trimap = _pair(image, trimap)
-    chosen = MattingOptions(
-        model, backend, device, precision, tile,
-        options.parse_context(context), threads, options.parse_limit(memory_limit),
-    )  # fmt: skip
-    colours, hints = read_image(image, max_pixels=max_pixels), read_trimap(trimap, max_pixels=max_pixels)
-    ceiling = matrix_ceiling() if device == "cpu" else None
-    with chosen.open() as matting:
+    pixels, levels = read_image(image, max_pixels=max_pixels), read_trimap(trimap, max_pixels=max_pixels)
+    ceiling = matrix_ceiling() if options.device == "cpu" else None
+    with Matting.from_options(options.matting()) as matting:
         about = {
-            "model": model_name(model),
-            "backend": backend or _own_backend(model),
-            "device": device,
-            "precision": precision or matting.metadata.precision,
+            "model": model_name(options.model),
+            "backend": options.backend or _usual_backend(options.model),
+            "device": options.device,
+            "precision": options.precision or matting.metadata.precision,
         }
-        found = bench(matting, colours, hints, runs=runs, about=about)
+        found = measure(matting, pixels, levels, runs=runs, about=about)
         metadata = matting.metadata
-    rival = eager_pytorch(metadata, *hints.shape, runs=runs) if against else None
+    rival = eager_pytorch(metadata, *levels.shape, runs=runs) if against else None
     found = found.model_copy(update={"ceiling_gflops": ceiling, "against": rival})
     _show(found)
     if json is not None:
@@ -77,7 +68,7 @@ def _pair(image: Path | None, trimap: Path | None) -> tuple[Path, Path]:
     return image, trimap
 
 
-def _own_backend(model: Path | None) -> str:
+def _usual_backend(model: Path | None) -> str:
     return "onnxruntime" if model is None or model.suffix == ".onnx" else "the engine's own"
 
 
@@ -97,11 +88,9 @@ def _rows(found: Bench) -> list[tuple[str, str]]:
         ("speed", f"{found.megapixels_per_s:.2f} megapixels/s, {found.gflops:.0f} GFLOP/s"),
         ("memory", f"peak {format_bytes(found.peak_bytes)}"),
     ]
-    if found.ceiling_gflops is not None:
-        share = found.gflops / found.ceiling_gflops
-        rows.append(
-            ("ceiling", f"{share:.0%} of a float32 matrix product's {found.ceiling_gflops:.0f} GFLOP/s")
-        )
+    if found.share_of_ceiling is not None:
+        ceiling = f"{found.ceiling_gflops:.0f} GFLOP/s"
+        rows.append(("ceiling", f"{found.share_of_ceiling:.0%} of a float32 matrix product's {ceiling}"))
     if found.against is not None:
         peak = format_bytes(found.against.peak_bytes)
         rows.append(("against", f"{found.against.name}: {found.against.p50_s:.3f} s, peak {peak}"))

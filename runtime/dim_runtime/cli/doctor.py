@@ -1,4 +1,4 @@
-"""What is installed, what runs here, and how to get what is missing."""
+"""``dim-matte doctor``: what is installed, what runs here, and how to install the rest."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import platform
 from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
+import typer
 
 import dim
 from dim.errors import DimError
@@ -67,6 +68,21 @@ OTHERS = (
 )
 
 
+def doctor(
+    *, as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False
+) -> None:
+    """Report what is installed, what runs here, and how to install the rest."""
+    findings = []
+    for finding in examine():
+        findings.append(finding)
+        if not as_json:
+            typer.echo(f"[{'ok' if finding.ok else '--'}] {finding.text}")
+    if as_json:
+        typer.echo(to_json(findings))
+    if any(finding.needed and not finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
 def examine() -> Iterator[Finding]:
     """Look at this installation, the quick checks first; the last ones run the embedded model."""
     machine = f"{platform.system()} {platform.machine()}"
@@ -119,7 +135,7 @@ def _clash() -> Iterator[Finding]:
         "onnxruntime clash",
         False,
         True,
-        f"{both} are installed together and overwrite each other's files; mend it with\n"
+        f"{both} are installed together and overwrite each other's files; to fix this, run\n"
         f"       {remove} && pip install onnxruntime-gpu   (for CUDA)\n"
         f"       {remove} && pip install onnxruntime       (for the CPU)",
     )

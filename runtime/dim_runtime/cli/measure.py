@@ -113,7 +113,7 @@ class Bench(_Measured):
         return None if self.against is None else self.peak_bytes / self.against.peak_bytes
 
 
-def bench(matting: Matting, image: Image, trimap: UInt8, *, runs: int, about: dict[str, str]) -> Bench:
+def measure(matting: Matting, image: Image, trimap: UInt8, *, runs: int, about: dict[str, str]) -> Bench:
     """Time ``runs`` calls after one warm-up.
 
     Args:

@@ -1,61 +1,167 @@
-"""What the commands of ``dim-matte`` that run the network have in common: their options and their model."""
+"""Options that commands of ``dim-matte`` share: two dataclasses, and a decorator that expands them."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, Any, Literal, TypeVar, cast, get_type_hints
 
 import typer
 
 from dim.bit_depth import Depth
 from dim.errors import InputError
+from dim.images.files import MAX_PIXELS
+from dim_runtime.backends.open import BackendName, Precision
 from dim_runtime.memory import parse_bytes
-from dim_runtime.outputs.pair import AlphaKind, Foreground, Output
-from dim_runtime.planning.planner import Context
+from dim_runtime.outputs.spec import AlphaKind, Foreground, Output, Recipe
+from dim_runtime.planning.planner import DEFAULT_TILE, Context
+from dim_runtime.settings import MattingOptions
 
-Out = Annotated[Output, typer.Option("--out", help="What to write.")]
-Model = Annotated[Path | None, typer.Option(help="Artefact; default: the embedded model.")]
-Colours = Annotated[
-    Foreground, typer.Option(help="Colours of cut-outs: estimated (extra 'cutout'), or the image's own.")
+MaxPixels = Annotated[
+    int, typer.Option(min=1, metavar="PIXELS", help="Refuse images with more pixels than this.")
 ]
-Background = Annotated[str, typer.Option(help="Of a composite: #RRGGBB or an image.")]
-Alpha = Annotated[
-    AlphaKind, typer.Option("--alpha", help="Of a cut-out: colours as they are, or times alpha.")
+ShowProgress = Annotated[
+    bool | None, typer.Option(help="Show a progress bar. By default it is shown on a terminal.")
 ]
-LinearLight = Annotated[
-    bool, typer.Option("--linear-light", help="Composites blend light, by sRGB's curve, not stored values.")
+Quiet = Annotated[
+    bool, typer.Option("-q", "--quiet", help="Print errors and warnings only; show no progress bar.")
 ]
-Engine = Annotated[
-    str | None,
-    typer.Option(help="onnxruntime, openvino, tensorrt or tensorrt-rtx; default: by the model's suffix."),
-]
-Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
-Lowered = Annotated[str | None, typer.Option(help="bf16, where the back end can; default: the model's own.")]
-Tile = Annotated[int, typer.Option(help="Largest window side, context included, px.")]
-ContextText = Annotated[str, typer.Option(help="exact, or pixels: faster, windows are blended.")]
-Threads = Annotated[int | None, typer.Option(help="Threads; default: one per physical core.")]
-MemoryLimit = Annotated[str | None, typer.Option(help="Peak resident memory while matting, such as 2GB.")]
-Bits = Annotated[int | None, typer.Option(help="Bits, 8 or 16; default: the input's.")]
-MaxPixels = Annotated[int, typer.Option(help="Refuse larger images.")]
-ShowProgress = Annotated[bool | None, typer.Option(help="Progress bar; default: on a terminal.")]
 
 
-def parse_context(text: str) -> Context:
-    """``"exact"``, or a number of pixels."""
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """The options of every command that runs the network."""
+
+    model: Annotated[
+        Path | None,
+        typer.Option(metavar="MODEL", help="The .onnx or .engine file. The default is the embedded model."),
+    ] = None
+    backend: Annotated[
+        BackendName | None,
+        typer.Option(help="The engine. The default depends on the file's suffix."),
+    ] = None
+    device: Annotated[str, typer.Option(metavar="DEVICE", help="One of: cpu, cuda, cuda:N.")] = "cpu"
+    precision: Annotated[
+        Precision | None,
+        typer.Option(help="The arithmetic. The default is the model's own; OpenVINO lowers fp32 to bf16."),
+    ] = None
+    tile: Annotated[
+        int, typer.Option(metavar="PX", help="The largest window side, context included; a multiple of 32.")
+    ] = DEFAULT_TILE
+    context: Annotated[
+        str,
+        typer.Option(
+            metavar="exact|PX",
+            help='Pixels around each window. "exact" gives the alpha of the whole image; fewer are faster.',
+        ),
+    ] = "exact"
+    threads: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Threads of the engine. The default is one for each physical core."),
+    ] = None
+    memory_limit: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Peak resident memory of the process, such as 2GB or 800MB."),
+    ] = None
+
+    def matting(self) -> MattingOptions:
+        """Return the arguments of a :class:`~dim_runtime.matting.Matting`."""
+        return MattingOptions(
+            model=self.model,
+            backend=self.backend,
+            device=self.device,
+            precision=self.precision,
+            tile=self.tile,
+            context=_context(self.context),
+            threads=self.threads,
+            memory_limit=None if self.memory_limit is None else parse_bytes(self.memory_limit),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions(EngineOptions):
+    """The options of every command that writes mattes, cut-outs or composites."""
+
+    out: Annotated[Output, typer.Option("--out", help="The kind of result to write.")] = Output.ALPHA
+    foreground: Annotated[
+        Foreground,
+        typer.Option(
+            help="Colours of cut-outs and composites: estimated (extra 'cutout'), or those of the image."
+        ),
+    ] = Foreground.ESTIMATED
+    background: Annotated[
+        str, typer.Option(metavar="#RRGGBB|IMAGE", help="The background of composites.")
+    ] = "#FFFFFF"
+    alpha: Annotated[
+        AlphaKind, typer.Option("--alpha", help="How a cut-out stores its colours: straight, or times alpha.")
+    ] = AlphaKind.STRAIGHT
+    linear_light: Annotated[
+        bool,
+        typer.Option("--linear-light", help="Blend composites in linear light, with the curve of sRGB."),
+    ] = False
+    depth: Annotated[
+        Literal["8", "16"] | None, typer.Option(help="Bits of the result. The default is the image's depth.")
+    ] = None
+    max_pixels: MaxPixels = MAX_PIXELS
+
+    def spec(self) -> Recipe:
+        """Return what is made of each alpha, validated."""
+        made = Recipe(
+            output=self.out,
+            foreground=self.foreground,
+            background=self.background,
+            depth=None if self.depth is None else cast("Depth", int(self.depth)),
+            max_pixels=self.max_pixels,
+            alpha=self.alpha,
+            linear_light=self.linear_light,
+        )
+        made.check()
+        return made
+
+
+Kind = TypeVar("Kind", bound=EngineOptions)
+Command = Callable[..., None]
+
+
+def expand(kind: type[Kind]) -> Callable[[Command], Command]:
+    """Make a decorator that replaces a command's parameter ``options`` by the fields of a dataclass.
+
+    Typer reads a command's signature. The fields become keyword-only parameters in front of the command's
+    own keyword-only ones; the command receives one instance.
+    """
+
+    def decorate(command: Command) -> Command:
+        def run(*positional: Any, **arguments: Any) -> None:
+            given = {field.name: arguments.pop(field.name) for field in fields(kind)}
+            command(*positional, **arguments, options=kind(**given))
+
+        hints = get_type_hints(kind, include_extras=True)
+        added = [
+            inspect.Parameter(
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=field.default,
+                annotation=hints[field.name],
+            )
+            for field in fields(kind)
+        ]
+        own = list(inspect.signature(command, eval_str=True).parameters.values())
+        place = next(number for number, parameter in enumerate(own) if parameter.name == "options")
+        parameters = [*own[:place], *added, *own[place + 1 :]]
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return run
+
+    return decorate
+
+
+def _context(text: str) -> Context:
+    """Parse ``"exact"``, or a number of pixels."""
     if text == "exact":
         return "exact"
-    if not text.isdigit():
+    if not (text.isascii() and text.isdecimal()):
         raise InputError("cannot use this context", got=repr(text), expected="exact, or a number of pixels")
     return int(text)
-
-
-def parse_depth(bits: int | None) -> Depth | None:
-    """8, 16, or None."""
-    if bits not in (None, 8, 16):
-        raise InputError("cannot write this depth", got=f"{bits} bits", expected="8 or 16")
-    return cast("Depth | None", bits)
-
-
-def parse_limit(text: str | None) -> int | None:
-    """``"2GB"`` -> bytes; None for no limit."""
-    return None if text is None else parse_bytes(text)

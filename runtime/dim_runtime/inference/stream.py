@@ -1,8 +1,7 @@
 """A stream of images through one back end: reading, planning, cutting, inference, stitching, finishing.
 
-Each of them is a generator; a :class:`~dim_runtime.inference.pipeline.Pipeline` gives each a thread of its
-own. What goes wrong with one image is noted in its job, which then passes through the remaining steps
-untouched.
+Each step is a generator; a :class:`~dim_runtime.inference.pipeline.Pipeline` runs each in a thread. An error
+of one image is stored in its job, which then passes the remaining steps unchanged.
 """
 
 from __future__ import annotations
@@ -14,32 +13,36 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from dim.arrays import Floating
+from dim.arrays import Float32, Floating
 from dim_runtime.backends.base import Backend
 from dim_runtime.inference.pipeline import Channel, Pipeline, Stopped
-from dim_runtime.inference.tiler import Cut, Progress, announce, cut, stacked, stitch, tell, write_known
+from dim_runtime.inference.tiler import Cut, announce, cut, report, run_windows, stitch, write_known
 from dim_runtime.planning.geometry import Plan, Window
+from dim_runtime.progress import Progress
+
+IMAGES_IN_FLIGHT = 4
+"""Images in flight where steps overlap: one each in reading, cutting, inference and finishing."""
 
 Load = Callable[[], tuple[Any, Any]]
-"""Gives image, uint8 or uint16 H, W, 3, RGB, and trimap, uint8 H, W."""
-Prepare = Callable[["Job"], None]
+"""Returns image, uint8 or uint16 H, W, 3, RGB, and trimap, uint8 H, W."""
+Step = Callable[["Job"], None]
 
 
 @dataclass
 class Job:
-    """One image on its way.
+    """One image of a stream.
 
     Attributes:
-        load: reads it.
-        tag: whatever the one who made the job wants to find again.
-        image, trimap: there from its reading until its last window is cut.
+        load: reads image and trimap.
+        tag: any object of the caller.
+        image, trimap: set from reading until the last window is cut.
         mapped: pixels of the trimap that had to be read as 0, 128 or 255.
         plan: its windows; None before it is planned.
         alpha: float32 H, W in [0, 1]; None before it is cut.
-        error: what went wrong; the job is then of no further use.
-        seconds: what the engine has spent on it.
+        error: the first error; the job is not processed further.
+        seconds: time that the engine took for it.
+        done: windows that are stitched.
     """
 
     load: Load
@@ -48,14 +51,14 @@ class Job:
     trimap: Any = None
     mapped: int = 0
     plan: Plan | None = None
-    alpha: npt.NDArray[np.float32] | None = None
+    alpha: Float32 | None = None
     error: Exception | None = None
     seconds: float = 0.0
     done: int = 0
 
     @contextmanager
-    def noting(self) -> Iterator[None]:
-        """An error inside becomes the job's own."""
+    def capture_errors(self) -> Iterator[None]:
+        """Record an exception on the job instead of raising it."""
         try:
             yield
         except Stopped:
@@ -63,16 +66,24 @@ class Job:
         except Exception as error:
             self.fail(error)
 
-    def let_go(self) -> None:
-        """Drop what was read; whoever made the job may keep more."""
+    def release_inputs(self) -> None:
+        """Release the input arrays; the creator of the job may hold references to them."""
         self.image = self.trimap = None
-        self.load = _spent
+        self.load = _loaded_already
 
     def fail(self, error: Exception) -> None:
-        """Keep the first error; the arrays are not needed any more."""
+        """Keep the first error and release all arrays."""
         self.error = self.error or error
         self.alpha = None
-        self.let_go()
+        self.release_inputs()
+
+    def take_alpha(self) -> Float32:
+        """Return the alpha and release the job's reference to it; raise the job's error if it has one."""
+        if self.error is not None:
+            raise self.error
+        assert self.alpha is not None, "a job without an error has its alpha"
+        alpha, self.alpha = self.alpha, None
+        return alpha
 
 
 class Part(NamedTuple):
@@ -84,7 +95,7 @@ class Part(NamedTuple):
 
 
 @dataclass
-class Batch:
+class WindowBatch:
     """Windows of one shape that are run together, and the jobs whose last window is among them."""
 
     parts: list[Part]
@@ -92,23 +103,49 @@ class Batch:
     alphas: Floating | None = None
 
 
-class Steps:
-    """The steps between a job and its alpha.
+def one_by_one(jobs: Iterable[Job], compute: Step, finish: Step | None = None) -> Iterator[Job]:
+    """Yield the jobs in order, each computed in the caller's thread before the next one is read."""
+    for job in jobs:
+        with job.capture_errors():
+            compute(job)
+            job.release_inputs()
+            if finish is not None:
+                finish(job)
+        yield job
+        # Drop our reference so that the job can be freed before the next image is read.
+        del job
+
+
+class Stream:
+    """The steps between a job and its alpha, each in a thread.
 
     Args:
         backend: runs the windows.
-        prepare: loads a job, looks through its trimap and plans it.
-        size: windows that are run together, at most.
-        progress: called as in :data:`~dim_runtime.inference.tiler.Progress`, for each image anew.
+        prepare: loads a job, surveys its trimap and plans it.
+        batch: windows that are run together, at most.
+        progress: called as in :data:`~dim_runtime.progress.Progress`, for each image.
     """
 
-    def __init__(self, backend: Backend, prepare: Prepare, size: int, progress: Progress | None) -> None:
-        self.backend, self.prepare, self.size, self.progress = backend, prepare, size, progress
+    def __init__(self, backend: Backend, prepare: Step, batch: int, progress: Progress | None) -> None:
+        self.backend, self.prepare, self.batch, self.progress = backend, prepare, batch, progress
 
-    def run(
-        self, jobs: Iterable[Job], pipeline: Pipeline, finish: Callable[[Job], None] | None = None
-    ) -> Iterator[Job]:
-        """The jobs in order, done or failed; ``finish`` is called for those done, in a thread of its own."""
+    def run(self, jobs: Iterable[Job], finish: Step | None = None) -> Iterator[Job]:
+        """Yield the jobs in order, done or failed; a job is in flight until the next one is requested.
+
+        Args:
+            jobs: pulled by a thread when there is room for another one.
+            finish: called in a separate thread for each job that has its alpha, for example to write it.
+        """
+        pipeline = Pipeline(in_flight=IMAGES_IN_FLIGHT + self.batch)
+        try:
+            for job in self._steps(jobs, pipeline, finish):
+                yield job
+                del job
+                pipeline.release()
+        finally:
+            pipeline.stop()
+
+    def _steps(self, jobs: Iterable[Job], pipeline: Pipeline, finish: Step | None) -> Iterator[Job]:
         prepared = pipeline.ahead(self._prepared(pipeline.admit(jobs)), waited_for=False)
         cuts = pipeline.ahead(self._batches(prepared))
         computed = pipeline.ahead(self._computed(cuts))
@@ -117,56 +154,56 @@ class Steps:
 
     def _prepared(self, jobs: Iterator[Job]) -> Iterator[Job]:
         for job in jobs:
-            with job.noting():
+            with job.capture_errors():
                 self.prepare(job)
             yield job
             del job
 
-    def _batches(self, jobs: Channel[Job]) -> Iterator[Batch]:
-        """Windows in order; neighbours of one shape together, be they of one image or of several."""
-        batch = Batch([])
+    def _batches(self, jobs: Channel[Job]) -> Iterator[WindowBatch]:
+        """Batch consecutive windows of equal shape, across images if needed."""
+        batch = WindowBatch([])
         for job in jobs:
             for window in _windows(job):
                 if batch.parts and not self._fits(batch, window):
                     yield batch
-                    batch = Batch([])
+                    batch = WindowBatch([])
                 self._cut(batch, job, window)
             batch.ends.append(job)
-            job.let_go()
+            job.release_inputs()
             del job
-            # Waiting for the next image to fill a batch could mean waiting for ever.
-            if len(batch.parts) in (0, self.size) or not jobs.ready:
+            # Emit a partial batch: the source may never yield another image.
+            if len(batch.parts) in (0, self.batch) or not jobs.ready:
                 yield batch
-                batch = Batch([])
+                batch = WindowBatch([])
         if batch.ends:
             yield batch
 
-    def _fits(self, batch: Batch, window: Window) -> bool:
+    def _fits(self, batch: WindowBatch, window: Window) -> bool:
         first = batch.parts[0].window
         alike = (first.height, first.width) == (window.height, window.width)
-        return alike and len(batch.parts) < self.size
+        return alike and len(batch.parts) < self.batch
 
-    def _cut(self, batch: Batch, job: Job, window: Window) -> None:
-        with job.noting():
+    def _cut(self, batch: WindowBatch, job: Job, window: Window) -> None:
+        with job.capture_errors():
             if job.plan is not None and job.error is None:
                 batch.parts.append(Part(job, window, cut(job.image, job.trimap, job.plan, window)))
 
-    def _computed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+    def _computed(self, batches: Iterator[WindowBatch]) -> Iterator[WindowBatch]:
         for batch in batches:
             self._compute(batch)
             yield batch
             del batch
 
-    def _compute(self, batch: Batch) -> None:
+    def _compute(self, batch: WindowBatch) -> None:
         batch.parts = [part for part in batch.parts if part.job.error is None]
         if not batch.parts:
             return
         started = time.perf_counter()
         job, window, _ = batch.parts[0]
         if job.plan is not None and window is job.plan.windows[0]:
-            announce(self.backend, job.plan, self.size)
+            announce(self.backend, job.plan, self.batch)
         try:
-            batch.alphas = self.backend.run(*stacked([part.cut for part in batch.parts]))
+            batch.alphas = run_windows(self.backend, [part.cut for part in batch.parts])
         except Exception as error:
             for part in batch.parts:
                 part.job.fail(error)
@@ -174,36 +211,36 @@ class Steps:
         for part in batch.parts:
             part.job.seconds += each
 
-    def _stitched(self, batches: Iterator[Batch]) -> Iterator[Job]:
+    def _stitched(self, batches: Iterator[WindowBatch]) -> Iterator[Job]:
         for batch in batches:
             ends = self._stitch_all(batch)
             del batch
             while ends:
                 yield ends.pop(0)
 
-    def _stitch_all(self, batch: Batch) -> list[Job]:
+    def _stitch_all(self, batch: WindowBatch) -> list[Job]:
         for number, part in enumerate(batch.parts):
             self._stitch(part, batch.alphas, number)
         return batch.ends
 
     def _stitch(self, part: Part, alphas: Floating | None, number: int) -> None:
         job = part.job
-        with job.noting():
+        with job.capture_errors():
             if job.error is None and job.plan is not None and job.alpha is not None and alphas is not None:
                 if job.done == 0:
-                    tell(self.progress, 0, job.plan)
-                stitch(alphas[number], part.cut.hints, job.plan, part.window, job.alpha)
+                    report(self.progress, 0, job.plan)
+                stitch(alphas[number], part.cut.trimap, job.plan, part.window, job.alpha)
                 job.done += 1
-                tell(self.progress, job.done, job.plan)
+                report(self.progress, job.done, job.plan)
 
 
-def _spent() -> tuple[Any, Any]:
+def _loaded_already() -> tuple[Any, Any]:
     raise RuntimeError("a job is loaded once")
 
 
 def _windows(job: Job) -> tuple[Window, ...]:
-    """The windows of a job whose known pixels are written; none for one that failed."""
-    with job.noting():
+    """Write the known pixels of a job and return its windows; none for a job that failed."""
+    with job.capture_errors():
         if job.error is None and job.plan is not None:
             job.alpha = np.empty((job.plan.height, job.plan.width), np.float32)
             write_known(job.trimap, job.plan, job.alpha)
@@ -211,9 +248,9 @@ def _windows(job: Job) -> tuple[Window, ...]:
     return ()
 
 
-def _finished(jobs: Iterator[Job], finish: Callable[[Job], None]) -> Iterator[Job]:
+def _finished(jobs: Iterator[Job], finish: Step) -> Iterator[Job]:
     for job in jobs:
-        with job.noting():
+        with job.capture_errors():
             if job.error is None:
                 finish(job)
         yield job

@@ -1,11 +1,12 @@
-"""Run a plan: read a window, run the network, write its core. Nothing here is as large as the image.
+"""Run a plan: read a window, run the network, write its core. No array here is as large as the image.
 
 Images, trimaps and outputs are anything that slices like a numpy array: ``ndarray``, ``memmap``, zarr.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -16,20 +17,21 @@ from dim.arrays import Floating, UInt8
 from dim.bit_depth import eight_bits
 from dim.trimap import FOREGROUND, canonical, unknown
 from dim_runtime.arrays import Sliceable, Writable
-from dim_runtime.backends.base import Backend
+from dim_runtime.backends.base import Backend, valid_alpha
 from dim_runtime.inference.blending import share
 from dim_runtime.planning.geometry import Plan, Rectangle, Window, reflected
 from dim_runtime.planning.survey import pieces
+from dim_runtime.progress import Progress
 
-Progress = Callable[[int, int], object]
-"""Called with the windows done and the windows in all, before the first and after each."""
+TRIAL_SIDE = 256
+"""Side of the window that measures a back end's speed, pixels: large enough to be representative."""
 
 
 class Cut(NamedTuple):
-    """A window as the network sees it: colours uint8 H, W, 3, RGB; hints uint8 H, W, a canonical trimap."""
+    """The network's input for one window: image uint8 H, W, 3, RGB; canonical trimap uint8 H, W."""
 
-    colours: UInt8
-    hints: UInt8
+    image: UInt8
+    trimap: UInt8
 
 
 def run_plan(
@@ -51,81 +53,97 @@ def run_plan(
         plan: made for this trimap.
         out: floating H, W; its dtype decides the precision of the result. Every pixel is written: 0 and 1
             where the trimap is known, the network's alpha in [0, 1] elsewhere.
-        progress: see :data:`Progress`.
+        progress: see :data:`~dim_runtime.progress.Progress`.
         batch: windows of one shape that are run together, at most.
+
+    Raises:
+        BackendError: the back end failed, or returned an array that is no alpha of these windows.
     """
     write_known(trimap, plan, out)
-    tell(progress, 0, plan)
+    report(progress, 0, plan)
     done = 0
     announce(backend, plan, batch)
     for windows in batches(plan.windows, batch):
         cuts = [cut(image, trimap, plan, window) for window in windows]
-        alphas = backend.run(*stacked(cuts))
-        for window, (_, hints), alpha in zip(windows, cuts, alphas, strict=True):
-            stitch(alpha, hints, plan, window, out)
+        alphas = run_windows(backend, cuts)
+        for window, part, alpha in zip(windows, cuts, alphas, strict=True):
+            stitch(alpha, part.trimap, plan, window, out)
             done += 1
-            tell(progress, done, plan)
+            report(progress, done, plan)
 
 
 def batches(windows: Sequence[Window], size: int) -> Iterator[list[Window]]:
-    """The windows in order, neighbours of one shape together, at most ``size`` of them."""
+    """Yield the windows in order, consecutive ones of one shape together, at most ``size`` of them."""
     for _, group in groupby(windows, key=lambda window: (window.height, window.width)):
         alike = list(group)
         yield from (alike[start : start + size] for start in range(0, len(alike), size))
 
 
 def announce(backend: Backend, plan: Plan, batch: int) -> None:
-    """Tell the back end which shapes a plan will give it."""
+    """Pass the shapes of a plan's batches to the back end, so that it can prepare for them."""
     together = batches(plan.windows, batch)
     backend.expect([(len(windows), windows[0].height, windows[0].width) for windows in together])
 
 
-def tell(progress: Progress | None, done: int, plan: Plan) -> None:
-    """Report the windows done, if somebody listens."""
+def report(progress: Progress | None, done: int, plan: Plan) -> None:
+    """Call the progress callback, if given."""
     if progress is not None:
         progress(done, len(plan.windows))
 
 
 def write_known(trimap: Sliceable, plan: Plan, out: Writable) -> None:
-    """1 in the foreground, 0 elsewhere: what is unknown is written by its window later."""
+    """Write 1 to the foreground and 0 elsewhere; the windows overwrite the unknown pixels."""
     for piece in pieces(plan.height, plan.width):
         out[piece] = canonical(np.ascontiguousarray(trimap[piece])).trimap == FOREGROUND
 
 
 def cut(image: Sliceable, trimap: Sliceable, plan: Plan, window: Window) -> Cut:
-    """What the network sees of one window: colours uint8 H, W, 3 and canonical hints uint8 H, W."""
+    """Read the network's input for one window, padded by reflection where it leaves the image."""
     colours = eight_bits(read_padded(image, window, plan))
     return Cut(colours, canonical(read_padded(trimap, window, plan)).trimap)
 
 
-def stacked(cuts: Sequence[Cut]) -> tuple[UInt8, UInt8]:
-    """Cuts of one shape as a batch: N, H, W, 3 and N, H, W; a single one is not copied."""
+def run_windows(backend: Backend, cuts: Sequence[Cut]) -> Floating:
+    """Run windows of one shape together and validate the result: floating N, H, W in [0, 1]."""
+    image, trimap = _stacked(cuts)
+    return valid_alpha(backend.run(image, trimap), trimap.shape)
+
+
+def _stacked(cuts: Sequence[Cut]) -> tuple[UInt8, UInt8]:
+    """Stack cuts of one shape to N, H, W, 3 and N, H, W; a single one is not copied."""
     if len(cuts) == 1:
-        return cuts[0].colours[None], cuts[0].hints[None]
-    return np.stack([part.colours for part in cuts]), np.stack([part.hints for part in cuts])
+        return cuts[0].image[None], cuts[0].trimap[None]
+    return np.stack([part.image for part in cuts]), np.stack([part.trimap for part in cuts])
 
 
-def stitch(alpha: Floating, hints: UInt8, plan: Plan, window: Window, out: Writable) -> None:
-    """Write a window's alpha, H, W in [0, 1]: its core in an exact plan, else its share of all of it."""
+def stitch(alpha: Floating, trimap: UInt8, plan: Plan, window: Window, out: Writable) -> None:
+    """Write a window's alpha: its core in an exact plan, else its share of every pixel.
+
+    Args:
+        alpha: floating H, W of the window, in [0, 1].
+        trimap: canonical trimap of the window, uint8 H, W.
+        plan, window: where the window is.
+        out: floating array of the whole image.
+    """
     if plan.exact:
-        _write_core(alpha, hints, plan, window, out)
+        _write_core(alpha, trimap, plan, window, out)
     else:
-        _add_share(alpha, hints, plan, window, out)
+        _add_share(alpha, trimap, plan, window, out)
 
 
-def _write_core(alpha: Floating, hints: UInt8, plan: Plan, window: Window, out: Writable) -> None:
+def _write_core(alpha: Floating, trimap: UInt8, plan: Plan, window: Window, out: Writable) -> None:
     rows, columns = window.core.within(plan.height, plan.width)
     inside = _relative(rows, window.y), _relative(columns, window.x)
     # Chosen here and not left to the graph: known pixels are exact whatever the engine's arithmetic.
-    known = hints[inside] == FOREGROUND
-    out[rows, columns] = np.where(unknown(hints[inside]), alpha[inside], known)
+    known = trimap[inside] == FOREGROUND
+    out[rows, columns] = np.where(unknown(trimap[inside]), alpha[inside], known)
 
 
-def _add_share(alpha: Floating, hints: UInt8, plan: Plan, window: Window, out: Writable) -> None:
+def _add_share(alpha: Floating, trimap: UInt8, plan: Plan, window: Window, out: Writable) -> None:
     rows, columns = window.within(plan.height, plan.width)
     inside = _relative(rows, window.y), _relative(columns, window.x)
-    part = np.where(unknown(hints[inside]), alpha[inside] * share(window, plan.windows)[inside], 0)
-    # Rounding of the shares may leave the sum a hair above 1.
+    part = np.where(unknown(trimap[inside]), alpha[inside] * share(window, plan.windows)[inside], 0)
+    # The sum of rounded shares can exceed 1 slightly.
     out[rows, columns] = np.clip(out[rows, columns] + part, 0, 1)
 
 
@@ -134,7 +152,7 @@ def _relative(part: slice, origin: int) -> slice:
 
 
 def read_padded(array: Sliceable, part: Rectangle, plan: Plan) -> npt.NDArray[Any]:
-    """A rectangle of the image as if all of it had been padded by reflection at the bottom and right."""
+    """Read a rectangle of the image as if it were padded by reflection at the bottom and right."""
     rows = reflected(part.y, part.bottom, plan.height)
     columns = reflected(part.x, part.right, plan.width)
     top, left = int(rows.min()), int(columns.min())
@@ -144,3 +162,15 @@ def read_padded(array: Sliceable, part: Rectangle, plan: Plan) -> npt.NDArray[An
     if part.right > plan.width:
         found = found[:, columns - left]
     return np.ascontiguousarray(found)
+
+
+def pixels_per_second(backend: Backend) -> float:
+    """Measure how many pixels of windows the network computes in a second: one run after a warm-up."""
+    count, height, width = backend.metadata.static_shape or (1, TRIAL_SIDE, TRIAL_SIDE)
+    image = np.full((count, height, width, 3), 128, np.uint8)
+    trimap = np.full((count, height, width), 128, np.uint8)
+    # An engine prepares itself for a shape on its first run.
+    backend.run(image, trimap)
+    started = time.perf_counter()
+    backend.run(image, trimap)
+    return trimap.size / max(time.perf_counter() - started, 1e-9)

@@ -18,9 +18,9 @@ import numpy.typing as npt
 from dim.files import atomic_path, scratch_file
 from dim.images.files import MAX_PIXELS, require_pixels
 from dim.images.headers import declared_pixels
+from dim_runtime.arrays import by_windows
 from dim_runtime.images.tiff_reader import TiffImage, TiffReader, TiffTrimap
 from dim_runtime.images.tiff_writer import write_tiff
-from dim_runtime.mapped import by_windows
 from dim_runtime.matting import Matting
 from dim_runtime.outputs import foreground
 from dim_runtime.outputs.render import Renderer, kept_profile, require_room

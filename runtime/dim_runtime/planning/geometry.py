@@ -42,10 +42,10 @@ class Rectangle:
 
 @dataclass(frozen=True, slots=True)
 class Window(Rectangle):
-    """What the network sees at once.
+    """The part of the image that the network sees at once.
 
     Attributes:
-        core: the part that is kept; the rest is context. Cores of a plan do not overlap.
+        core: the part whose alpha is kept; the rest is context. Cores of a plan do not overlap.
     """
 
     core: Rectangle
@@ -53,20 +53,20 @@ class Window(Rectangle):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What will be computed for one trimap, and what it will take.
+    """The windows that will be computed for one trimap, and the memory that they take.
 
     Attributes:
         height, width: the image, pixels.
-        padded_height, padded_width: the same, padded at the bottom and right to what the network takes.
+        padded_height, padded_width: the same, padded at the bottom and right to a multiple of 32.
         windows: context included; corners and sides are multiples of 32. Their cores hold every unknown pixel
             exactly once.
-        tile: the largest window side allowed, pixels; lower than asked only because of the memory limit.
+        tile: the largest window side allowed, pixels; only the memory limit lowers the requested one.
         context: pixels around each core, cut off at the padded image's border.
         exact: whether the context is enough for the result of the whole image; if not, windows are blended.
         unknown_pixels: how many pixels of the trimap are unknown.
         peak_bytes: expected peak resident memory of the process during the call, bytes.
-        note: why the plan is not the one asked for; None if it is.
-        seconds: expected time of the network at the speed of this machine; None where nobody asked for it.
+        note: why the tile is not the requested one; None if it is.
+        seconds: expected time of the network at the speed of this machine; None if it was not measured.
     """
 
     height: int
@@ -85,23 +85,23 @@ class Plan:
     @property
     def cost(self) -> float:
         """Area of all windows over the padded image's: 1 is as much work as the whole image at once."""
-        return sum(window.area for window in self.windows) / (self.padded_height * self.padded_width)
+        return self.area / (self.padded_height * self.padded_width)
 
     @property
-    def largest_window(self) -> int:
-        """Pixels of the largest window; 0 if there is none."""
-        return max((window.area for window in self.windows), default=0)
+    def area(self) -> int:
+        """Pixels of all windows together."""
+        return sum(window.area for window in self.windows)
 
 
 def round_up(side: int, step: int = STRIDE) -> int:
-    """The smallest multiple of ``step`` that is at least ``side``."""
+    """Return the smallest multiple of ``step`` that is at least ``side``."""
     return -(-side // step) * step
 
 
 def reflected(start: int, stop: int, side: int) -> npt.NDArray[np.intp]:
-    """Where rows (or columns) start to stop of a padded image come from in the image itself.
+    """Return the rows (or columns) of the image that rows start to stop of the padded image are copies of.
 
-    Reflection without repeating the border, again and again if the image is small, as ``numpy.pad`` does with
+    Reflection without repeating the border, several times if the image is small, as ``numpy.pad`` does with
     ``mode="reflect"``; a side of one pixel is repeated.
     """
     period = max(2 * (side - 1), 1)

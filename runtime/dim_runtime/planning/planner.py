@@ -1,14 +1,13 @@
-"""From a trimap to a plan: which windows the network sees, and what they take."""
+"""Turn a surveyed trimap into a plan: the windows that the network runs on, and the memory they take."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from numbers import Integral
+from typing import Literal, TypeGuard
 
 import numpy as np
 
-from dim.arrays import UInt8
 from dim.contract import STRIDE
 from dim.errors import InputError
 from dim_runtime.backends.base import Backend
@@ -16,72 +15,77 @@ from dim_runtime.errors import MemoryLimitError, TileError
 from dim_runtime.memory import format_bytes
 from dim_runtime.planning.geometry import Plan, Rectangle, Window, round_up
 from dim_runtime.planning.partition import Limits, Piece, partition
-from dim_runtime.planning.survey import Survey, survey
+from dim_runtime.planning.survey import TrimapSurvey
 
 Context = int | Literal["exact"]
 
+DEFAULT_TILE = 1536
+"""Largest window side of a plan unless the user sets another, pixels."""
 WORKING_BYTES = 40
-"""Per window pixel, what the tiler itself holds at most: the padded window, its 16-bit source, the blend."""
+"""Bytes per window pixel that the tiler holds at most: the padded window, its 16-bit source, the blend."""
 STRIP_BYTES = 8 << 20
-"""What is held while a trimap is looked through and the known pixels are written."""
+"""Bytes that are held while a trimap is surveyed and the known pixels are written."""
 
 
 @dataclass(frozen=True)
-class Options:
-    """What a user may ask of a plan.
+class PlanOptions:
+    """The user's limits of a plan.
 
     Attributes:
         tile: largest window side, context included; a multiple of 32 pixels.
-        context: pixels around each core, a multiple of 32, or "exact" for what the artefact asks.
+        context: pixels around each core, a multiple of 32, or "exact" for the artefact's own context.
         memory_limit: peak resident memory of the process, bytes; None for no limit.
+
+    Raises:
+        InputError: a value outside of these.
     """
 
-    tile: int = 1536
+    tile: int = DEFAULT_TILE
     context: Context = "exact"
     memory_limit: int | None = None
 
     def __post_init__(self) -> None:
-        if self.tile < STRIDE or self.tile % STRIDE:
+        if not _is_whole(self.tile) or self.tile < STRIDE or self.tile % STRIDE:
             raise InputError(
-                "cannot use this tile", got=f"{self.tile} px", expected=f"a positive multiple of {STRIDE} px"
+                "cannot use this tile",
+                got=repr(self.tile),
+                expected=f"a positive multiple of {STRIDE}, pixels",
             )
         if self.context != "exact" and (
-            isinstance(self.context, str) or self.context < 0 or self.context % STRIDE
+            not _is_whole(self.context) or self.context < 0 or self.context % STRIDE
         ):
             raise InputError(
                 "cannot use this context",
                 got=repr(self.context),
                 expected=f'"exact", or a number of pixels that is a multiple of {STRIDE}',
             )
-        if self.memory_limit is not None and self.memory_limit <= 0:
+        limit = self.memory_limit
+        if limit is not None and (not _is_whole(limit) or limit <= 0):
             raise InputError(
-                "cannot use this memory limit", got=self.memory_limit, expected="a number of bytes above 0"
+                "cannot use this memory limit",
+                got=repr(limit),
+                expected='a number of bytes above 0, or a text such as "2GB"',
             )
 
 
-def make_plan(trimap: UInt8, backend: Backend, options: Options, *, held_bytes: int = 0) -> Plan:
-    """Plan one trimap.
-
-    Args:
-        trimap: uint8 H, W, read tolerantly.
-        backend: tells context, frozen shape and memory per window.
-        options: tile, context and memory limit.
-        held_bytes: memory that is held all through the call, output included; bytes.
-
-    Raises:
-        TileError: the tile cannot hold the context.
-        MemoryLimitError: no tile keeps the limit.
-    """
-    return Planner(trimap.shape, survey(trimap), backend, options, held_bytes).plan()
+def _is_whole(value: object) -> TypeGuard[int]:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 class Planner:
-    """Plans one surveyed trimap of shape H, W; see :func:`make_plan`."""
+    """Plans one surveyed trimap.
+
+    Args:
+        found: the survey of the trimap.
+        backend: has the artefact's context and frozen shape, and the memory of a window.
+        options: tile, context and memory limit.
+        held_bytes: memory that is held during the whole call, output included; bytes.
+    """
 
     def __init__(
-        self, shape: Sequence[int], found: Survey, backend: Backend, options: Options, held_bytes: int
+        self, found: TrimapSurvey, backend: Backend, options: PlanOptions, *, held_bytes: int = 0
     ) -> None:
-        self.height, self.width = shape
+        self.height, self.width = found.height, found.width
         self.found, self.backend, self.options, self.held_bytes = found, backend, options, held_bytes
         metadata = backend.metadata
         self.frozen = metadata.static_shape[1:] if metadata.static_shape else None
@@ -91,29 +95,34 @@ class Planner:
         self.exact = self.context >= metadata.context
 
     def plan(self) -> Plan:
-        """The plan at the tile that was asked for, or at a smaller one if the memory limit wants it."""
-        self._require_tile(self.options.tile)
-        asked = self._at(max(self.frozen) if self.frozen else self.options.tile)
-        limit = self.options.memory_limit
-        if limit is None or asked.peak_bytes <= limit:
-            return asked
-        if self.frozen:
-            raise self._too_little(limit, asked.peak_bytes)
-        return self._within(limit, asked)
+        """Return the plan at the requested tile, or at the largest one that keeps the memory limit.
 
-    def _within(self, limit: int, asked: Plan) -> Plan:
-        """The largest tile whose square fits, and whose windows do."""
-        for tile in range(min(asked.tile, max(self.padded)), self._smallest_tile() - 1, -STRIDE):
+        Raises:
+            TileError: the tile cannot hold the context.
+            MemoryLimitError: no tile keeps the limit.
+        """
+        self._require_tile(self.options.tile)
+        wanted = self._at(max(self.frozen) if self.frozen else self.options.tile)
+        limit = self.options.memory_limit
+        if limit is None or wanted.peak_bytes <= limit:
+            return wanted
+        if self.frozen:
+            raise self._too_little(limit, wanted.peak_bytes)
+        return self._within(limit, wanted)
+
+    def _within(self, limit: int, wanted: Plan) -> Plan:
+        """Return the plan at the largest tile whose square and whose windows keep the limit."""
+        for tile in range(min(wanted.tile, max(self.padded)), self._smallest_tile() - 1, -STRIDE):
             if self._peak({(min(tile, self.padded[0]), min(tile, self.padded[1]))}) <= limit:
-                note = f"tile lowered from {asked.tile} to {tile} px to stay below {format_bytes(limit)}"
+                note = f"tile lowered from {wanted.tile} to {tile} px to stay below {format_bytes(limit)}"
                 plan = self._at(tile, note)
                 # Windows of several sizes may take more together than one of the largest.
                 if plan.peak_bytes <= limit:
                     return plan
-        smallest = self._at(self._smallest_tile(), f"tile lowered from {asked.tile} px")
+        smallest = self._at(self._smallest_tile(), f"tile lowered from {wanted.tile} px")
         if smallest.peak_bytes <= limit:
             return smallest
-        raise self._too_little(limit, min(smallest.peak_bytes, asked.peak_bytes))
+        raise self._too_little(limit, min(smallest.peak_bytes, wanted.peak_bytes))
 
     def _too_little(self, limit: int, minimum: int) -> MemoryLimitError:
         return MemoryLimitError(
@@ -200,7 +209,7 @@ class Planner:
 
 
 def _span(start: int, stop: int, axis: int, limits: Limits) -> tuple[int, int]:
-    """A window's range of blocks along one axis: context on both sides, as far as the padded image goes."""
+    """Return a window's range of blocks along one axis: context on both sides, cut at the padded image."""
     first = max(start - limits.context, 0)
     last = min(stop + limits.context, limits.grid[axis])
     if limits.fixed:

@@ -1,4 +1,4 @@
-"""Where a trimap is unknown, found piece by piece: no temporary array as large as the image."""
+"""Find the unknown blocks of a trimap piece by piece, without a temporary array as large as the image."""
 
 from __future__ import annotations
 
@@ -15,25 +15,28 @@ from dim_runtime.planning.geometry import round_up
 from dim_runtime.planning.partition import Blocks
 
 ROWS, COLUMNS = 16 * STRIDE, 128 * STRIDE
-"""Pixels looked at together."""
+"""Rows and columns of a piece, pixels."""
 
 
-class Survey(NamedTuple):
-    """What a plan needs to know of a trimap.
+class TrimapSurvey(NamedTuple):
+    """The facts about a trimap that a plan needs.
 
     Attributes:
+        height, width: of the trimap, pixels.
         occupied: bool, blocks of 32×32 pixels of the padded image: whether one of its pixels is unknown.
         unknown: number of unknown pixels.
         mapped: number of pixels that are not 0, 128 or 255 but near enough to be read as one of them.
     """
 
+    height: int
+    width: int
     occupied: Blocks
     unknown: int
     mapped: int
 
 
-def survey(trimap: UInt8 | Sliceable) -> Survey:
-    """Look through a trimap, uint8 H, W: at most 10 is background, at least 245 foreground, else unknown."""
+def survey(trimap: UInt8 | Sliceable) -> TrimapSurvey:
+    """Survey a trimap, uint8 H, W: at most 10 is background, at least 245 foreground, the rest unknown."""
     height, width = trimap.shape
     occupied = np.zeros((round_up(height) // STRIDE, round_up(width) // STRIDE), np.bool_)
     unknown = mapped = 0
@@ -47,11 +50,11 @@ def survey(trimap: UInt8 | Sliceable) -> Survey:
         top, left = rows.start // STRIDE, columns.start // STRIDE
         blocks = _blocks(found)
         occupied[top : top + blocks.shape[0], left : left + blocks.shape[1]] = blocks
-    return Survey(occupied, unknown, mapped)
+    return TrimapSurvey(height, width, occupied, unknown, mapped)
 
 
 def pieces(height: int, width: int) -> Iterator[tuple[slice, slice]]:
-    """Rows and columns of at most :data:`ROWS` by :data:`COLUMNS` that cover the image once."""
+    """Yield slices of at most :data:`ROWS` by :data:`COLUMNS` pixels that cover the image once."""
     for y in range(0, height, ROWS):
         for x in range(0, width, COLUMNS):
             yield slice(y, min(y + ROWS, height)), slice(x, min(x + COLUMNS, width))

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
+import dim
 from dim.images.files import read_alpha, read_image, write_image
 from dim_runtime.cli import main
 from dim_runtime.images.samples import sample_paths
@@ -149,12 +150,10 @@ BAD_INPUT: dict[str, Callable[[Path], dict[str, object]]] = {
     "not an ONNX file": lambda folder: {"--model": text_file(folder / "text.onnx")},
     "no such file ": lambda folder: {"--model": folder / "none.onnx"},
     "cuda:N": lambda _: {"--device": "gpu"},
-    "there is no such back end": lambda _: {"--backend": "torch"},
     "multiple of 32": lambda _: {"--tile": 100},
     "exact, or a number": lambda _: {"--context": "much"},
     "such as 2GB": lambda _: {"--memory-limit": "lots"},
     "at least": lambda _: {"--memory-limit": "1MB"},
-    "8 or 16": lambda _: {"--depth": 12},
     "max_pixels": lambda _: {"--max-pixels": 100},
     "#RRGGBB": lambda _: {"--out": "composite", "--foreground": "image", "--background": "#12"},
     "threads": lambda _: {"--threads": 0},
@@ -193,6 +192,52 @@ def test_bad_input_gives_exit_code_2_and_no_file(
 
 def test_an_unknown_option_gives_exit_code_2(matte: Matte, files: tuple[Path, Path], tmp_path: Path) -> None:
     assert matte("run", *files, "-o", tmp_path / "alpha.png", "--colour", "red").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "choices"),
+    [
+        ("--backend", "torch", ("onnxruntime", "openvino", "tensorrt")),
+        ("--precision", "int4", ("fp32", "fp16", "bf16", "int8")),
+        ("--depth", "12", ("8", "16")),
+        ("--out", "mask", ("alpha", "cutout", "composite")),
+    ],
+)
+def test_an_unknown_choice_lists_the_choices(
+    matte: Matte, files: tuple[Path, Path], tmp_path: Path, option: str, value: str, choices: tuple[str, ...]
+) -> None:
+    done = matte("run", *files, "-o", tmp_path / "alpha.png", option, value)
+    assert done.returncode == 2
+    assert all(f"'{choice}'" in done.stderr for choice in choices)
+    assert not (tmp_path / "alpha.png").exists()
+
+
+@pytest.mark.parametrize("command", ["run", "batch", "bench", "trimap", "doctor"])
+def test_every_command_has_help_with_an_example(matte: Matte, command: str) -> None:
+    done = matte(command, "-h")
+    assert done.returncode == 0
+    assert f"dim-matte {command} " in done.stdout
+    assert "Example: " in done.stdout
+
+
+def test_the_version(matte: Matte) -> None:
+    done = matte("--version")
+    assert (done.returncode, done.stdout) == (0, f"dim-matte {dim.__version__}\n")
+
+
+def test_completion_can_be_printed() -> None:
+    done = process("--show-completion", "bash")
+    assert done.returncode == 0
+    assert "_DIM_MATTE_COMPLETE" in done.stdout or "COMPLETE" in done.stdout
+
+
+@pytest.mark.usefixtures("runs")
+def test_quiet_prints_nothing_and_verbose_what_happens(files: tuple[Path, Path], tmp_path: Path) -> None:
+    done = process("run", *files, "-o", tmp_path / "alpha.png", "--quiet")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    done = process("--verbose", "run", *files, "-o", tmp_path / "alpha.png", "--quiet")
+    assert "opened" in done.stderr
+    assert "px, 1 windows, " in done.stderr
 
 
 def test_a_file_and_a_folder_do_not_pair(matte: Matte, files: tuple[Path, Path], tmp_path: Path) -> None:

@@ -149,9 +149,7 @@ def run(
     """``dim-matte run`` with a back end that needs no model."""
 
     def call(*arguments: object) -> Done:
-        monkeypatch.setattr(
-            "dim_runtime.settings.MattingOptions.open", lambda *_: Matting.from_backend(identity)
-        )
+        monkeypatch.setattr(Matting, "from_options", lambda *_: Matting.from_backend(identity))
         monkeypatch.setattr(sys, "argv", ["dim-matte", "run", *map(str, arguments)])
         with warnings.catch_warnings(), pytest.raises(SystemExit) as left:
             main()

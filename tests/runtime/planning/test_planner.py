@@ -16,7 +16,8 @@ from dim.errors import InputError
 from dim_runtime.backends.base import Backend
 from dim_runtime.errors import MemoryLimitError, TileError
 from dim_runtime.planning.geometry import Plan
-from dim_runtime.planning.planner import Options, make_plan
+from dim_runtime.planning.planner import Planner, PlanOptions
+from dim_runtime.planning.survey import survey
 
 Metadata = Callable[..., ArtefactMetadata]
 
@@ -42,6 +43,10 @@ def backend(metadata: Metadata) -> Planned:
 
 def full(height: int, width: int) -> UInt8:
     return np.full((height, width), 128, np.uint8)
+
+
+def plan_of(trimap: Any, backend: Backend, options: PlanOptions, *, held_bytes: int = 0) -> Plan:
+    return Planner(survey(trimap), backend, options, held_bytes=held_bytes).plan()
 
 
 def check_geometry(plan: Plan, trimap: UInt8) -> None:
@@ -70,19 +75,19 @@ def test_windows_cover_what_is_unknown_with_context_or_the_border(metadata: Meta
     for _ in range(data.draw(st.integers(0, 5))):
         y, x = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
         trimap[y : y + data.draw(st.integers(1, 400)), x : x + data.draw(st.integers(1, 400))] = 128
-    plan = make_plan(trimap, Planned(metadata()), Options(tile=tile, context=context))
+    plan = plan_of(trimap, Planned(metadata()), PlanOptions(tile=tile, context=context))
     check_geometry(plan, trimap)
     assert plan.unknown_pixels == np.count_nonzero(trimap)
 
 
 def test_nothing_unknown_plans_nothing(backend: Planned) -> None:
-    plan = make_plan(np.zeros((5000, 70), np.uint8), backend, Options())
+    plan = plan_of(np.zeros((5000, 70), np.uint8), backend, PlanOptions())
     assert plan.windows == ()
     assert plan.cost == 0
 
 
 def test_a_small_image_is_one_window(backend: Planned) -> None:
-    plan = make_plan(full(17, 31), backend, Options(tile=32))
+    plan = plan_of(full(17, 31), backend, PlanOptions(tile=32))
     assert [(w.height, w.width) for w in plan.windows] == [(32, 32)]
     assert plan.cost == 1
 
@@ -90,34 +95,34 @@ def test_a_small_image_is_one_window(backend: Planned) -> None:
 def test_cost_is_window_area_over_padded_area(backend: Planned) -> None:
     trimap = np.zeros((1000, 2000), np.uint8)
     trimap[500, 40] = 128
-    plan = make_plan(trimap, backend, Options())
+    plan = plan_of(trimap, backend, PlanOptions())
     assert plan.cost == pytest.approx(416 * (64 + 192) / (1024 * 2016))
 
 
 def test_context_says_whether_the_result_is_exact(backend: Planned) -> None:
     trimap = full(64, 64)
-    assert make_plan(trimap, backend, Options()).exact
-    assert make_plan(trimap, backend, Options(context=224)).exact
-    assert not make_plan(trimap, backend, Options(context=160)).exact
+    assert plan_of(trimap, backend, PlanOptions()).exact
+    assert plan_of(trimap, backend, PlanOptions(context=224)).exact
+    assert not plan_of(trimap, backend, PlanOptions(context=160)).exact
 
 
 def test_a_tile_too_small_for_the_context_names_the_smallest(backend: Planned) -> None:
     with pytest.raises(TileError, match="416") as caught:
-        make_plan(full(600, 600), backend, Options(tile=384))
+        plan_of(full(600, 600), backend, PlanOptions(tile=384))
     assert caught.value.minimum == 416
-    make_plan(full(600, 600), backend, Options(tile=416))
+    plan_of(full(600, 600), backend, PlanOptions(tile=416))
 
 
 def test_a_tile_that_holds_the_image_needs_no_context(backend: Planned) -> None:
-    assert len(make_plan(full(380, 100), backend, Options(tile=384)).windows) == 1
+    assert len(plan_of(full(380, 100), backend, PlanOptions(tile=384)).windows) == 1
 
 
 def test_the_smallest_tile_is_never_larger_than_the_image(backend: Planned) -> None:
     with pytest.raises(TileError) as caught:
-        make_plan(full(400, 100), backend, Options(tile=64))
+        plan_of(full(400, 100), backend, PlanOptions(tile=64))
     assert caught.value.minimum == 416
     with pytest.raises(TileError) as caught:
-        make_plan(full(300, 100), backend, Options(tile=64))
+        plan_of(full(300, 100), backend, PlanOptions(tile=64))
     assert caught.value.minimum == 320
 
 
@@ -127,20 +132,20 @@ def test_the_smallest_tile_is_never_larger_than_the_image(backend: Planned) -> N
 )
 def test_impossible_options_are_errors(options: dict[str, Any]) -> None:
     with pytest.raises(InputError):
-        Options(**options)
+        PlanOptions(**options)
 
 
 def test_the_peak_holds_what_is_held_and_the_largest_window(backend: Planned) -> None:
-    none = make_plan(np.zeros((2000, 2000), np.uint8), backend, Options(), held_bytes=10**9)
-    large = make_plan(full(2000, 2000), backend, Options(), held_bytes=10**9)
+    none = plan_of(np.zeros((2000, 2000), np.uint8), backend, PlanOptions(), held_bytes=10**9)
+    large = plan_of(full(2000, 2000), backend, PlanOptions(), held_bytes=10**9)
     assert none.peak_bytes >= 10**9
     assert large.peak_bytes > none.peak_bytes + backend.window_bytes(1000, 1000)
 
 
 def test_a_memory_limit_lowers_the_tile_and_the_plan_says_so(backend: Planned) -> None:
-    free = make_plan(full(2000, 2000), backend, Options())
+    free = plan_of(full(2000, 2000), backend, PlanOptions())
     limit = free.peak_bytes // 2
-    plan = make_plan(full(2000, 2000), backend, Options(memory_limit=limit))
+    plan = plan_of(full(2000, 2000), backend, PlanOptions(memory_limit=limit))
     assert plan.peak_bytes <= limit
     assert plan.tile < 1536
     assert plan.note is not None
@@ -149,26 +154,26 @@ def test_a_memory_limit_lowers_the_tile_and_the_plan_says_so(backend: Planned) -
 
 
 def test_a_memory_limit_that_is_large_enough_changes_nothing(backend: Planned) -> None:
-    free = make_plan(full(2000, 2000), backend, Options())
-    assert make_plan(full(2000, 2000), backend, Options(memory_limit=free.peak_bytes)) == free
+    free = plan_of(full(2000, 2000), backend, PlanOptions())
+    assert plan_of(full(2000, 2000), backend, PlanOptions(memory_limit=free.peak_bytes)) == free
 
 
 def test_a_memory_limit_that_cannot_be_kept_names_the_minimum(backend: Planned) -> None:
     with pytest.raises(MemoryLimitError, match="at least") as caught:
-        make_plan(full(800, 900), backend, Options(memory_limit=10**6), held_bytes=10**8)
+        plan_of(full(800, 900), backend, PlanOptions(memory_limit=10**6), held_bytes=10**8)
     minimum = caught.value.minimum
-    plan = make_plan(full(800, 900), backend, Options(memory_limit=minimum), held_bytes=10**8)
+    plan = plan_of(full(800, 900), backend, PlanOptions(memory_limit=minimum), held_bytes=10**8)
     assert plan.peak_bytes <= minimum
     assert plan.tile == 416
     with pytest.raises(MemoryLimitError):
-        make_plan(full(800, 900), backend, Options(memory_limit=minimum - 1), held_bytes=10**8)
+        plan_of(full(800, 900), backend, PlanOptions(memory_limit=minimum - 1), held_bytes=10**8)
 
 
 def test_a_frozen_shape_gives_every_window_that_shape(metadata: Metadata) -> None:
     backend = Planned(metadata(static_shape=(1, 512, 640)))
     trimap = np.zeros((1000, 100), np.uint8)
     trimap[[3, 999], 50] = 128
-    plan = make_plan(trimap, backend, Options())
+    plan = plan_of(trimap, backend, PlanOptions())
     assert (plan.padded_height, plan.padded_width) == (1024, 640)
     assert {(w.height, w.width) for w in plan.windows} == {(512, 640)}
     for window in plan.windows:
@@ -180,9 +185,13 @@ def test_a_frozen_shape_gives_every_window_that_shape(metadata: Metadata) -> Non
 
 def test_a_frozen_shape_too_small_for_the_context_is_an_error(metadata: Metadata) -> None:
     with pytest.raises(TileError, match="frozen"):
-        make_plan(full(600, 600), Planned(metadata(static_shape=(1, 320, 320))), Options())
+        plan_of(full(600, 600), Planned(metadata(static_shape=(1, 320, 320))), PlanOptions())
 
 
 def test_a_frozen_shape_cannot_be_lowered_by_a_memory_limit(metadata: Metadata) -> None:
     with pytest.raises(MemoryLimitError):
-        make_plan(full(600, 600), Planned(metadata(static_shape=(1, 512, 512))), Options(memory_limit=10**6))
+        plan_of(
+            full(600, 600),
+            Planned(metadata(static_shape=(1, 512, 512))),
+            PlanOptions(memory_limit=10**6),
+        )
