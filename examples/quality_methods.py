@@ -11,10 +11,10 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
 
 from dim.arrays import UInt8
 from dim.bit_depth import quantise
+from dim.frozen_model import FrozenModel
 from dim.trimap import apply_known
 from dim_runtime import Matting
 from dim_runtime.backends.open import BackendName, Precision
@@ -29,7 +29,7 @@ CLOSED_FORM, KNN, LEARNING_BASED = "closed form", "KNN", "learning based"
 HALF = "unknown pixels left at 0.5"
 
 
-class Method(BaseModel):
+class Method(FrozenModel):
     """A name for the page, and what to run; without any of it, unknown pixels stay at 0.5.
 
     Attributes:
@@ -37,8 +37,6 @@ class Method(BaseModel):
         artefact: an exported file in the runtime, with ``backend`` and ``precision``.
         classical: a method of pymatting with its default options.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     name: str
     checkpoint: Path | None = None

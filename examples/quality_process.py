@@ -18,13 +18,13 @@ from functools import cache
 from pathlib import Path
 from statistics import median
 
-from pydantic import BaseModel, ConfigDict
 from quality_methods import Method, installed, opened
 
 from dim import trimap as trimaps
 from dim.arrays import UInt8
 from dim.errors import DimError
 from dim.files import sha256, write_text
+from dim.frozen_model import FrozenModel
 from dim.images import read_alpha
 from dim.images.files import write_image
 from dim.metrics import Metrics
@@ -39,7 +39,7 @@ WARM_UP = slice(60, 188), slice(200, 360)
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
-class Task(BaseModel):
+class Task(FrozenModel):
     """What to measure.
 
     Attributes:
@@ -48,8 +48,6 @@ class Task(BaseModel):
         threads: of each method; None leaves the choice to it.
         output: folder of the method's results.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     name: str
     method: Method
@@ -76,7 +74,7 @@ class Task(BaseModel):
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-class Result(BaseModel):
+class Result(FrozenModel):
     """What was measured.
 
     Attributes:
@@ -86,8 +84,6 @@ class Result(BaseModel):
         held_bytes: resident memory before the first call: libraries, model, photograph.
         peak_bytes: highest resident memory from then until the last call's end.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     key: str
     megapixels: float

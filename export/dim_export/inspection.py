@@ -6,19 +6,16 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
 from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA, ArtefactMetadata
 from dim.contract.engine_info import EngineInfo
+from dim.frozen_model import FrozenModel
 from dim_runtime.artefacts.engine_file import read_header
 from dim_runtime.artefacts.onnx_file import read_metadata
 from dim_runtime.errors import ArtefactError
 
 
-class TensorInfo(BaseModel):
+class TensorInfo(FrozenModel):
     """Name, dtype and axes of an input or output; free axes by name."""
-
-    model_config = ConfigDict(frozen=True)
 
     name: str
     dtype: str
@@ -28,10 +25,8 @@ class TensorInfo(BaseModel):
         return f"{self.name}: {self.dtype} {', '.join(map(str, self.shape))}"
 
 
-class Inspection(BaseModel):
+class Inspection(FrozenModel):
     """An artefact taken apart."""
-
-    model_config = ConfigDict(frozen=True)
 
     path: str
     bytes: int

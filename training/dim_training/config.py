@@ -8,14 +8,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from dim.contract import NetworkConfig
 from dim.errors import InputError
+from dim.frozen_model import FrozenModel
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class _Section(FrozenModel, extra="forbid"):
+    """A section of a recipe; unknown keys are errors."""
 
 
 class DataConfig(_Section):

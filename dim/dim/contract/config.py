@@ -19,10 +19,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from dim.contract.engine_info import EngineInfo
 from dim.errors import DimError
+from dim.frozen_model import FrozenModel
 
 METADATA_KEY = "dim"
 SCHEMA_VERSION = 1
@@ -60,7 +61,7 @@ class ContractError(DimError):
     """A metadata document that is missing, unreadable or of another generation."""
 
 
-class NetworkConfig(BaseModel):
+class NetworkConfig(FrozenModel, extra="forbid"):
     """One member of the DIM family.
 
     Attributes:
@@ -73,8 +74,6 @@ class NetworkConfig(BaseModel):
         for each
             size of cells, coarsest first; none in the published network.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     stage: Stage = 1
     width: float = Field(default=1.0, gt=0, le=2)
@@ -206,7 +205,7 @@ def _refiner_reach(config: NetworkConfig) -> int:
     return max([border, *squares])
 
 
-class QuantisationInfo(BaseModel):
+class QuantisationInfo(FrozenModel):
     """How an int8 artefact was made.
 
     Attributes:
@@ -216,18 +215,14 @@ class QuantisationInfo(BaseModel):
         keep_float: convolutions that stayed in float32.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     method: str
     calibration: str
     windows: int
     keep_float: tuple[str, ...]
 
 
-class ArtefactMetadata(BaseModel):
+class ArtefactMetadata(FrozenModel):
     """The JSON document inside every exported model."""
-
-    model_config = ConfigDict(frozen=True)
 
     schema_version: int = SCHEMA_VERSION
     network: NetworkConfig

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from dim.arrays import WindowShape
+from dim.frozen_model import FrozenModel
 
 EngineBuilder = Literal["tensorrt", "tensorrt-rtx"]
 
 
-class ShapeProfile(BaseModel):
+class ShapeProfile(FrozenModel):
     """The shapes N, H, W that an engine takes: the least, the one that it is tuned for, the most."""
-
-    model_config = ConfigDict(frozen=True)
 
     least: WindowShape
     tuned: WindowShape
@@ -26,10 +25,8 @@ class ShapeProfile(BaseModel):
         return all(low <= side <= high for low, side, high in sides)
 
 
-class EngineInfo(BaseModel):
+class EngineInfo(FrozenModel):
     """What a TensorRT engine is bound to: the section that only the document of ``.engine`` files has."""
-
-    model_config = ConfigDict(frozen=True)
 
     builder: EngineBuilder
     version: str

@@ -7,19 +7,18 @@ from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 
-from pydantic import BaseModel, ConfigDict, computed_field
+from pydantic import computed_field
 
 from dim.contract import STRIDE, Precision
 from dim.errors import InputError
+from dim.frozen_model import FrozenModel
 from dim_export.measure.opened import Engine, open_engine
 from dim_export.measure.timing import alternate, is_side, random_window, times_faster
 from dim_runtime.backends.open import BackendName
 
 
-class TimedEngine(BaseModel):
+class TimedEngine(FrozenModel):
     """Seconds of every run of one artefact in one engine, in the order of the rounds."""
-
-    model_config = ConfigDict(frozen=True)
 
     artefact: str
     engine: str
@@ -35,10 +34,8 @@ class TimedEngine(BaseModel):
         return median(self.seconds)
 
 
-class ArtefactBench(BaseModel):
+class ArtefactBench(FrozenModel):
     """All of one run; the first is what the others are compared with."""
-
-    model_config = ConfigDict(frozen=True)
 
     size: int
     """Side of the square window, pixels."""

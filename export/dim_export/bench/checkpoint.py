@@ -7,11 +7,12 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from pydantic import BaseModel, ConfigDict, computed_field
+from pydantic import computed_field
 
 from dim import checkpoint
 from dim.contract import STRIDE
 from dim.errors import InputError
+from dim.frozen_model import FrozenModel
 from dim_export.graph.torch_backend import TorchBackend
 from dim_export.measure.timing import alternate, is_side, random_window, times_faster
 from dim_export.onnx_export.export import export
@@ -19,10 +20,8 @@ from dim_runtime.backends.base import Backend
 from dim_runtime.backends.open import open_backend
 
 
-class WindowBench(BaseModel):
+class WindowBench(FrozenModel):
     """Seconds of every run of both engines, in the order of the pairs."""
-
-    model_config = ConfigDict(frozen=True)
 
     size: int
     """Side of the square window, pixels."""

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
 
 import dim.trimap
 from dim.arrays import Float32, UInt8
 from dim.errors import InputError
+from dim.frozen_model import FrozenModel
 from dim.images.files import read_alpha, read_image
 from dim.images.files import read_trimap as read_levels
 from dim_runtime.backends.open import BackendName
@@ -33,7 +33,7 @@ class Scene(NamedTuple):
     alpha: UInt8 | None
 
 
-class ContextRow(BaseModel):
+class ContextRow(FrozenModel):
     """Means over the photographs.
 
     Attributes:
@@ -44,8 +44,6 @@ class ContextRow(BaseModel):
         largest: largest difference of a pixel.
         sad: Σ |alpha − truth| over unknown pixels / 1000; None without true alphas.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     context: int | None
     cost: float

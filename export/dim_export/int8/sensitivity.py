@@ -10,13 +10,14 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from onnxscript import ir
-from pydantic import BaseModel, ConfigDict, computed_field
+from pydantic import computed_field
 
 import dim.trimap as trimaps
 from dim import checkpoint
 from dim.arrays import UInt8
 from dim.bit_depth import eight_bits
 from dim.errors import InputError
+from dim.frozen_model import FrozenModel
 from dim.images.files import READABLE, read_image
 from dim.metrics import sad
 from dim_export.graph.metadata import describe
@@ -36,16 +37,14 @@ Mode = Literal["alone", "spared"]
 Progress = Callable[[int, int], None]
 
 
-class LayerCost(BaseModel):
+class LayerCost(FrozenModel):
     """One convolution. ``sad``: mean over the pairs with only it, or all but it, in int8."""
-
-    model_config = ConfigDict(frozen=True)
 
     layer: str
     sad: float
 
 
-class Sensitivity(BaseModel):
+class Sensitivity(FrozenModel):
     """The table.
 
     Attributes:
@@ -55,8 +54,6 @@ class Sensitivity(BaseModel):
         int8_sad: mean SAD with every convolution in int8.
         layers: the costliest first; in the mode "spared" the one that saves most.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     checkpoint: str
     method: Method

@@ -6,15 +6,12 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
 import dim
+from dim.frozen_model import FrozenModel
 
 
-class Environment(BaseModel):
+class Environment(FrozenModel):
     """What must be known to repeat a measurement."""
-
-    model_config = ConfigDict(frozen=True)
 
     dim_matting: str
     torch: str

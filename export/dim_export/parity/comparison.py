@@ -6,11 +6,12 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, computed_field
+from pydantic import computed_field
 
 from dim import metrics
 from dim import trimap as trimaps
 from dim.arrays import Floating, UInt8
+from dim.frozen_model import FrozenModel
 
 VISIBLE = 1 / 255
 """One gray level: what an 8-bit alpha can show."""
@@ -18,13 +19,11 @@ _GRADED = 0.05
 _FEWEST_GRADED = 3000
 
 
-class Difference(BaseModel):
+class Difference(FrozenModel):
     """Two alphas compared over the unknown pixels.
 
     Differences are NaN, and written as null, where either side holds a NaN.
     """
-
-    model_config = ConfigDict(frozen=True, ser_json_inf_nan="null")
 
     unknown_pixels: int
     share_beyond: float
@@ -41,10 +40,8 @@ class Difference(BaseModel):
     """Standard deviation of the reference's alpha: near 0, the case cannot tell one network from another."""
 
 
-class Errors(BaseModel):
+class Errors(FrozenModel):
     """The four published errors of one alpha against the truth, over the unknown pixels."""
-
-    model_config = ConfigDict(frozen=True)
 
     sad: float
     mse: float
@@ -52,10 +49,8 @@ class Errors(BaseModel):
     conn: float
 
 
-class AgainstTruth(BaseModel):
+class AgainstTruth(FrozenModel):
     """Errors of the reference and of the artefact, and by how much the second's are larger."""
-
-    model_config = ConfigDict(frozen=True, ser_json_inf_nan="null")
 
     reference: Errors
     artefact: Errors

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 
-from pydantic import BaseModel, ConfigDict, computed_field
+from pydantic import computed_field
 
 from dim.contract import Precision
+from dim.frozen_model import FrozenModel
 
 
 class Measure(StrEnum):
@@ -50,10 +51,8 @@ LABELS = {
 }
 
 
-class Gate(BaseModel):
+class Gate(FrozenModel):
     """A limit, and why it stands where it stands."""
-
-    model_config = ConfigDict(frozen=True)
 
     measure: Measure
     limit: float
@@ -66,8 +65,6 @@ class Judgement(Gate):
     Attributes:
         found: None where it could not be measured (no truth given); NaN fails.
     """
-
-    model_config = ConfigDict(frozen=True, ser_json_inf_nan="null")
 
     found: float | None
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict, computed_field
+from pydantic import computed_field
 
 from dim.contract import NetworkConfig
 from dim.files import sha256
+from dim.frozen_model import FrozenModel
 from dim_export.measure.environment import Environment, environment
 from dim_export.measure.opened import Engine
 from dim_export.measure.timing import alternate, own_window, times_faster
@@ -28,10 +29,8 @@ Tell = Callable[[str], None]
 """Called with what begins."""
 
 
-class Speed(BaseModel):
+class Speed(FrozenModel):
     """One window in one artefact, timed in turn with the others."""
-
-    model_config = ConfigDict(frozen=True)
 
     height: int
     width: int
@@ -50,10 +49,8 @@ class Speed(BaseModel):
         return self.height * self.width / 1e6 / self.p50_s
 
 
-class Worst(BaseModel):
+class Worst(FrozenModel):
     """Where an artefact differs most from PyTorch; its picture is in the HTML report."""
-
-    model_config = ConfigDict(frozen=True, ser_json_inf_nan="null")
 
     case: str
     y: int
@@ -63,10 +60,8 @@ class Worst(BaseModel):
     max_difference: float
 
 
-class ArtefactReport(BaseModel):
+class ArtefactReport(FrozenModel):
     """One artefact: the file, whether it passed, how large and fast it is."""
-
-    model_config = ConfigDict(frozen=True, ser_json_inf_nan="null")
 
     bytes: int
     sha256: str
@@ -84,10 +79,8 @@ class RoundingResult(Difference):
     name: str
 
 
-class ReleaseReport(BaseModel):
+class ReleaseReport(FrozenModel):
     """The document ``report.json``."""
-
-    model_config = ConfigDict(frozen=True, ser_json_inf_nan="null")
 
     schema_version: int = SCHEMA_VERSION
     made_at: str

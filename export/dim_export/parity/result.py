@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from pydantic import BaseModel, ConfigDict, computed_field
+from pydantic import computed_field
 
 from dim.contract import Precision
 from dim.errors import DimError
+from dim.frozen_model import FrozenModel
 from dim_export.parity.comparison import AgainstTruth, Difference, relative_shift
 from dim_export.parity.gates import Gate, Judgement, Measure, judge
 
@@ -19,10 +20,8 @@ class ParityError(DimError):
     exit_code = 1
 
 
-class PoolingCount(BaseModel):
+class PoolingCount(FrozenModel):
     """2×2 pooling windows over all channels and levels, and how many chose another value than PyTorch's."""
-
-    model_config = ConfigDict(frozen=True)
 
     windows: int
     different: int
@@ -46,10 +45,8 @@ class CaseResult(Difference):
     truth: AgainstTruth | None = None
 
 
-class ParityReport(BaseModel):
+class ParityReport(FrozenModel):
     """All cases of one artefact."""
-
-    model_config = ConfigDict(frozen=True, ser_json_inf_nan="null")
 
     checkpoint: str
     artefact: str

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from dim.contract import STRIDE, ArtefactMetadata
 from dim.errors import InputError
+from dim.frozen_model import FrozenModel
 from dim_runtime.artefacts.engine_file import read_header
 from dim_runtime.artefacts.onnx_file import read_metadata
 
@@ -23,7 +24,7 @@ Side = tuple[int, int]
 DEFAULT_BATCH = 8
 
 
-class Options(BaseModel):
+class Options(FrozenModel):
     """How artefacts are served.
 
     Attributes:
@@ -35,8 +36,6 @@ class Options(BaseModel):
         threads: threads of one instance on the CPU; None leaves the choice to the engine.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     max_batch: int | None = Field(default=None, ge=1)
     windows: tuple[Side, ...] = ()
     instances: int = Field(default=1, ge=1)
@@ -45,10 +44,8 @@ class Options(BaseModel):
     threads: int | None = Field(default=None, ge=1)
 
 
-class ServedModel(BaseModel):
+class ServedModel(FrozenModel):
     """One folder of a repository."""
-
-    model_config = ConfigDict(frozen=True)
 
     name: str
     source: str

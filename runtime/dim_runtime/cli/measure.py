@@ -11,11 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, computed_field
+from pydantic import computed_field
 
 from dim.arrays import Image, UInt8
 from dim.contract import ArtefactMetadata
 from dim.errors import DimError
+from dim.frozen_model import FrozenModel
 from dim_runtime.matting import Matting
 from dim_runtime.memory import peak_resident_bytes
 
@@ -28,11 +29,7 @@ class BenchError(DimError):
     """A measurement that could not be made."""
 
 
-class _Measured(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Against(_Measured):
+class Against(FrozenModel):
     """The same image in another way of running the network."""
 
     name: str
@@ -45,7 +42,7 @@ class Against(_Measured):
         return statistics.median(self.seconds)
 
 
-class Bench(_Measured):
+class Bench(FrozenModel):
     """One image, several runs.
 
     Attributes:
