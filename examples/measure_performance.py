@@ -43,9 +43,8 @@ def main() -> None:
     }
     rows = []
     for pair in find_pairs(given.pairs):
-        if pair.images and pair.trimaps:
-            rows.append(measure_pair(pair.name, *pair.files(), ways, given))
-            (given.output / "table.md").write_text(table(rows, list(ways)), "utf-8")
+        rows.append(measure_pair(pair.name, pair.image, pair.trimap, ways, given))
+        (given.output / "table.md").write_text(table(rows, list(ways)), "utf-8")
     print((given.output / "table.md").read_text("utf-8"))
 
 

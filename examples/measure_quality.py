@@ -32,9 +32,10 @@ from dim.files import require_writable, sha256, write_text
 from dim.images import read_alpha
 from dim.trimap import apply_known
 from dim_runtime.artefacts.onnx_file import read_metadata
+from dim_runtime.images.pairs import Pair, read_sample
 from dim_runtime.images.samples import lemur, sample_paths
 from dim_runtime.matting import default_model
-from dim_training.scoring.photographs import Entry, read, readable_entries, require_readable, survey
+from dim_training.scoring.photographs import readable_entries, require_readable, survey
 
 TEMPLATE = Path(__file__).parents[1] / "docs" / "models" / "benchmark.md.j2"
 DIM_EXPORT = "from dim_export.cli import main; main()"
@@ -44,9 +45,9 @@ DIGITS = 12
 HARDEST = 4
 """Photographs that the page names: those of the largest excess over closed form."""
 
-Named = TypeVar("Named", Method, Entry)
+Named = TypeVar("Named", Method, Pair)
 Files = tuple[str, Path, Path, Path | None]
-"""Name, image, trimap, and the true alpha where it is known; what an :class:`Entry` is."""
+"""Name, image, trimap, and the true alpha where it is known; what a :class:`Pair` is."""
 
 
 def arguments() -> Namespace:
@@ -108,7 +109,7 @@ def chosen(items: Sequence[Named], names: Sequence[str] | None) -> list[Named]:
     return [item for item in items if names is None or item.name in names]
 
 
-def with_wide_trimaps(photos: Path, entries: Sequence[Entry]) -> list[Entry]:
+def with_wide_trimaps(photos: Path, entries: Sequence[Pair]) -> list[Pair]:
     """The same photographs with trimaps_wide/NAME.png; none where that folder is not there."""
     folder = photos / "trimaps_wide"
     if not folder.is_dir():
@@ -162,9 +163,9 @@ def measured(
     return found
 
 
-def draw(entry: Entry, output: Path) -> None:
+def draw(entry: Pair, output: Path) -> None:
     """One photograph: what is true, ours, closed form, and where ours is wrong."""
-    _, image, trimap, truth = read(entry)
+    image, trimap, truth, _ = read_sample(entry)
     panels = {"image": image, "trimap": trimap, "truth": apply_known(truth, trimap)}
     for title, method in (("ours", OURS), (CLOSED_FORM, CLOSED_FORM)):
         panels[title] = read_alpha(output / "narrow" / method / f"{entry.name}.png")

@@ -21,6 +21,9 @@ BACKGROUND, UNKNOWN, FOREGROUND = 0, 128, 255
 DARKEST_UNKNOWN, LIGHTEST_UNKNOWN = 11, 244
 """Tolerant reading: at most 10 is background, at least 245 is foreground (lossy files, soft brushes)."""
 
+EXPECTED = "gray: 0 background, 128 unknown, 255 foreground"
+"""Values of a trimap, for error messages."""
+
 Numbers = TypeVar("Numbers", bound=npt.NDArray[Any])
 
 
@@ -59,10 +62,51 @@ def canonical(trimap: UInt8) -> Reading:
 
 
 def read(source: str | Path | UInt8) -> Reading:
-    """Read a trimap tolerantly: a file (gray, or colour with equal channels) or an array uint8 H, W."""
-    if isinstance(source, np.ndarray):
-        return canonical(source)
-    return canonical(read_trimap(source))
+    """Read a trimap tolerantly: a file as :func:`dim.images.read_trimap` takes it, or an array uint8 H, W.
+
+    Raises:
+        InputError: a file that cannot be used, or values on another scale: see :func:`require_scale`.
+    """
+    levels = source if isinstance(source, np.ndarray) else read_trimap(source)
+    reading = canonical(levels)
+    require_scale(levels, "the array" if isinstance(source, np.ndarray) else str(source))
+    return reading
+
+
+def require_scale(levels: UInt8, source: str) -> None:
+    """Raise an InputError if every value means background: labels such as 0, 1, 2, or an empty trimap.
+
+    Args:
+        levels: uint8 H, W.
+        source: names the trimap in the error.
+    """
+    largest = int(levels.max())
+    if largest < DARKEST_UNKNOWN:
+        found = ", ".join(map(str, np.unique(levels)))
+        raise InputError(
+            f"cannot use the trimap {source}",
+            got=f"only {found}: nothing is unknown and nothing is foreground",
+            expected=EXPECTED,
+            why="the values are labels, on another scale" if largest else "all of the image is background",
+            fix="map the labels to 0, 128 and 255" if largest else None,
+        )
+
+
+def require_unknown(trimap: UInt8, source: str) -> None:
+    """Raise an InputError if a trimap has no unknown pixels, where only these are scored or learnt from.
+
+    Args:
+        trimap: canonical, uint8 H, W.
+        source: names the trimap in the error.
+    """
+    if not unknown(trimap).any():
+        raise InputError(
+            f"cannot use the trimap {source}",
+            got="no unknown pixels",
+            expected=EXPECTED,
+            why="only unknown pixels are scored; a binary mask is not a trimap",
+            fix="make a trimap of a mask with: dim-matte trimap MASK -o TRIMAP",
+        )
 
 
 def from_alpha(alpha: UInt8, *, erode: int, dilate: int) -> UInt8:

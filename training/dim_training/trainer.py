@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from dim import checkpoint
 from dim.errors import DimError
 from dim.network import DIM
+from dim_runtime.images.pairs import Pair, read_sample
 from dim_training.config import TrainConfig
 from dim_training.data.dataset import GlobalOrder, Sample, build_dataset, quiet_worker
 from dim_training.data.on_device import PackedParts, build_parts, compose
@@ -28,7 +29,7 @@ from dim_training.losses import Truth, stage_losses
 from dim_training.run_log import Journal, Panel
 from dim_training.run_state import Position, load_state, save_state
 from dim_training.scoring.evaluate import Region, mean_scores, predict, score_network
-from dim_training.scoring.photographs import Entry, prefetched, read, readable_entries
+from dim_training.scoring.photographs import prefetched, readable_entries
 from dim_training.stages import build_network, trained_part, training_mode
 
 PANELS = 4
@@ -338,13 +339,14 @@ def _added(shares: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.stack([share[name] for share in shares]).sum() for name in shares[0]}
 
 
-def _panel(model: DIM, entry: Entry) -> Panel:
-    photo = read(entry)
+def _panel(model: DIM, entry: Pair) -> Panel:
+    photo = read_sample(entry)
+    assert photo.alpha is not None, "photographs that are scored have an alpha"
     return Panel(
         photo.name, photo.image, photo.trimap, predict(model, photo.image, photo.trimap), photo.alpha
     )
 
 
-def _validation_set(config: TrainConfig) -> list[Entry]:
+def _validation_set(config: TrainConfig) -> list[Pair]:
     settings = config.validation
     return [] if settings.root is None else readable_entries(settings.root, settings.data_root)

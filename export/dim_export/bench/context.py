@@ -5,32 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 import dim.trimap
 from dim.arrays import Float32, UInt8
 from dim.errors import InputError
 from dim.frozen_model import FrozenModel
-from dim.images.files import read_alpha, read_image
-from dim.images.files import read_trimap as read_levels
+from dim.images.folders import image_files
 from dim_runtime.backends.open import BackendName
-from dim_runtime.images.pairs import find_pairs
+from dim_runtime.images.pairs import MattingSample, find_pairs, read_sample
 from dim_runtime.matting import Matting
 from dim_runtime.planning.planner import Context
 
 CONTEXTS = (32, 64, 96, 128, 160)
 """Pixels; "exact" is measured beside them."""
-
-
-class Scene(NamedTuple):
-    """``image`` uint8 H, W, 3; ``trimap`` uint8 H, W (0, 128, 255); ``alpha`` uint8 H, W, None if unknown."""
-
-    image: npt.NDArray[np.uint8 | np.uint16]
-    trimap: UInt8
-    alpha: UInt8 | None
 
 
 class ContextRow(FrozenModel):
@@ -55,7 +44,7 @@ class ContextRow(FrozenModel):
 
 def measure(
     model: Path | None,
-    scenes: Sequence[Scene],
+    scenes: Sequence[MattingSample],
     *,
     trimaps: Sequence[UInt8] = (),
     tile: int = 1536,
@@ -86,25 +75,17 @@ def measure(
     return rows
 
 
-def read_scenes(folder: Path) -> list[Scene]:
-    """``images/NAME.*``, ``trimaps/NAME.*`` and, where they are, ``alphas/NAME.*``."""
-    return [_read(folder, *pair.files()) for pair in find_pairs(folder)]
+def read_scenes(folder: Path) -> list[MattingSample]:
+    """Read ``images/NAME.*``, ``trimaps/NAME.*`` and, if the folder has them, ``alphas/NAME.*``."""
+    return [read_sample(pair) for pair in find_pairs(folder, alphas=(folder / "alphas").is_dir())]
 
 
 def read_trimaps(folder: Path) -> list[UInt8]:
-    """Every trimap of a folder."""
-    files = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
+    """Read every trimap of a folder."""
+    files = image_files(folder)
     if not files:
-        raise InputError(
-            f"cannot find trimaps in {folder}", got="none" if folder.is_dir() else "no such folder"
-        )
-    return [dim.trimap.canonical(read_levels(path)).trimap for path in files]
-
-
-def _read(folder: Path, image: Path, trimap: Path) -> Scene:
-    truth = next(iter(sorted((folder / "alphas").glob(f"{image.stem}.*"))), None)
-    hints = dim.trimap.canonical(read_levels(trimap)).trimap
-    return Scene(read_image(image), hints, None if truth is None else read_alpha(truth))
+        raise InputError(f"cannot find trimaps in {folder}", got="none")
+    return [dim.trimap.read(path).trimap for path in files]
 
 
 def _mean_cost(matting: Matting, trimaps: Iterable[UInt8]) -> float:
@@ -112,7 +93,7 @@ def _mean_cost(matting: Matting, trimaps: Iterable[UInt8]) -> float:
 
 
 def _differences(
-    scenes: Sequence[Scene], alphas: Sequence[Float32], exact: Sequence[Float32]
+    scenes: Sequence[MattingSample], alphas: Sequence[Float32], exact: Sequence[Float32]
 ) -> dict[str, float | None]:
     means, largest, sads = [], 0.0, []
     for scene, alpha, whole in zip(scenes, alphas, exact, strict=True):

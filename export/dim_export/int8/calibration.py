@@ -18,16 +18,14 @@ from torch import Tensor, nn
 
 from dim import trimap as trimaps
 from dim.arrays import Float64, Floating, UInt8
-from dim.bit_depth import eight_bits
 from dim.errors import InputError
-from dim.images.files import read_image
 from dim.network import DIM
 from dim.network.folding import fold_batch_norm
 from dim_export.graph.torch_backend import TorchBackend
 from dim_export.int8.histogram import Histogram, Method
 from dim_export.parity.comparison import graded
 from dim_runtime.backends.base import Backend
-from dim_runtime.images.pairs import find_pairs
+from dim_runtime.images.pairs import MattingSample, find_pairs, read_sample
 from dim_runtime.images.samples import lemur
 from dim_runtime.matting import Matting
 
@@ -41,13 +39,6 @@ ANSWERED_PAIRS, ANSWERED_PIXELS = 32, 20_000
 
 Progress = Callable[[int, int], None]
 """Called with the pairs done and in all."""
-
-
-class CalibrationPair(NamedTuple):
-    """``image`` uint8 H, W, 3 RGB; ``trimap`` canonical, uint8 H, W."""
-
-    image: UInt8
-    trimap: UInt8
 
 
 class Answer(NamedTuple):
@@ -98,25 +89,24 @@ class CalibrationPairs:
         folder: ``images/NAME.*`` and ``trimaps/NAME.*``; None for what ships.
 
     Raises:
-        InputError: no such folder, nothing in it, or a name without its counterpart.
+        InputError: no such folder, nothing in it, or names whose files are missing or ambiguous.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self._files = [pair.files() for pair in find_pairs(folder or default_folder())]
+        self._files = find_pairs(folder or default_folder())
         self._with_sample = folder is None
 
     def __len__(self) -> int:
         return len(self._files) + self._with_sample
 
-    def __iter__(self) -> Iterator[CalibrationPair]:
-        for image, trimap in self._files:
-            yield CalibrationPair(_eight_bit_rgb(image), trimaps.read(trimap).trimap)
+    def __iter__(self) -> Iterator[MattingSample]:
+        yield from map(read_sample, self._files)
         if self._with_sample:
-            yield CalibrationPair(*lemur())
+            yield MattingSample(*lemur())
 
 
 def calibrate(
-    model: DIM, pairs: CalibrationPairs | Sequence[CalibrationPair], *, progress: Progress | None = None
+    model: DIM, pairs: CalibrationPairs | Sequence[MattingSample], *, progress: Progress | None = None
 ) -> Calibration:
     """Run a network on pairs and look at every convolution.
 
@@ -151,10 +141,6 @@ def _answer(alpha: Floating, trimap: UInt8) -> Answer:
     if len(pixels) > ANSWERED_PIXELS:
         pixels = np.random.default_rng(0).choice(pixels, ANSWERED_PIXELS, replace=False)
     return Answer(pixels, alpha.ravel()[pixels])
-
-
-def _eight_bit_rgb(path: Path) -> UInt8:
-    return eight_bits(read_image(path))
 
 
 class _ObservedBackend(TorchBackend):

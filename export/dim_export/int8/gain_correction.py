@@ -17,16 +17,17 @@ from onnxscript import ir
 from dim.network import DIM
 from dim_export.graph.metadata import describe
 from dim_export.graph.write import write
-from dim_export.int8.calibration import Answer, CalibrationPair, calibration_windows
+from dim_export.int8.calibration import Answer, calibration_windows
 from dim_export.parity.comparison import gain
 from dim_runtime.backends.open import open_backend
+from dim_runtime.images.pairs import MattingSample
 
 SANE = (0.5, 2.0)
 """Slopes that rounding may cause. Beyond them something else is wrong, and the gates are to see it."""
 
 
 def rounding_gain(
-    graph: ir.Model, model: DIM, pairs: Iterable[CalibrationPair], answers: Sequence[Answer]
+    graph: ir.Model, model: DIM, pairs: Iterable[MattingSample], answers: Sequence[Answer]
 ) -> float:
     """Slope of a quantised graph's logits over the float network's, as the parity report measures it.
 
@@ -49,7 +50,7 @@ def rounding_gain(
     return found if found is not None and SANE[0] < found < SANE[1] else 1.0
 
 
-def _measured(path: Path, pairs: Iterable[CalibrationPair], answers: Sequence[Answer]) -> float | None:
+def _measured(path: Path, pairs: Iterable[MattingSample], answers: Sequence[Answer]) -> float | None:
     seen = []
     with closing(open_backend(path)) as backend:
         matting = calibration_windows(backend)

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from onnxscript import ir
@@ -15,10 +15,7 @@ from pydantic import computed_field
 import dim.trimap as trimaps
 from dim import checkpoint
 from dim.arrays import UInt8
-from dim.bit_depth import eight_bits
-from dim.errors import InputError
 from dim.frozen_model import FrozenModel
-from dim.images.files import READABLE, read_image
 from dim.metrics import sad
 from dim_export.graph.metadata import describe
 from dim_export.graph.trace import trace
@@ -28,7 +25,7 @@ from dim_export.int8.equalisation import Equalised, equalise
 from dim_export.int8.histogram import Method
 from dim_export.int8.quantise import convolution_names, quantise, require_layers
 from dim_runtime.backends.open import open_backend
-from dim_runtime.images.pairs import find_pairs
+from dim_runtime.images.pairs import MattingSample, find_pairs, read_sample
 from dim_runtime.matting import Matting
 
 Mode = Literal["alone", "spared"]
@@ -71,14 +68,6 @@ class Sensitivity(FrozenModel):
         return self.fp32_sad if self.mode == "alone" else self.int8_sad
 
 
-class _Scored(NamedTuple):
-    """A pair, and what its alpha should be, uint8 H, W; None until the float32 graph has said it."""
-
-    image: UInt8
-    trimap: UInt8
-    truth: UInt8 | None
-
-
 def measure(
     source: Path,
     data: Path,
@@ -104,7 +93,7 @@ def measure(
     """
     model = checkpoint.load(source)
     pairs = _read(data)
-    against: Literal["truth", "fp32"] = "fp32" if pairs[0].truth is None else "truth"
+    against: Literal["truth", "fp32"] = "fp32" if pairs[0].alpha is None else "truth"
     seen = calibrate(model, CalibrationPairs(calibration))
     scorer = _Scorer(equalise(model, seen.channel_ranges(method)), threads)
     if against == "fp32":
@@ -140,16 +129,16 @@ class _Scorer:
         self._graph = ir.to_proto(trace(network.model))
         self.names = convolution_names(ir.from_proto(self._graph))
 
-    def score(self, pairs: Sequence[_Scored], *, keep_float: Sequence[str]) -> float:
+    def score(self, pairs: Sequence[MattingSample], *, keep_float: Sequence[str]) -> float:
         """Mean over the pairs of the SAD over unknown pixels, in thousands."""
         return float(np.mean(list(map(_sad, pairs, self._alphas(pairs, keep_float)))))
 
-    def with_own_truth(self, pairs: Sequence[_Scored]) -> list[_Scored]:
+    def with_own_truth(self, pairs: Sequence[MattingSample]) -> list[MattingSample]:
         """The pairs with the float32 graph's alphas for the truth."""
         alphas = self._alphas(pairs, self.names)
-        return [pair._replace(truth=alpha) for pair, alpha in zip(pairs, alphas, strict=True)]
+        return [pair._replace(alpha=alpha) for pair, alpha in zip(pairs, alphas, strict=True)]
 
-    def _alphas(self, pairs: Sequence[_Scored], keep_float: Sequence[str]) -> Iterator[UInt8]:
+    def _alphas(self, pairs: Sequence[MattingSample], keep_float: Sequence[str]) -> Iterator[UInt8]:
         graph = quantise(ir.from_proto(self._graph), self._ranges, keep_float=keep_float)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.onnx"
@@ -160,9 +149,9 @@ class _Scorer:
                     yield np.rint(matting(pair.image, pair.trimap) * 255).astype(np.uint8)
 
 
-def _sad(pair: _Scored, alpha: UInt8) -> float:
-    assert pair.truth is not None
-    truth = np.where(pair.trimap == trimaps.UNKNOWN, pair.truth, alpha).astype(np.uint8)
+def _sad(pair: MattingSample, alpha: UInt8) -> float:
+    assert pair.alpha is not None
+    truth = np.where(pair.trimap == trimaps.UNKNOWN, pair.alpha, alpha).astype(np.uint8)
     return sad(alpha, truth, pair.trimap)
 
 
@@ -170,21 +159,6 @@ def _kept(layer: str, names: Sequence[str], mode: Mode) -> list[str]:
     return [layer] if mode == "spared" else [name for name in names if name != layer]
 
 
-def _read(folder: Path) -> list[_Scored]:
-    pairs = []
-    for pair in find_pairs(folder):
-        image, trimap = pair.files()
-        truth = _alpha(folder / "alphas", pair.name)
-        pairs.append(_Scored(eight_bits(read_image(image)), trimaps.read(trimap).trimap, truth))
-    if len({pair.truth is None for pair in pairs}) > 1:
-        raise InputError(
-            f"cannot score with {folder}",
-            got=f"alphas for {sum(pair.truth is not None for pair in pairs)} of {len(pairs)} images",
-            expected="an alpha for each, or none",
-        )
-    return pairs
-
-
-def _alpha(folder: Path, name: str) -> UInt8 | None:
-    files = [path for suffix in READABLE if (path := folder / f"{name}{suffix}").is_file()]
-    return eight_bits(read_image(files[0])[..., 0]) if files else None
+def _read(folder: Path) -> list[MattingSample]:
+    """Read all pairs, with true alphas where the folder has ``alphas/``."""
+    return [read_sample(pair) for pair in find_pairs(folder, alphas=(folder / "alphas").is_dir())]

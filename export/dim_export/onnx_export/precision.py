@@ -15,11 +15,12 @@ from dim.errors import CheckpointError, InputError
 from dim.network import DIM
 from dim.network.folding import fold_batch_norm
 from dim_export.graph.trace import IR_VERSION, OPSET, trace
-from dim_export.int8.calibration import CalibrationPair, CalibrationPairs, Progress, calibrate
+from dim_export.int8.calibration import CalibrationPairs, Progress, calibrate
 from dim_export.int8.equalisation import equalise
 from dim_export.int8.gain_correction import rounding_gain
 from dim_export.int8.histogram import METHODS, Method
 from dim_export.int8.quantise import quantise, require_layers, scale_logits
+from dim_runtime.images.pairs import MattingSample
 from dim_runtime.images.samples import lemur
 
 BF16_OPSET, BF16_IR_VERSION = 22, 10
@@ -150,7 +151,7 @@ def _require_fp16(model: DIM) -> None:
         largest = float(value.abs().max())
         if largest > LARGEST_FP16:
             raise _too_large_for_fp16(f"{name} with a value of magnitude {largest:.3g}")
-    seen = calibrate(model, [CalibrationPair(*lemur())])
+    seen = calibrate(model, [MattingSample(*lemur())])
     if seen.largest_output > LARGEST_FP16:
         raise _too_large_for_fp16(
             f"an activation of magnitude {seen.largest_output:.3g} on the shipped photograph"

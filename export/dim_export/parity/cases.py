@@ -14,12 +14,9 @@ import numpy as np
 
 from dim import trimap as trimaps
 from dim.arrays import UInt8
-from dim.bit_depth import eight_bits
 from dim.contract import ArtefactMetadata
-from dim.errors import InputError
-from dim.images.files import READABLE, read_alpha, read_image
 from dim.trimap import BACKGROUND, UNKNOWN
-from dim_runtime.images.pairs import Pair, find_pairs
+from dim_runtime.images.pairs import Pair, find_pairs, read_sample
 from dim_runtime.images.samples import lemur
 
 LARGE_TILE = 1536
@@ -74,7 +71,7 @@ def pictures(folder: Path | None = None) -> Iterator[Picture]:
     """The shipped photograph, the tie image, and every pair of a folder, read one by one.
 
     Args:
-        folder: holds ``images/NAME.*``, ``trimaps/NAME.*`` and perhaps ``alphas/NAME.*``.
+        folder: holds ``images/NAME.*``, ``trimaps/NAME.*`` and perhaps ``alphas/NAME.*``, for each name.
 
     Raises:
         InputError: a folder or file that cannot be read, or files that do not fit together.
@@ -82,7 +79,7 @@ def pictures(folder: Path | None = None) -> Iterator[Picture]:
     yield Picture("lemur", *lemur(), kind="sample")
     yield equal_rows(*_TIES_SIZE)
     if folder is not None:
-        yield from map(read_picture, find_pairs(folder), _truths(folder))
+        yield from map(read_picture, find_pairs(folder, alphas=(folder / "alphas").is_dir()))
 
 
 def cases(picture: Picture, metadata: ArtefactMetadata) -> list[Case]:
@@ -131,28 +128,10 @@ def equal_rows(height: int, width: int) -> Picture:
     return Picture("equal rows", image, trimap, kind="ties")
 
 
-def read_picture(pair: Pair, truth: Path | None = None) -> Picture:
-    """Read a pair of files, and the truth; InputError if they do not fit together."""
-    image_path, trimap_path = pair.files()
-    trimap = trimaps.read(trimap_path).trimap
-    image = eight_bits(read_image(image_path))
-    alpha = None if truth is None else read_alpha(truth)
-    for path, array in ((image_path, image), (truth, alpha)):
-        if array is not None and array.shape[:2] != trimap.shape:
-            raise InputError(
-                f"cannot use {path}: its size is not its trimap's",
-                got=f"{array.shape[1]}×{array.shape[0]} px",
-                expected=f"{trimap.shape[1]}×{trimap.shape[0]} px, as {trimap_path}",
-            )
-    return Picture(pair.name, image, trimap, truth=alpha)
-
-
-def _truths(folder: Path) -> Iterator[Path | None]:
-    """The file of the true alpha of every pair of the folder, in the order of the pairs."""
-    alphas = folder / "alphas"
-    files = {file.stem: file for file in alphas.iterdir()} if alphas.is_dir() else {}
-    readable = {stem: file for stem, file in files.items() if file.suffix.lower() in READABLE}
-    return (readable.get(pair.name) for pair in find_pairs(folder))
+def read_picture(pair: Pair) -> Picture:
+    """Read a pair of files and its true alpha; InputError as :func:`read_sample`."""
+    image, trimap, truth, name = read_sample(pair)
+    return Picture(name, image, trimap, truth=truth)
 
 
 def _at_most(metadata: ArtefactMetadata, shape: tuple[int, ...]) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from typing import Any
 from dim.errors import InputError
 from dim.images.files import WRITABLE
 from dim_runtime.batch import storage
-from dim_runtime.images.pairs import Pair, find_pairs
+from dim_runtime.images.pairs import pair_up
 
 COLUMNS = ("image", "trimap")
 OUTPUT = "output"
@@ -54,22 +54,16 @@ def read_items(source: str, trimaps: Path | None = None) -> list[Item]:
     elif storage.is_remote(source):
         raise InputError(f"cannot list {source}", expected=f"a table, {', '.join(TABLES)}, or a local folder")
     else:
-        items = [_from_pair(pair) for pair in find_pairs(storage.local(source), trimaps)]
+        items = _from_folders(storage.local(source), trimaps)
     _require_distinct(items)
     return items
 
 
-def _from_pair(pair: Pair) -> Item:
-    output = f"{pair.name}.png"
-    try:
-        image, trimap = pair.files()
-    except InputError as error:
-        return Item(_first(pair.images), _first(pair.trimaps), output, str(error))
-    return Item(str(image), str(trimap), output)
-
-
-def _first(files: tuple[Path, ...]) -> str:
-    return str(files[0]) if files else ""
+def _from_folders(folder: Path, trimaps: Path | None) -> list[Item]:
+    found = pair_up(folder, trimaps)
+    items = [Item(str(pair.image), str(pair.trimap), f"{pair.name}.png") for pair in found.pairs]
+    items += [Item("", "", f"{lone.name}.png", lone.problem) for lone in found.unpaired]
+    return sorted(items, key=lambda item: item.output)
 
 
 def _table(source: str) -> list[Item]:

@@ -12,7 +12,7 @@ import typer
 from dim.errors import InputError
 from dim_runtime.cli.options import OutputOptions, Quiet, ShowProgress, expand
 from dim_runtime.errors import error_text
-from dim_runtime.images.pairs import Pair, find_pairs
+from dim_runtime.images.pairs import Pairing, pair_up
 from dim_runtime.matting import Matting
 from dim_runtime.outputs.pair import describe, plan_pair, run_pair
 
@@ -47,7 +47,7 @@ def run(
 ) -> None:
     """Matte one image, or all images of a folder."""
     spec = options.spec()
-    pairs = _pairs(image, trimap)
+    pairs = _pairs(image, trimap, out_path)
     if pairs is None and not dry_run:
         spec.require_writable(out_path)
     show = sys.stderr.isatty() if progress is None else progress
@@ -69,10 +69,10 @@ def _print(line: str, *, quiet: bool) -> None:
         typer.echo(line)
 
 
-def _pairs(image: Path, trimap: Path | None) -> list[Pair] | None:
+def _pairs(image: Path, trimap: Path | None, out_path: Path) -> Pairing | None:
     """Return the pairs of a folder; None for a single image."""
     if image.is_dir() and (trimap is None or trimap.is_dir()):
-        return find_pairs(image, trimap)
+        return pair_up(image, trimap, skip=out_path)
     if trimap is None:
         raise InputError(
             f"cannot matte {image} without a trimap",
@@ -87,18 +87,19 @@ def _pairs(image: Path, trimap: Path | None) -> list[Pair] | None:
     return None
 
 
-def _run_all(matte: Matte, pairs: list[Pair], folder: Path, *, quiet: bool) -> None:
+def _run_all(matte: Matte, found: Pairing, folder: Path, *, quiet: bool) -> None:
     """Matte every pair; an error of one is reported and does not stop the rest."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"cannot write into {folder}", got="a file", expected="a folder, as the input")
-    failed = 0
-    for pair in pairs:
+    failed, count = len(found.unpaired), len(found.unpaired) + len(found.pairs)
+    for lone in found.unpaired:
+        typer.echo(f"failed {lone.name}: {lone.problem}", err=True)
+    for pair in found.pairs:
         try:
-            image, trimap = pair.files()
-            _print(matte(image, trimap, folder / f"{pair.name}.png"), quiet=quiet)
+            _print(matte(pair.image, pair.trimap, folder / f"{pair.name}.png"), quiet=quiet)
         except Exception as error:
             failed += 1
             typer.echo(f"failed {pair.name}: {error_text(error)}", err=True)
-    _print(f"{len(pairs) - failed} done, {failed} failed", quiet=quiet)
+    _print(f"{count - failed} done, {failed} failed", quiet=quiet)
     if failed:
         raise typer.Exit(1)

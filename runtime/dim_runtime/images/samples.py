@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
-import dim.trimap
-from dim.images.files import read_image
+from dim.arrays import UInt8
+from dim_runtime.images.pairs import Pair, read_sample
 
 
-class Sample(NamedTuple):
-    """image: uint8 H, W, 3 RGB. trimap: uint8 H, W; 0 background, 128 unknown, 255 foreground."""
-
-    image: npt.NDArray[np.uint8]
-    trimap: npt.NDArray[np.uint8]
-
-
-def lemur() -> Sample:
-    """A ring-tailed lemur with a soft outline."""
-    image, trimap = sample_paths()
-    return Sample(read_image(image).astype(np.uint8, copy=False), dim.trimap.read(trimap).trimap)
+def lemur() -> tuple[UInt8, UInt8]:
+    """Read the image, uint8 H, W, 3 RGB, and the canonical trimap, uint8 H, W, of a ring-tailed lemur."""
+    sample = read_sample(Pair("lemur", *sample_paths()))
+    return sample.image, sample.trimap
 
 
 def sample_paths() -> tuple[Path, Path]:
-    """The files of the lemur's photograph and trimap."""
+    """Return the files of the lemur's photograph and trimap."""
     folder = Path(__file__).parent / "samples"
     return folder / "lemur.png", folder / "lemur_trimap.png"

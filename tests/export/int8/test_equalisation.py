@@ -10,15 +10,16 @@ import torch
 
 from dim.network import DIM
 from dim.network.folding import fold_batch_norm
-from dim_export.int8.calibration import CalibrationPair, calibrate
+from dim_export.int8.calibration import calibrate
 from dim_export.int8.equalisation import NARROWEST, equalise
+from dim_runtime.images.pairs import MattingSample
 
 SECOND, THIRD = "backbone.encoder.layer1.2", "backbone.encoder.layer2.0"
 
 
-def _pair() -> CalibrationPair:
+def _pair() -> MattingSample:
     draw = np.random.default_rng(0)
-    return CalibrationPair(draw.integers(0, 256, (64, 64, 3), np.uint8), np.full((64, 64), 128, np.uint8))
+    return MattingSample(draw.integers(0, 256, (64, 64, 3), np.uint8), np.full((64, 64), 128, np.uint8))
 
 
 @pytest.mark.parametrize("stage", [1, 3])

@@ -16,7 +16,7 @@ from dim import checkpoint
 from dim.images.files import write_image
 from dim.network import DIM
 from dim_export.graph.trace import trace
-from dim_export.int8.calibration import ANSWERED_PIXELS, Answer, Calibration, CalibrationPair, calibrate
+from dim_export.int8.calibration import ANSWERED_PIXELS, Answer, Calibration, calibrate
 from dim_export.int8.gain_correction import rounding_gain
 from dim_export.int8.quantise import scale_logits
 from dim_export.measure.opened import open_engine
@@ -28,6 +28,7 @@ from dim_export.parity.reference import Reference
 from dim_export.parity.result import ParityReport
 from dim_export.parity.verify import Examination
 from dim_runtime.artefacts.onnx_file import read_metadata
+from dim_runtime.images.pairs import MattingSample
 from dim_runtime.images.samples import lemur
 from dim_runtime.matting import default_model
 
@@ -120,7 +121,7 @@ def test_the_embedded_network_passes_with_its_propagation(pairs: Path, cut: Pict
 
 class Small(NamedTuple):
     model: DIM
-    pair: CalibrationPair
+    pair: MattingSample
     seen: Calibration
     traced: onnx.ModelProto
 
@@ -133,7 +134,7 @@ class Small(NamedTuple):
 @pytest.fixture(scope="module")
 def small(live_model: Callable[..., DIM]) -> Small:
     draw = np.random.default_rng(0)
-    pair = CalibrationPair(draw.integers(0, 256, (64, 64, 3), np.uint8), np.full((64, 64), 128, np.uint8))
+    pair = MattingSample(draw.integers(0, 256, (64, 64, 3), np.uint8), np.full((64, 64), 128, np.uint8))
     model = live_model(stage=3, width=0.0625)
     return Small(model, pair, calibrate(model, [pair]), ir.to_proto(trace(model)))
 
@@ -155,7 +156,7 @@ def test_answers_are_of_unknown_pixels_that_are_neither_black_nor_white(small: S
     trimap = np.zeros((160, 160), np.uint8)
     trimap[:, :150] = 128
     image = np.tile(small.pair.image, (3, 3, 1))[:160, :160]
-    (answer,) = calibrate(small.model, [CalibrationPair(image, trimap)]).answers
+    (answer,) = calibrate(small.model, [MattingSample(image, trimap)]).answers
     assert len(answer.pixels) == len(answer.alpha) == ANSWERED_PIXELS
     assert len(np.unique(answer.pixels)) == ANSWERED_PIXELS
     assert (answer.pixels % 160 < 150).all()

@@ -602,9 +602,10 @@ def _graph(model: Any, fp32: Path, precision: Precision) -> Any:
     from onnxscript import ir
 
     from dim_export.graph.trace import trace
-    from dim_export.int8.calibration import CalibrationPair, calibrate
+    from dim_export.int8.calibration import calibrate
     from dim_export.int8.quantise import quantise
     from dim_export.onnx_export.precision import BF16_IR_VERSION, BF16_OPSET, kept_float
+    from dim_runtime.images.pairs import MattingSample
 
     if precision == "fp16":
         return trace(model, dtype=torch.float16)
@@ -613,7 +614,7 @@ def _graph(model: Any, fp32: Path, precision: Precision) -> Any:
     graph = ir.load(fp32)
     if precision == "int8":
         image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-        seen = calibrate(model, [CalibrationPair(image, np.full((64, 64), 128, np.uint8))])
+        seen = calibrate(model, [MattingSample(image, np.full((64, 64), 128, np.uint8))])
         quantise(graph, seen.ranges("mse"), keep_float=kept_float(model.config))
     return graph
 

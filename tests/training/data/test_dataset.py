@@ -76,7 +76,7 @@ def test_names_of_folders_that_are_not_there(cutout_root: Path) -> None:
 def test_missing_folders_and_cutouts_without_alpha(cutout_root: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"data\.root"):
         build_dataset(DataConfig(**SMALL, kind="rgba"), seed=0, length=1)
-    with pytest.raises(InputError, match="cannot find images"):
+    with pytest.raises(InputError, match="no such folder"):
         build_dataset(DataConfig(**SMALL, kind="rgba", root=tmp_path / "none"), seed=0, length=1)
     cv2.imwrite(str(cutout_root / "foregrounds" / "smoke" / "b.png"), np.zeros((9, 9, 3), np.uint8))
     with pytest.raises(InputError, match="no RGBA image"):

@@ -24,7 +24,7 @@ from dim.network import DIM, normalise
 from dim.trimap import apply_known
 from dim_training.metric_workers import metric_workers
 from dim_training.scoring.evaluate import (
-    Photograph,
+    MattingSample,
     Region,
     evaluate,
     mean_sad,
@@ -36,13 +36,13 @@ from dim_training.scoring.predictors import is_artefact, open_predictor
 from dim_training.scoring.scores import score
 
 
-def _photograph(name: str = "one", height: int = 50, width: int = 70, seed: int = 0) -> Photograph:
+def _photograph(name: str = "one", height: int = 50, width: int = 70, seed: int = 0) -> MattingSample:
     draw = np.random.default_rng(seed)
     trimap = np.full((height, width), 128, np.uint8)
     trimap[:8], trimap[-9:] = 0, 255
     image = cv2.GaussianBlur(draw.integers(0, 256, (height, width, 3), np.uint8), (0, 0), 2)
     alpha = draw.integers(0, 256, (height, width), np.uint8)
-    return Photograph(name, image.astype(np.uint8), trimap, apply_known(alpha, trimap))
+    return MattingSample(image.astype(np.uint8), trimap, apply_known(alpha, trimap), name)
 
 
 def _red(image: UInt8, trimap: UInt8) -> UInt8:
@@ -91,7 +91,7 @@ def test_running_out_of_memory_says_what_to_do() -> None:
             raise torch.OutOfMemoryError
 
     with pytest.raises(InputError, match="dim-export onnx"):
-        predict(Huge(NetworkConfig(width=0.125)), *_photograph()[1:3])
+        predict(Huge(NetworkConfig(width=0.125)), *_photograph()[:2])
 
 
 def test_a_truth_that_contradicts_the_trimap_counts_only_as_published() -> None:

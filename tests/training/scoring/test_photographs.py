@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from dim.errors import InputError
-from dim_training.scoring.photographs import find_entries, prefetched, read, readable_entries, survey
+from dim_runtime.images.pairs import read_sample
+from dim_training.scoring.photographs import find_entries, prefetched, readable_entries, survey
 
 NAMES = ("owl", "fox [1]", "cat")
 
@@ -34,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_folder_is_read_in_order_as_rgb(folder: Path) -> None:
-    photographs = [read(entry) for entry in readable_entries(folder)]
+    photographs = [read_sample(entry) for entry in readable_entries(folder)]
     assert [photo.name for photo in photographs] == sorted(NAMES)
     assert photographs[0].image[0, 0].tolist() == [200, 100, 0]
     assert np.unique(photographs[0].trimap).tolist() == [0, 128]
@@ -50,7 +51,7 @@ def test_prefetching_keeps_the_order(folder: Path) -> None:
 def test_sixteen_bits_become_eight_by_257(folder: Path) -> None:
     _write(folder / "images" / "cat.png", np.full((40, 50, 3), 257 * 99 + 128, np.uint16))
     _write(folder / "alphas" / "cat.tif", np.full((40, 50), 257 * 99 + 129, np.uint16))
-    photo = read(find_entries(folder)[0])
+    photo = read_sample(find_entries(folder)[0])
     assert (photo.image == 99).all()
     assert (photo.alpha == 100).all()
 
@@ -86,7 +87,7 @@ def test_damaged_and_mis_sized_files_are_listed_together(folder: Path) -> None:
 def test_a_mis_sized_photograph_is_not_read(folder: Path) -> None:
     _write(folder / "alphas" / "cat.tif", np.zeros((50, 40), np.uint8))
     with pytest.raises(InputError, match="image 50×40 px, trimap 50×40 px, alpha 40×50 px"):
-        read(find_entries(folder)[0])
+        read_sample(find_entries(folder)[0])
 
 
 def test_other_values_of_trimaps_are_counted(folder: Path) -> None:
@@ -94,7 +95,7 @@ def test_other_values_of_trimaps_are_counted(folder: Path) -> None:
     found = survey(find_entries(folder))
     assert found.problems == []
     assert found.mapped == 2000
-    assert np.unique(read(find_entries(folder)[0]).trimap).tolist() == [0, 128]
+    assert np.unique(read_sample(find_entries(folder)[0]).trimap).tolist() == [0, 128]
 
 
 @pytest.mark.parametrize("data", ["nothing", "empty"])
@@ -116,7 +117,7 @@ def test_an_annotation_file_names_paths_below_its_folder_or_another(folder: Path
     elsewhere = _annotate(tmp_path / "test_list.json", ["owl", "cat"])
     entries = find_entries(inside)
     assert [entry.name for entry in entries] == ["owl", "cat"]
-    assert read(entries[0]).image.shape == (40, 50, 3)
+    assert read_sample(entries[0]).image.shape == (40, 50, 3)
     assert find_entries(elsewhere, folder) == entries
 
 

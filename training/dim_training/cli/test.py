@@ -19,10 +19,11 @@ from dim import files
 from dim.checkpoint_argument import download_bar
 from dim.errors import InputError
 from dim.published import PUBLISHED, locate
+from dim_runtime.images.pairs import Pair
 from dim_training.scoring import report
 from dim_training.scoring.distributed import Ranks
 from dim_training.scoring.evaluate import evaluate
-from dim_training.scoring.photographs import Entry, find_entries, prefetched, require_readable, survey
+from dim_training.scoring.photographs import find_entries, prefetched, require_readable, survey
 from dim_training.scoring.predictors import open_predictor
 from dim_training.scoring.scores import Region, Score
 
@@ -117,7 +118,7 @@ def _threads(ranks: Ranks) -> int | None:
     return None if ranks.local_count == 1 else max(1, (os.cpu_count() or 1) // ranks.local_count)
 
 
-def _readable_entries(data: Path, data_root: Path | None, ranks: Ranks) -> list[Entry]:
+def _readable_entries(data: Path, data_root: Path | None, ranks: Ranks) -> list[Pair]:
     """All photographs, once every file of them has been decoded by one of the processes."""
     entries = find_entries(data, data_root)
     found = ranks.gather(survey(ranks.mine(entries)))

@@ -7,16 +7,14 @@ from pathlib import Path
 from dim.arrays import UInt8
 from dim.bit_depth import eight_bits
 from dim.errors import InputError
-from dim.images import read_image
-
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
+from dim.images import folders, read_image
 
 
 def image_files(root: Path) -> list[Path]:
-    """Every image below a folder, sorted; none is an error."""
-    found = sorted(path for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    """Return every image file below a folder, sorted; InputError if there is none."""
+    found = folders.image_files(root)
     if not found:
-        raise InputError(f"cannot find images in {root}", got="none" if root.is_dir() else "no such folder")
+        raise InputError(f"cannot find images in {root}", got="none")
     return found
 
 

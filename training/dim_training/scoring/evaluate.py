@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from dim.arrays import UInt8
 from dim.images.files import write_image
+from dim_runtime.images.pairs import MattingSample
 from dim_training.metric_workers import metric_workers
-from dim_training.scoring.photographs import Photograph
 from dim_training.scoring.predictors import Predictor
 from dim_training.scoring.scores import Region, Score, mean_sad, mean_scores, score
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from dim.network import DIM
 
 __all__ = [
-    "Photograph",
     "Region",
     "Score",
     "evaluate",
@@ -37,7 +36,7 @@ WAITING_PER_WORKER = 2
 
 def evaluate(
     predictor: Predictor,
-    photographs: Iterable[Photograph],
+    photographs: Iterable[MattingSample],
     *,
     region: Region,
     workers: int = 0,
@@ -55,6 +54,7 @@ def evaluate(
     waiting: deque[Future[Score]] = deque()
     with metric_workers(workers) as pool:
         for photo in photographs:
+            assert photo.alpha is not None, "photographs that are scored have an alpha"
             alpha, seconds = _timed(predictor, photo)
             if alphas is not None:
                 write_image(alphas / f"{photo.name}.png", alpha)
@@ -69,7 +69,7 @@ def evaluate(
 
 
 def score_network(
-    model: DIM, photographs: Iterable[Photograph], *, region: Region = Region.UNKNOWN
+    model: DIM, photographs: Iterable[MattingSample], *, region: Region = Region.UNKNOWN
 ) -> list[Score]:
     """Scores of a network in eval mode, one photograph after the other, in this process."""
     return list(evaluate(partial(predict, model), photographs, region=region))
@@ -82,7 +82,7 @@ def predict(model: DIM, image: UInt8, trimap: UInt8) -> UInt8:
     return predict_whole(model, image, trimap)
 
 
-def _timed(predictor: Predictor, photograph: Photograph) -> tuple[UInt8, float]:
+def _timed(predictor: Predictor, photograph: MattingSample) -> tuple[UInt8, float]:
     """The prediction, and the seconds that it took."""
     started = time.perf_counter()
     alpha = predictor(photograph.image, photograph.trimap)
