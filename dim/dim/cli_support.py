@@ -1,20 +1,33 @@
-"""What the command-line tools share: errors become a message and an exit code, never a traceback."""
+"""What the command-line tools share: errors without tracebacks, and the checkpoint argument."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import Progress as Bar
 from rich.text import Text
 
-from dim.errors import DimError
+from dim.download import Progress
+from dim.errors import CheckpointError, DimError, InputError
+from dim.published import PUBLISHED, locate
+
+CHECKPOINT_HELP = (
+    f"OpenMMLab .pth, a state dict, or .safetensors: a path, an https URL, or {', '.join(PUBLISHED)}; "
+    "append #sha256=… to check the file, which a URL requires unless its name ends with the digest."
+)
+"""Help text of an argument whose parser is :func:`checkpoint_file`."""
 
 
 def run(app: typer.Typer) -> None:
     """Run a typer application and exit.
 
-    A :class:`DimError` is printed to standard error and gives its own exit code; Ctrl-C gives 130.
+    A :class:`DimError` is printed to standard error and sets the exit code; Ctrl-C gives 130.
     """
     try:
         app()
@@ -25,8 +38,45 @@ def run(app: typer.Typer) -> None:
         sys.exit(130)
 
 
+def checkpoint_file(text: str) -> Path:
+    """Return the local file of a checkpoint argument; see :func:`dim.published.locate`.
+
+    Use it as the parser of a typer argument or option::
+
+        Annotated[Path, typer.Argument(parser=checkpoint_file, metavar="CHECKPOINT", help=CHECKPOINT_HELP)]
+
+    Raises:
+        CheckpointError: where :func:`~dim.published.locate` raises InputError, because an InputError is a
+            ValueError and typer replaces the message of those.
+        dim.download.DownloadError: the download failed, or the file is not the published one.
+    """
+    try:
+        with download_bar() as progress:
+            return locate(text, progress=progress)
+    except InputError as error:
+        raise CheckpointError(
+            error.problem, got=error.got, expected=error.expected, why=error.why, fix=error.fix
+        ) from error
+
+
+@contextmanager
+def download_bar(*, quiet: bool = False) -> Iterator[Progress]:
+    """Yield a download's progress callback that moves a bar on standard error, shown from its first call."""
+    columns = (
+        TextColumn("downloading"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    with Bar(*columns, console=console, transient=True, disable=quiet or not sys.stderr.isatty()) as bar:
+        task = bar.add_task("", total=None, visible=False)
+        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
+
+
 def _print_error(error: DimError) -> None:
-    # Text, not markup: paths and shapes hold square brackets.
+    # Text, not markup: paths and shapes contain square brackets.
     Console(stderr=True, soft_wrap=True, highlight=False).print(
         Text("error: ", style="bold red") + Text(str(error))
     )

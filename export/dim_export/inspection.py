@@ -6,8 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA, ArtefactMetadata
-from dim.contract.engine_info import EngineInfo
+from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA, ArtefactMetadata, EngineInfo
 from dim.frozen_model import FrozenModel
 from dim_runtime.artefacts.engine_file import read_header
 from dim_runtime.artefacts.onnx_file import read_metadata

@@ -15,8 +15,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from dim import checkpoint_argument, published
-from dim.checkpoint_argument import CHECKPOINT_HELP, checkpoint_file
+from dim import cli_support, published
+from dim.cli_support import CHECKPOINT_HELP, checkpoint_file
 from dim.download import DownloadError
 from dim.errors import CheckpointError, InputError
 from dim.published import PUBLISHED, locate
@@ -150,7 +150,7 @@ def _command() -> typer.Typer:
 @pytest.mark.usefixtures("publish")
 def test_on_a_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     local = partial(locate, cache=tmp_path, allow_local=True)
-    monkeypatch.setattr(checkpoint_argument, "locate", local)
+    monkeypatch.setattr(cli_support, "locate", local)
     done = CliRunner().invoke(_command(), [NAME, "--init", "mine.pth"])
     path, init = done.output.split()
     assert Path(path).read_bytes() == CONTENT

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dim.contract import CUES, cue_cell
+from dim.contract import CUES_PER_RADIUS, cue_cell
 
 SMALLEST_SHARE = 0.01
 """How much of all colours is mixed into foreground and background, so that both exist without any."""
@@ -50,7 +50,7 @@ def colour_cues(network_input: Tensor, alpha: Tensor, radii: Sequence[int]) -> T
     colours, weight = x[:, :3], with_known(alpha, x[:, 3:])
     maps = torch.cat([colours, weight, colours * weight], 1)
     cues = torch.cat([cue for radius in radii for cue in _cues(colours, maps, radius)], 1)
-    assert cues.shape[1] == CUES * len(radii)
+    assert cues.shape[1] == CUES_PER_RADIUS * len(radii)
     return cues
 
 

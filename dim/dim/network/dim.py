@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from dim.contract import ENCODER_DEPTHS, IMAGE_MEAN, IMAGE_STD, STRIDE, NetworkConfig
 from dim.errors import InputError
 from dim.network.colour_cues import colour_cues
-from dim.network.pooling import IndexPooling, Memory, Pooling
+from dim.network.pooling import IndexPooling, Pooling, PoolState
 from dim.network.propagation import propagate
 
 ENCODER_STAGES = tuple(zip((64, 128, 256, 512, 512), ENCODER_DEPTHS, strict=True))
@@ -74,7 +74,7 @@ class Encoder(nn.Module):
         self.conv6, *norm = _convolution(inputs, inputs, 1, config.batch_norm)
         self.conv6_bn = norm[0] if norm else nn.Identity()
 
-    def forward(self, x: Tensor, pooling: Pooling) -> tuple[Tensor, list[Memory]]:
+    def forward(self, x: Tensor, pooling: Pooling) -> tuple[Tensor, list[PoolState]]:
         memories = []
         for level in range(1, len(ENCODER_STAGES) + 1):
             x, memory = pooling.pool(getattr(self, f"layer{level}")(x))
@@ -96,7 +96,7 @@ class Decoder(nn.Module):
             inputs = outputs
         self.deconv1 = nn.Conv2d(inputs, 1, 5, padding=2)
 
-    def forward(self, x: Tensor, memories: list[Memory], pooling: Pooling) -> Tensor:
+    def forward(self, x: Tensor, memories: list[PoolState], pooling: Pooling) -> Tensor:
         remaining = list(memories)
         for name, _, _ in DECODER_STEPS:
             x = F.relu(getattr(self, f"{name}_bn")(getattr(self, name)(x)))

@@ -24,26 +24,26 @@ class Switches(NamedTuple):
     left_in_bottom: Tensor
 
 
-Memory = Tensor | Switches
+PoolState = Tensor | Switches
 """What a pool hands to its unpool."""
 
 
 class Pooling(Protocol):
     """A pool and the unpool that inverts it. Maps are N, C, H, W with even H and W."""
 
-    def pool(self, x: Tensor) -> tuple[Tensor, Memory]: ...
+    def pool(self, x: Tensor) -> tuple[Tensor, PoolState]: ...
 
-    def unpool(self, x: Tensor, memory: Memory) -> Tensor: ...
+    def unpool(self, x: Tensor, memory: PoolState) -> Tensor: ...
 
 
 class IndexPooling:
     """``max_pool2d(return_indices=True)`` and ``max_unpool2d``."""
 
-    def pool(self, x: Tensor) -> tuple[Tensor, Memory]:
+    def pool(self, x: Tensor) -> tuple[Tensor, PoolState]:
         pooled, indices = F.max_pool2d(x, 2, return_indices=True)
         return pooled, indices
 
-    def unpool(self, x: Tensor, memory: Memory) -> Tensor:
+    def unpool(self, x: Tensor, memory: PoolState) -> Tensor:
         assert isinstance(memory, Tensor)
         return F.max_unpool2d(x, memory, [2, 2])
 
@@ -67,12 +67,12 @@ class PhasePooling:
         n, c, h, w = x.shape
         return x.view(n, 2, 2, c // 4, h, w).permute(0, 3, 4, 1, 5, 2).reshape(n, c // 4, 2 * h, 2 * w)
 
-    def pool(self, x: Tensor) -> tuple[Tensor, Memory]:
+    def pool(self, x: Tensor) -> tuple[Tensor, PoolState]:
         a, b, c, d = self.phases(x)
         top, bottom = torch.maximum(a, b), torch.maximum(c, d)
         return torch.maximum(top, bottom), Switches(top >= bottom, a >= b, c >= d)
 
-    def unpool(self, x: Tensor, memory: Memory) -> Tensor:
+    def unpool(self, x: Tensor, memory: PoolState) -> Tensor:
         assert isinstance(memory, Switches)
         zero = torch.zeros((), dtype=x.dtype, device=x.device)
         top, bottom = torch.where(memory.top_row, x, zero), torch.where(memory.top_row, zero, x)

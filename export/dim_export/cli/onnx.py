@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from dim.arrays import WindowShape
-from dim.checkpoint_argument import CHECKPOINT_HELP, checkpoint_file
+from dim.cli_support import CHECKPOINT_HELP, checkpoint_file
 from dim.contract import Precision
 from dim.errors import InputError, MissingExtraError
 from dim.extras import require

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from dim.checkpoint_argument import CHECKPOINT_HELP, checkpoint_file
+from dim.cli_support import CHECKPOINT_HELP, checkpoint_file
 from dim.errors import InputError
 from dim.extras import require
 from dim.files import write_text

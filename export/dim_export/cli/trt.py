@@ -10,8 +10,7 @@ import typer
 from rich.console import Console
 
 from dim.arrays import WindowShape
-from dim.contract import STRIDE, ArtefactMetadata
-from dim.contract.engine_info import EngineBuilder, ShapeProfile
+from dim.contract import STRIDE, ArtefactMetadata, EngineBuilder, ShapeProfile
 from dim.errors import InputError
 from dim.files import write_text
 from dim_runtime.artefacts.onnx_file import read_metadata

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, cast, get_args
 import typer
 from rich.console import Console
 
-from dim.checkpoint_argument import CHECKPOINT_HELP, checkpoint_file
+from dim.cli_support import CHECKPOINT_HELP, checkpoint_file
 from dim.contract import Precision
 from dim.errors import InputError
 from dim.extras import require

@@ -12,7 +12,7 @@ from torch import Tensor
 from dim.arrays import Floating, UInt8
 from dim.contract import ArtefactMetadata
 from dim.network import DIM, normalise
-from dim.network.pooling import IndexPooling, Memory
+from dim.network.pooling import IndexPooling, PoolState
 from dim.trimap import apply_known
 from dim_export.graph.metadata import describe
 from dim_runtime.backends.base import Backend
@@ -83,7 +83,7 @@ class _RecordingPooling(IndexPooling):
     def __init__(self) -> None:
         self.choices: list[UInt8] = []
 
-    def pool(self, x: Tensor) -> tuple[Tensor, Memory]:
+    def pool(self, x: Tensor) -> tuple[Tensor, PoolState]:
         pooled, indices = super().pool(x)
         assert isinstance(indices, Tensor)
         width = x.shape[-1]

@@ -21,7 +21,7 @@ from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA, STRIDE
 from dim.errors import InputError
 from dim.network import DIM, normalise
 from dim.network.folding import fold_batch_norm
-from dim.network.pooling import Memory, PhasePooling, Switches
+from dim.network.pooling import PhasePooling, PoolState, Switches
 from dim_export.graph.clean import tidy
 
 OPSET = 18
@@ -50,7 +50,7 @@ class SymbolicPooling(PhasePooling):
         n, c, h, w = x.shape
         return _onnx_node("DepthToSpace", x, (n, c // 4, 2 * h, 2 * w), blocksize=2, mode="DCR")
 
-    def pool(self, x: Tensor) -> tuple[Tensor, Memory]:
+    def pool(self, x: Tensor) -> tuple[Tensor, PoolState]:
         """As the base class; what is remembered is one tensor with the three switches one behind the other.
 
         Engines that choose the order of work themselves (OpenVINO) compare the values only when the
@@ -61,7 +61,7 @@ class SymbolicPooling(PhasePooling):
         assert isinstance(memory, Switches)
         return pooled, torch.cat(memory, 1)
 
-    def unpool(self, x: Tensor, memory: Memory) -> Tensor:
+    def unpool(self, x: Tensor, memory: PoolState) -> Tensor:
         """As the base class, with products in place of choices; ONNX Runtime's Where is several times slower.
 
         1 · x and x − 1 · x are exact, so the bits are the same for every finite x. The switches are the first

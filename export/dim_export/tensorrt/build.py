@@ -10,8 +10,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from dim.contract import INPUT_IMAGE, INPUT_TRIMAP
-from dim.contract.engine_info import EngineBuilder, ShapeProfile
+from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, EngineBuilder, ShapeProfile
 from dim.errors import DimError, InputError
 from dim_export.tensorrt.builders import BuilderError, BuildOptions, require_applicable
 from dim_export.tensorrt.layers import (

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from dim.contract.engine_info import EngineBuilder, ShapeProfile
+from dim.contract import EngineBuilder, ShapeProfile
 from dim.errors import DimError, InputError, MissingExtraError
 from dim_runtime.artefacts.engine_compatibility import NAMES
 from dim_runtime.backends.tensorrt import MODULES

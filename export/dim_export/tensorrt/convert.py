@@ -8,8 +8,7 @@ from typing import Any
 
 import dim
 from dim.arrays import WindowShape
-from dim.contract import STRIDE, ArtefactMetadata
-from dim.contract.engine_info import EngineBuilder, EngineInfo, ShapeProfile
+from dim.contract import STRIDE, ArtefactMetadata, EngineBuilder, EngineInfo, ShapeProfile
 from dim.errors import InputError
 from dim.files import atomic_path
 from dim_export.tensorrt.build import Built, EngineError, build_plan

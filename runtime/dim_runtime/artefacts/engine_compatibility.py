@@ -6,7 +6,7 @@ import platform
 from pathlib import Path
 from typing import NamedTuple
 
-from dim.contract.engine_info import EngineBuilder, EngineInfo
+from dim.contract import EngineBuilder, EngineInfo
 from dim_runtime.errors import BackendError
 
 PORTABLE_FROM = (8, 0)

@@ -19,8 +19,7 @@ import struct
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from dim.contract import ArtefactMetadata
-from dim.contract.engine_info import EngineInfo
+from dim.contract import ArtefactMetadata, EngineInfo
 from dim_runtime.errors import ArtefactError
 
 MAGIC = b"DIM-TRT1"

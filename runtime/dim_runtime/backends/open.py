@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-from dim.contract import Precision
-from dim.contract.engine_info import EngineBuilder
+from dim.contract import EngineBuilder, Precision
 from dim.errors import InputError
 from dim_runtime.backends.base import Backend
 from dim_runtime.errors import BackendError

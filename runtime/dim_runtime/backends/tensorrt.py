@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dim.arrays import Floating, UInt8, WindowShape
-from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA, ArtefactMetadata, Precision
-from dim.contract.engine_info import EngineBuilder
+from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA, ArtefactMetadata, EngineBuilder, Precision
 from dim_runtime.artefacts.engine_compatibility import (
     NAMES,
     Place,

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dim import checkpoint
 from dim.contract import METADATA_KEY
-from dim.network.pooling import Memory
+from dim.network.pooling import PoolState
 from dim_export import cli
 from dim_export.graph.trace import SymbolicPooling
 
@@ -72,7 +72,7 @@ def test_export_verifies_and_writes(
 class _LastWins(SymbolicPooling):
     """Pooling that gives a tie to the last of equals: what a careless graph does."""
 
-    def pool(self, x: Tensor) -> tuple[Tensor, Memory]:
+    def pool(self, x: Tensor) -> tuple[Tensor, PoolState]:
         a, b, c, d = self.space_to_depth(x).chunk(4, dim=1)
         top, bottom = torch.maximum(a, b), torch.maximum(c, d)
         return torch.maximum(top, bottom), torch.cat([top > bottom, a > b, c > d], 1)

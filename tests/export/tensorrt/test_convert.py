@@ -18,8 +18,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from dim.contract import ArtefactMetadata, NetworkConfig, Precision
-from dim.contract.engine_info import EngineInfo, ShapeProfile
+from dim.contract import ArtefactMetadata, EngineInfo, NetworkConfig, Precision, ShapeProfile
 from dim.errors import InputError, MissingExtraError
 from dim_export import cli
 from dim_export.inspection import inspect

@@ -11,8 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from dim.contract import ArtefactMetadata, NetworkConfig
-from dim.contract.engine_info import EngineInfo, ShapeProfile
+from dim.contract import ArtefactMetadata, EngineInfo, NetworkConfig, ShapeProfile
 from dim.errors import DimError, InputError, MissingExtraError
 from dim_export.cli import triton
 from dim_export.triton import repository as to_triton

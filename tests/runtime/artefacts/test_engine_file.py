@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dim.contract import ArtefactMetadata, ContractError
-from dim.contract.engine_info import EngineInfo, ShapeProfile
+from dim.contract import ArtefactMetadata, ContractError, EngineInfo, ShapeProfile
 from dim_runtime.artefacts.engine_compatibility import Place, require_compatible, this_platform
 from dim_runtime.artefacts.engine_file import MAGIC, read_header, read_plan, write_engine
 from dim_runtime.errors import ArtefactError, BackendError

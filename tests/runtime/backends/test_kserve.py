@@ -237,7 +237,7 @@ def test_a_document_of_another_kind_is_an_error(server: Server) -> None:
 
 
 def test_the_header_of_an_engine_is_a_document(server: Server, tmp_path: Path) -> None:
-    from dim.contract.engine_info import EngineInfo
+    from dim.contract import EngineInfo
     from dim_runtime.artefacts.engine_file import write_engine
 
     info = EngineInfo(

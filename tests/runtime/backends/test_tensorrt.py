@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from dim.arrays import UInt8
-from dim.contract import ArtefactMetadata
-from dim.contract.engine_info import EngineInfo, ShapeProfile
+from dim.contract import ArtefactMetadata, EngineInfo, ShapeProfile
 from dim.errors import InputError
 from dim_runtime import Matting
 from dim_runtime.artefacts.engine_compatibility import this_platform

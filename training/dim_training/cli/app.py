@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from dim import cli_support
-from dim.checkpoint_argument import checkpoint_file
+from dim.cli_support import checkpoint_file
 from dim_training.cli.samples import samples
 from dim_training.cli.test import score
 

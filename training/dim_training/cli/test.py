@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import track
 
 from dim import files
-from dim.checkpoint_argument import download_bar
+from dim.cli_support import download_bar
 from dim.errors import InputError
 from dim.published import PUBLISHED, locate
 from dim_runtime.images.pairs import Pair
