@@ -8,6 +8,7 @@ from typing import Any
 
 from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA, ArtefactMetadata, EngineInfo
 from dim.frozen_model import FrozenModel
+from dim_runtime.artefacts.engine_compatibility import RTX_PORTABLE
 from dim_runtime.artefacts.engine_file import read_header
 from dim_runtime.artefacts.onnx_file import read_metadata
 from dim_runtime.errors import ArtefactError
@@ -107,10 +108,10 @@ def _engine(path: Path) -> Inspection:
 def _place(engine: EngineInfo) -> str:
     """Release, GPUs and window shapes that an engine is bound to."""
     later = " or newer" if engine.version_compatible else ""
-    portable = engine.hardware_compatible or not engine.compute_capabilities
-    targets = "8.0 or later" if portable else ", ".join(engine.compute_capabilities)
+    listed = ", ".join(engine.compute_capabilities or RTX_PORTABLE)
+    targets = "8.0 or later" if engine.hardware_compatible else listed
     profile = engine.profile
-    shapes = f", windows from {profile.least} to {profile.most}" if profile else ""
+    shapes = f", windows from {profile.min} to {profile.max}" if profile else ""
     return f"{engine.builder} {engine.version}{later} on compute capability {targets}{shapes}"
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AliasChoices, Field, ValidationError
 
 from dim.arrays import WindowShape
 from dim.contract.config import STRIDE, NetworkConfig
@@ -56,20 +56,22 @@ class QuantisationInfo(FrozenModel):
     keep_float: tuple[str, ...]
 
 
-class ShapeProfile(FrozenModel):
-    """The shapes N, H, W that a TensorRT engine accepts.
+class ShapeProfile(FrozenModel, populate_by_name=True):
+    """Optimisation profile of a TensorRT engine: the window shapes N, H, W that it accepts.
 
     Attributes:
-        least, tuned, most: TensorRT's min, opt and max of the optimisation profile.
+        min: smallest shape, on every axis; "least" in files of earlier releases.
+        opt: shape that the kernels are chosen for; once "tuned".
+        max: largest shape, on every axis; once "most".
     """
 
-    least: WindowShape
-    tuned: WindowShape
-    most: WindowShape
+    min: WindowShape = Field(validation_alias=AliasChoices("min", "least"))
+    opt: WindowShape = Field(validation_alias=AliasChoices("opt", "tuned"))
+    max: WindowShape = Field(validation_alias=AliasChoices("max", "most"))
 
     def admits(self, shape: WindowShape) -> bool:
         """Return whether a batch of windows of this shape lies between min and max, on every axis."""
-        sides = zip(self.least, shape, self.most, strict=True)
+        sides = zip(self.min, shape, self.max, strict=True)
         return all(low <= side <= high for low, side, high in sides)
 
 
@@ -80,7 +82,7 @@ class EngineInfo(FrozenModel):
     version: str
     """Version of the builder's package, which is also TensorRT's."""
     compute_capabilities: tuple[str, ...]
-    """GPUs that it was built for, such as "8.6"; empty: 8.0 and later, the default of TensorRT-RTX."""
+    """GPUs that it was built for, such as "8.6"; empty: 8.6, 8.9, 12.0, the default of TensorRT-RTX."""
     platform: str
     """Operating system and machine that built it, such as "Linux x86_64"."""
     profile: ShapeProfile | None = None

@@ -13,6 +13,7 @@ from dim.arrays import WindowShape
 from dim.contract import STRIDE, ArtefactMetadata, EngineBuilder, ShapeProfile
 from dim.errors import InputError
 from dim.files import write_text
+from dim_runtime.artefacts.engine_compatibility import RTX_PORTABLE
 from dim_runtime.artefacts.onnx_file import read_metadata
 from dim_runtime.memory import parse_bytes
 
@@ -27,17 +28,17 @@ def trt(
     ] = None,
     compute_capability: Annotated[
         str | None,
-        typer.Option(metavar="8.6,12.0", help="GPUs to build for (TensorRT-RTX); default: 8.0 and later."),
+        typer.Option(metavar="8.6,12.0", help="GPUs to build for (TensorRT-RTX); default: 8.6, 8.9, 12.0."),
     ] = None,
     tile: Annotated[int | None, typer.Option(help="Largest window side, px; 1536 by default.")] = None,
     batch: Annotated[int | None, typer.Option(help="Most windows at once; 1 by default.")] = None,
-    least: Annotated[
+    smallest: Annotated[
         str | None, typer.Option("--min", metavar=SHAPE, help="Smallest shape; default 1,32,32.")
     ] = None,
-    tuned: Annotated[
-        str | None, typer.Option("--opt", metavar=SHAPE, help="Shape to tune for; default 1,TILE,TILE.")
+    optimum: Annotated[
+        str | None, typer.Option("--opt", metavar=SHAPE, help="Shape to optimise for; default 1,TILE,TILE.")
     ] = None,
-    most: Annotated[
+    largest: Annotated[
         str | None, typer.Option("--max", metavar=SHAPE, help="Largest shape; default BATCH,TILE,TILE.")
     ] = None,
     hardware_compatible: Annotated[
@@ -52,18 +53,15 @@ def trt(
     workspace: Annotated[str | None, typer.Option(help="Limit of GPU scratch memory, such as 4GB.")] = None,
     json: Annotated[Path | None, typer.Option("--json", help="Also write the header to this file.")] = None,
 ) -> None:
-    """Build an engine. TensorRT-RTX needs no GPU for that, TensorRT does.
-
-    No engine has been run on a GPU by this project so far.
-    """
+    """Build an engine: TensorRT-RTX needs no GPU for that, TensorRT does. No GPU has run one of ours yet."""
     _require_suffix(output)
     from dim_export.tensorrt.builders import BuildOptions
     from dim_export.tensorrt.convert import convert
 
-    shapes = {"--tile": tile, "--batch": batch, "--min": least, "--opt": tuned, "--max": most}
+    shapes = {"--tile": tile, "--batch": batch, "--min": smallest, "--opt": optimum, "--max": largest}
     given = {name: value for name, value in shapes.items() if value is not None}
     options = BuildOptions(
-        profile=_profile(model, tile, batch, (least, tuned, most), given),
+        profile=_profile(model, tile, batch, (smallest, optimum, largest), given),
         compute_capabilities=_capabilities(compute_capability),
         hardware_compatible=hardware_compatible,
         version_compatible=version_compatible,
@@ -104,12 +102,12 @@ def _profile(
         raise InputError(
             "--batch and --max say the same", got=f"--batch {batch} --max {given['--max']}", fix="one of them"
         )
-    least, tuned, most = (None if text is None else _shape(text) for text in shapes)
+    smallest, optimum, largest = (None if text is None else _shape(text) for text in shapes)
     side = TILE if tile is None else tile
-    if most is None and least is None and tuned is None:
+    if largest is None and smallest is None and optimum is None:
         return window_profile(side, 1 if batch is None else batch)
-    largest = most or (1 if batch is None else batch, side, side)
-    return checked_profile(least or (1, STRIDE, STRIDE), tuned or (1, *largest[1:]), largest)
+    largest = largest or (1 if batch is None else batch, side, side)
+    return checked_profile(smallest or (1, STRIDE, STRIDE), optimum or (1, *largest[1:]), largest)
 
 
 def _shape(text: str) -> WindowShape:
@@ -168,7 +166,7 @@ def _print(metadata: ArtefactMetadata, output: Path) -> None:
     if engine is None:
         return
     console = Console(highlight=False, soft_wrap=True)
-    targets = ", ".join(engine.compute_capabilities) or "8.0 and later"
+    targets = ", ".join(engine.compute_capabilities or RTX_PORTABLE)
     counts = ", ".join(f"{count} in {name}" for name, count in engine.convolutions.items())
     console.print(f"wrote {output} ({output.stat().st_size / 1e6:.2f} MB)")
     console.print(f"{engine.builder} {engine.version}, compute capability {targets}")

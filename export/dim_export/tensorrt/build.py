@@ -1,8 +1,8 @@
 """ONNX -> TensorRT plan, with TensorRT 10, TensorRT 11 or TensorRT-RTX: one path for the three.
 
 The network is strongly typed: its precision is that of the graph, and no builder flag lowers it. TensorRT-RTX
-builds without a GPU and does so in the tests. The path through TensorRT, which builds for the GPU at hand, is
-written against its documented interface and has never been executed.
+builds without a GPU and does so in the tests. TensorRT builds for the local GPU: no GPU has run that path
+yet; the tests run it with a stand-in and compare every call with the signatures of the real packages.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, EngineBuilder, ShapeProfile
+from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, EngineBuilder, Precision, ShapeProfile
 from dim.errors import DimError, InputError
 from dim_export.tensorrt.builders import BuilderError, BuildOptions, require_applicable
 from dim_export.tensorrt.layers import (
@@ -25,7 +25,7 @@ from dim_runtime.artefacts.engine_compatibility import NAMES
 
 
 class EngineError(DimError):
-    """A graph that the builder refused, or an engine that is not what was asked for.
+    """A graph that the builder refused, or an engine that differs from its artefact.
 
     Attributes:
         errors: every error of the parser or the builder, in order.
@@ -42,14 +42,21 @@ class EngineError(DimError):
 
 
 class Built(NamedTuple):
-    """A serialised plan, and what is in it."""
+    """A serialised plan and its description.
+
+    Attributes:
+        plan: bytes of the engine.
+        layers: the engine's own report where there is one, else the network's.
+        precision: of most convolutions in the strongly typed network, which the builder must keep.
+    """
 
     plan: bytes
     layers: EngineLayers
+    precision: Precision | None
 
 
 def build_plan(module: Any, builder: EngineBuilder, onnx_model: bytes, options: BuildOptions) -> Built:
-    """Parse, configure, build, and read back what was built.
+    """Parse, configure and build a plan, and read its description.
 
     Args:
         module: ``tensorrt`` or ``tensorrt_rtx``.
@@ -67,14 +74,15 @@ def build_plan(module: Any, builder: EngineBuilder, onnx_model: bytes, options: 
         plan = bench.build()
         if options.timing_cache is not None:
             store_timings(bench.config, options.timing_cache)
-        return Built(plan, bench.layers(plan))
+        prescribed = types_of_network(module, bench.network)
+        return Built(plan, bench.layers(plan) or prescribed, prescribed.precision)
 
 
 class Workbench:
     """TensorRT's objects of one build.
 
-    They live here and nowhere else: TensorRT keeps the logger of the oldest builder that is alive, so one
-    that lingered in a traceback would swallow the messages of the next build.
+    No other object may hold them: TensorRT keeps the logger of the oldest live builder, so one that lingered
+    in a traceback would receive the messages of the next build.
     """
 
     def __init__(self, module: Any, builder: EngineBuilder) -> None:
@@ -116,15 +124,15 @@ class Workbench:
         )
 
     def configure(self, options: BuildOptions) -> None:
-        """Set the builder up as asked; TF32 is always off.
+        """Apply the options to the builder; TF32 is always off.
 
         Raises:
-            DimError: this library cannot do what an option asks for.
+            DimError: this library does not support an option.
         """
         self.config = self.builder.create_builder_config()
         # TF32 keeps 10 bits of the mantissa: not what "fp32" promises. It is on unless switched off.
         self.config.clear_flag(self.module.BuilderFlag.TF32)
-        # Without it the builder does not tell in which precision each layer computes.
+        # Without it the builder does not report the precision of each layer.
         self.config.profiling_verbosity = self.module.ProfilingVerbosity.DETAILED
         if options.profile is not None:
             self._add_profile(options.profile)
@@ -150,25 +158,23 @@ class Workbench:
             )
         return bytes(plan)
 
-    def layers(self, plan: bytes) -> EngineLayers:
-        """The engine's own report where it can be had; else what the strongly typed network prescribes."""
+    def layers(self, plan: bytes) -> EngineLayers | None:
+        """Return the builder's report of the engine's layers; None if it names no convolution."""
         names = convolution_names(self.module, self.network)
         if self.name == NAMES["tensorrt"]:
-            # Built on a GPU, so it can be loaded and asked. TensorRT-RTX lists the layers as it builds.
-            found = report_of_engine(self.module, self.log, plan, names)
-        else:
-            found = report_of_log(self.log.lines, names)
-        return found or types_of_network(self.module, self.network)
+            # Built on a GPU, so it can be loaded and inspected. TensorRT-RTX lists the layers as it builds.
+            return report_of_engine(self.module, self.log, plan, names)
+        return report_of_log(self.log.lines, names)
 
     def _add_profile(self, profile: ShapeProfile) -> None:
         made = self.builder.create_optimization_profile()
-        shapes = profile.least, profile.tuned, profile.most
+        shapes = profile.min, profile.opt, profile.max
         made.set_shape(INPUT_IMAGE, *((*shape, 3) for shape in shapes))
         made.set_shape(INPUT_TRIMAP, *shapes)
         if self.config.add_optimization_profile(made) < 0:
             raise EngineError(
                 f"{self.name} refused the shapes",
-                got=f"N, H, W from {profile.least} over {profile.tuned} to {profile.most}",
+                got=f"N, H, W from {profile.min} over {profile.opt} to {profile.max}",
                 errors=self.log.errors,
                 fix="--min, --opt and --max in ascending order",
             )
@@ -194,13 +200,13 @@ class Workbench:
 
 
 def supported_capabilities(module: Any) -> tuple[str, ...]:
-    """Compute capabilities that a release of TensorRT-RTX builds for, ascending: ("7.5", "8.0", …)."""
+    """Return the compute capabilities that a release of TensorRT-RTX builds for: ("7.5", "8.0", …)."""
     codes = sorted(int(name[2:]) for name in dir(module.ComputeCapability) if name.startswith("SM"))
     return tuple(f"{code // 10}.{code % 10}" for code in codes)
 
 
 def _strongly_typed(module: Any) -> int:
-    """The flag for strong typing; releases that know no other kind of network may drop it."""
+    """Return the flag for strong typing; a release that has only such networks may drop it."""
     flag = getattr(module.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     return 0 if flag is None else 1 << int(flag)
 
@@ -211,7 +217,7 @@ def _described(error: Any) -> str:
 
 
 def _logger(module: Any) -> Any:
-    """A logger that keeps what the builder says, errors apart."""
+    """Return a logger that keeps the builder's lines, and errors separately."""
 
     class Collector(module.ILogger):  # type: ignore[misc]  # the base class is known only at run time
         def __init__(self) -> None:

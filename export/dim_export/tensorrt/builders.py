@@ -1,4 +1,4 @@
-"""Which builder makes an engine, what may be asked of it, and what each of them refuses."""
+"""Choice of the builder, its options, and which of them it refuses."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class BuilderError(DimError):
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """What a plan is built for.
+    """Options of a build.
 
     Attributes:
         profile: the shapes it takes; None for a graph with a frozen shape, and only then.
-        compute_capabilities: such as ("8.6", "12.0"); TensorRT-RTX only. None given: 8.0 and later.
+        compute_capabilities: such as ("8.6", "12.0"); TensorRT-RTX only. Empty: 8.6, 8.9 and 12.0.
         hardware_compatible: for every GPU from compute capability 8.0 on; TensorRT only.
         version_compatible: for later releases too; TensorRT only.
         timing_cache: file that keeps kernel timings between builds; TensorRT only.
@@ -39,15 +39,15 @@ class BuildOptions:
     workspace_bytes: int | None = None
 
 
-def choose_builder(asked: EngineBuilder | None) -> tuple[EngineBuilder, Any]:
-    """The builder that was asked for, or the only one that is installed, and its module.
+def choose_builder(requested: EngineBuilder | None) -> tuple[EngineBuilder, Any]:
+    """Return the requested builder, or the only one that is installed, and its module.
 
     Raises:
-        MissingExtraError: the one that was asked for is not installed.
+        MissingExtraError: the requested one is not installed.
         BuilderError: none is installed, or both are and none was named.
     """
-    if asked is not None:
-        return asked, _imported(asked)
+    if requested is not None:
+        return requested, _imported(requested)
     installed: list[EngineBuilder] = [name for name, module in MODULES.items() if find_spec(module)]
     if len(installed) == 1:
         return installed[0], _imported(installed[0])
@@ -75,7 +75,7 @@ def _imported(builder: EngineBuilder) -> Any:
 
 
 def require_applicable(builder: EngineBuilder, options: BuildOptions) -> None:
-    """InputError for an option that this builder does not have: none is silently ignored."""
+    """Raise InputError for an option that this builder does not have: none is silently ignored."""
     rtx = builder == "tensorrt-rtx"
     refused = {
         "--compute-capability": (
@@ -84,7 +84,7 @@ def require_applicable(builder: EngineBuilder, options: BuildOptions) -> None:
         ),
         "--hardware-compatible": (
             options.hardware_compatible and rtx,
-            "its engines run from compute capability 8.0 on anyway; --compute-capability narrows that",
+            "its engines run on compute capability 8.6, 8.9 and 12.0; --compute-capability changes that",
         ),
         "--version-compatible": (
             options.version_compatible and rtx,

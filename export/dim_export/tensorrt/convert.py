@@ -1,4 +1,4 @@
-"""ONNX artefact -> engine file: a plan behind a header that says what it is and what it is bound to."""
+"""ONNX artefact -> engine file: a plan behind a header that describes it and names its release and GPU."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dim_export.tensorrt.builders import BuildOptions, choose_builder, require_a
 from dim_runtime.artefacts.engine_compatibility import NAMES, this_platform
 from dim_runtime.artefacts.engine_file import read_header, write_engine
 from dim_runtime.artefacts.onnx_file import read_metadata
-from dim_runtime.backends.cuda import Cuda, cuda_runtime
+from dim_runtime.backends.cuda import Gpu, import_core
 
 TILE = 1536
 """The runtime's own default: its windows have sides from 32 to this."""
@@ -40,13 +40,13 @@ def convert(
         command: recorded in the header.
 
     Returns:
-        What the header says, the engine section included.
+        The header's document, the engine section included.
 
     Raises:
         ArtefactError, ContractError: not an ONNX artefact of this toolkit.
         InputError: an option that the builder or the artefact does not have.
         MissingExtraError, BuilderError: no builder, or one that cannot start here.
-        EngineError: the builder refused the graph, or computes in another precision than the artefact says.
+        EngineError: the builder refused the graph, or reads it in another precision.
     """
     metadata = read_metadata(source)
     options = options or BuildOptions(profile=None if metadata.static_shape else window_profile())
@@ -63,10 +63,9 @@ def convert(
 
 
 def window_profile(tile: int = TILE, batch: int = 1) -> ShapeProfile:
-    """The shapes of the runtime's windows.
+    """Return the shapes of the runtime's windows, from the smallest to a batch of squares.
 
-    From the smallest window to a batch of squares; tuned for one square of ``tile`` pixels, which is where
-    the runtime's planner spends most of its time on a large image.
+    Optimised for one square of ``tile`` pixels: most windows of a large image have that shape.
 
     Raises:
         InputError: a tile that is no positive multiple of 32, or a batch below 1.
@@ -74,20 +73,20 @@ def window_profile(tile: int = TILE, batch: int = 1) -> ShapeProfile:
     return checked_profile((1, STRIDE, STRIDE), (1, tile, tile), (batch, tile, tile))
 
 
-def checked_profile(least: WindowShape, tuned: WindowShape, most: WindowShape) -> ShapeProfile:
-    """A profile of three shapes N, H, W; InputError if they do not ascend or are not on the grid of 32."""
-    for shape in (least, tuned, most):
+def checked_profile(smallest: WindowShape, optimum: WindowShape, largest: WindowShape) -> ShapeProfile:
+    """Return a profile; InputError if its shapes N, H, W do not ascend or are not on the grid of 32."""
+    for shape in (smallest, optimum, largest):
         if shape[0] < 1 or any(side < STRIDE or side % STRIDE for side in shape[1:]):
             raise InputError(
                 "cannot build an engine for this shape",
                 got=f"N, H, W = {shape}",
                 expected=f"N of 1 or more, H and W positive multiples of {STRIDE} pixels",
             )
-    profile = ShapeProfile(least=least, tuned=tuned, most=most)
-    if not profile.admits(tuned):
+    profile = ShapeProfile(min=smallest, opt=optimum, max=largest)
+    if not profile.admits(optimum):
         raise InputError(
             "cannot build an engine for these shapes",
-            got=f"N, H, W from {least} over {tuned} to {most}",
+            got=f"N, H, W from {smallest} over {optimum} to {largest}",
             expected="--min ≤ --opt ≤ --max on every axis",
         )
     return profile
@@ -107,13 +106,12 @@ def _require_profile(source: Path, metadata: ArtefactMetadata, profile: ShapePro
 
 
 def _require_precision(source: Path, metadata: ArtefactMetadata, built: Built, builder: str) -> None:
-    found = built.layers.precision
-    if found != metadata.precision:
-        counts = ", ".join(f"{count} in {name}" for name, count in built.layers.convolutions.items())
+    # The network's word: of a merged layer, the engine reports only the types at its outer edges.
+    if built.precision != metadata.precision:
         raise EngineError(
-            f"the engine that {builder} made of {source} does not compute in the artefact's precision",
-            got=f"convolutions: {counts or 'none found'} (read from the {built.layers.read_from})",
-            expected=f"most of them in {metadata.precision}",
+            f"{builder} does not read {source} in the artefact's precision",
+            got=f"most convolutions in {built.precision or 'no known type'}",
+            expected=f"most convolutions in {metadata.precision}",
             errors=[],
             fix="report it, with the versions that dim-export inspect prints",
         )
@@ -122,10 +120,11 @@ def _require_precision(source: Path, metadata: ArtefactMetadata, built: Built, b
 def _describe(
     name: EngineBuilder, module: Any, options: BuildOptions, built: Built, source_sha256: str
 ) -> EngineInfo:
+    capabilities = options.compute_capabilities if name == "tensorrt-rtx" else (_local_capability(),)
     return EngineInfo(
         builder=name,
         version=str(module.__version__),
-        compute_capabilities=options.compute_capabilities if name == "tensorrt-rtx" else (_gpu_here(),),
+        compute_capabilities=capabilities,
         platform=this_platform(),
         profile=options.profile,
         hardware_compatible=options.hardware_compatible,
@@ -140,9 +139,9 @@ def _describe(
     )
 
 
-def _gpu_here() -> str:
-    """Compute capability of the GPU that TensorRT builds for: the first."""
-    return Cuda(cuda_runtime("tensorrt")).compute_capability()
+def _local_capability() -> str:
+    """Return the compute capability of the GPU that TensorRT builds for: the first."""
+    return Gpu(import_core("tensorrt")).capability
 
 
 def _extended(metadata: ArtefactMetadata, info: EngineInfo, command: str) -> ArtefactMetadata:

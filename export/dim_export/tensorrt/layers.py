@@ -1,9 +1,10 @@
-"""In which precision a finished engine computes, as its builder reports it: read back, not taken from a flag.
+"""Precision of a finished engine's layers, from its builder's report, and of the network it was built from.
 
 Both TensorRT's inspector and the list of layers that TensorRT-RTX writes to its log describe a layer as
 ``Name: …, LayerType: …, Inputs: [ { … Datatype: Half, … } ], …, Metadata: [ONNX Layer: …]`` on a line of its
-own. TensorRT 10 says ``Format/Datatype: Channel major FP16 format``. A convolution is found by its name in
-the ONNX graph: what kind of layer it became, and with what it was merged, is the builder's business.
+own. TensorRT 10 writes ``Format/Datatype: Channel major FP16 format``. A convolution is found by its name in
+the ONNX graph, whatever layer it became. Of a merged layer the report has only the types of the outer inputs:
+it is shown to the user, and the strongly typed network decides whether the precision is right.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ NARROWEST: tuple[Precision, ...] = ("int8", "fp16", "bf16", "fp32")
 
 
 class EngineLayers(NamedTuple):
-    """What an engine is made of.
+    """Layers of an engine.
 
     Attributes:
         kinds: how many layers of each kind; empty where only the network could be read.
@@ -42,12 +43,12 @@ class EngineLayers(NamedTuple):
 
     @property
     def precision(self) -> Precision | None:
-        """Of most convolutions; the first and last may be kept in another. None if none was found."""
+        """Precision of most convolutions; the first and last may differ. None if none was found."""
         return next(iter(self.convolutions), None)
 
 
 def report_of_log(lines: Iterable[str], convolutions: Collection[str]) -> EngineLayers | None:
-    """The layers that a builder listed; None if it listed none of the convolutions.
+    """Parse the list of layers of a builder; None if it names none of the convolutions.
 
     Args:
         lines: of the builder's log, or of the inspector.
@@ -75,16 +76,16 @@ def _precisions(inputs: str) -> set[Precision]:
 
 
 def _origins(line: str, name: str) -> set[str]:
-    """Nodes of the graph that a layer came of; without that record, its name joins theirs with plus signs."""
+    """Return the graph nodes behind a layer; without that record, its name joins theirs with plus signs."""
     return set(ORIGIN.findall(line) or name.split(" + "))
 
 
 def report_of_engine(
     module: Any, logger: Any, plan: bytes, convolutions: Collection[str]
 ) -> EngineLayers | None:
-    """What TensorRT's inspector says of a plan; needs the GPU. None if it names none of the convolutions."""
+    """Parse the report of TensorRT's inspector; needs the GPU. None if it names none of the convolutions."""
     runtime = module.Runtime(logger)
-    # The plan was built in this process a moment ago: what it brings for the host may run.
+    # The plan was built in this process: its code for the host may run.
     runtime.engine_host_code_allowed = True
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
@@ -94,12 +95,12 @@ def report_of_engine(
 
 
 def convolution_names(module: Any, network: Any) -> list[str]:
-    """Names of the convolutions of a parsed network, which are those of the ONNX graph."""
+    """Return the names of a parsed network's convolutions, which are those of the ONNX graph."""
     return [layer.name for layer in _convolutions(module, network)]
 
 
 def types_of_network(module: Any, network: Any) -> EngineLayers:
-    """What a strongly typed network prescribes: the builder may choose kernels, but not their types."""
+    """Return the types of a strongly typed network: the builder may choose kernels, but not their types."""
     names: dict[Any, Precision] = {
         module.DataType.FLOAT: "fp32", module.DataType.HALF: "fp16",
         module.DataType.BF16: "bf16", module.DataType.INT8: "int8",
@@ -116,7 +117,7 @@ def _convolutions(module: Any, network: Any) -> list[Any]:
 
 
 def _operand_type(module: Any, network: Any, convolution: Any) -> Any:
-    """Of the input; where that was just dequantised, of what was before, which is what the kernel reads."""
+    """Return the input's type; of a dequantised input the type before, which is what the kernel reads."""
     tensor = convolution.get_input(0)
     for index in range(network.num_layers):
         layer = network.get_layer(index)

@@ -226,7 +226,7 @@ def _largest_batch(metadata: ArtefactMetadata, engine: Engine) -> int | None:
     if metadata.static_shape is not None or engine == "openvino":
         return 0
     profile = metadata.engine.profile if metadata.engine else None
-    return profile.most[0] if profile else None
+    return profile.max[0] if profile else None
 
 
 def _why_batches_are_limited(metadata: ArtefactMetadata, engine: Engine) -> str:
@@ -245,7 +245,7 @@ def _require_in_profile(
         raise InputError(
             f"cannot serve {source} with windows of {window[0]},{window[1]}",
             got=f"1 to {max_batch} windows at once",
-            expected=f"N, H, W between {profile.least} and {profile.most}, the engine's profile",
+            expected=f"N, H, W between {profile.min} and {profile.max}, the engine's profile",
             fix="other --windows, or build the engine for these",
         )
 

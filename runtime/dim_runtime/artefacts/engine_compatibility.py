@@ -10,9 +10,14 @@ from dim.contract import EngineBuilder, EngineInfo
 from dim_runtime.errors import BackendError
 
 PORTABLE_FROM = (8, 0)
-"""Compute capability from which engines run that were built for no GPU in particular: NVIDIA's Ampere."""
+"""Compute capability from which TensorRT's hardware-compatible engines run: NVIDIA's Ampere."""
+RTX_PORTABLE = ("8.6", "8.9", "12.0")
+"""Compute capabilities that TensorRT-RTX's engines run on by default (its support matrices 1.0 to 1.5)."""
 
 NAMES: dict[EngineBuilder, str] = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
+RTX_BUILDABLE = ("7.5", *RTX_PORTABLE, "12.1")
+"""Compute capabilities that TensorRT-RTX supports if the engine is built for them. A100 (8.0), H100 (9.0) and
+B200 (10.0) are not among them."""
 
 
 class Place(NamedTuple):
@@ -84,16 +89,23 @@ def _require_platform(path: Path, engine: EngineInfo, here: Place) -> None:
 
 
 def _require_capability(path: Path, engine: EngineInfo, here: Place) -> None:
-    listed = engine.compute_capabilities
-    portable = engine.hardware_compatible or not listed
-    fits = _numbers(here.capability) >= PORTABLE_FROM if portable else here.capability in listed
+    if engine.hardware_compatible:
+        fits, expected = _numbers(here.capability) >= PORTABLE_FROM, "8.0 or later"
+    else:
+        listed = engine.compute_capabilities or RTX_PORTABLE
+        fits, expected = here.capability in listed, f"{' or '.join(listed)}, for which it was built"
     if fits:
         return
+    why, fix = None, f"build it for this GPU: {_rebuild(path, engine, here.capability)}"
+    if engine.builder == "tensorrt-rtx" and here.capability not in RTX_BUILDABLE:
+        why = f"TensorRT-RTX supports RTX GPUs only: compute capability {', '.join(RTX_BUILDABLE)}"
+        fix = "TensorRT (dim-export trt --builder tensorrt), or the .onnx artefact with ONNX Runtime"
     raise BackendError(
         f"cannot run {path} on this GPU",
         got=f"compute capability {here.capability}",
-        expected="8.0 or later" if portable else " or ".join(listed) + ", for which it was built",
-        fix=f"build it for this GPU: {_rebuild(path, engine, here.capability)}",
+        expected=expected,
+        why=why,
+        fix=fix,
     )
 
 

@@ -47,11 +47,13 @@ class Backend(ABC):
         """Compute the alpha of a batch of windows in the memory of the back end's GPU, without copies.
 
         Args:
-            image: uint8 N, H, W, 3, RGB, contiguous; an array that supports DLPack; H, W multiples of 32.
-            trimap: uint8 N, H, W, as above. Both must be complete: synchronise the stream that writes them.
+            image: uint8 N, H, W, 3, RGB, contiguous; any array that supports DLPack; H and W multiples of 32.
+            trimap: uint8 N, H, W, as above. Work that is still queued for either is waited for through
+                DLPack's stream exchange.
 
         Returns:
-            An array that supports DLPack, float32 N, H, W in [0, 1], on the same GPU, complete.
+            An array that supports DLPack, float32 N, H, W in [0, 1], on the same GPU, complete. Its memory is
+            released on the GPU's default stream: synchronise other streams that use it before dropping it.
 
         Raises:
             BackendError: the back end computes in the computer's own memory.

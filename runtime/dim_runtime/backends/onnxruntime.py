@@ -6,18 +6,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dim.arrays import Floating, UInt8
 from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA, ArtefactMetadata, Precision
 from dim_runtime.artefacts.onnx_file import read_metadata
-from dim_runtime.backends.base import ENGINE_BYTES, Backend, first_line, require_single_windows
-from dim_runtime.backends.io_binding import BoundSession
+from dim_runtime.backends.base import (
+    ENGINE_BYTES,
+    Backend,
+    first_line,
+    require_single_windows,
+)
+from dim_runtime.backends.device import parse_device
 from dim_runtime.errors import ArtefactError, BackendError, DeviceError, DimError, MissingExtraError
+
+if TYPE_CHECKING:
+    from dim_runtime.backends.cuda import Gpu
+    from dim_runtime.backends.io_binding import BoundSession
 
 CPU_PROVIDER, CUDA_PROVIDER = "CPUExecutionProvider", "CUDAExecutionProvider"
 CUDA_HOST_BYTES = 12
 """Bytes per pixel on the host: image, trimap and alpha (3 + 1 + 4), and the alpha that is returned (4)."""
+CUDA_ADVICE = 'pip install "dim-matting[gpu]"; dim-matte doctor --gpu shows what is missing'
 SHRINK_ARENA = "memory.enable_memory_arena_shrinkage"
 SAME_AS_REQUESTED = 1
 ALREADY_THERE = "already been registered"
@@ -52,16 +62,14 @@ class OnnxRuntimeBackend(Backend):
         self._metadata = read_metadata(path)
         require_single_windows(path, self._metadata)
         _require_own_precision(path, self._metadata, precision)
+        _require_runnable(path, self._metadata)
         engine = _engine(path)
-        providers = _providers(engine, device)
-        _require_runnable(path, self._metadata, device)
-        self._session: Any = _session(engine, path, providers, threads)
-        _require_provider(self._session, providers, device)
         self._run_options = engine.RunOptions()
-        self._bound = None
-        if device != "cpu":
-            self._bound = BoundSession(engine, self._session, providers[0][1]["device_id"])
+        self._bound: BoundSession | None = None
+        if parse_device(device).kind == "cuda":
+            self._bound = _bound_session(engine, path, device, threads)
         else:
+            self._session: Any = _session(engine, path, [CPU_PROVIDER], threads)
             # Gives back after each window what it took: memory is bounded by one window, not by the sum of
             # what windows of different shapes leave behind.
             self._run_options.add_run_config_entry(SHRINK_ARENA, "cpu:0")
@@ -92,7 +100,9 @@ class OnnxRuntimeBackend(Backend):
 
     def close(self) -> None:
         """Free the engine. Closing twice is fine."""
-        self._session = self._bound = None
+        if self._bound is not None:
+            self._bound.close()
+        self._session = None
 
     @contextmanager
     def _explained(self, what: str) -> Iterator[None]:
@@ -137,16 +147,13 @@ def _register_arena(engine: Any) -> None:
 
 
 def _session(engine: Any, path: Path, providers: list[Any], threads: int | None) -> Any:
-    options = engine.SessionOptions()
-    options.intra_op_num_threads = threads or 0
-    options.log_severity_level = 3
-    # A pattern is one block as large as all tensors of a run laid out ahead: it took 1.8 × the memory here.
-    options.enable_mem_pattern = False
+    options = _options(engine, threads)
     if providers == [CPU_PROVIDER]:
         _register_arena(engine)
         options.add_session_config_entry("session.use_env_allocators", "1")
     try:
-        return engine.InferenceSession(str(path), options, providers=providers)
+        # Without enable_fallback=0 it prints to standard output and moves to the CPU where CUDA fails.
+        return engine.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
     except Exception as error:
         raise ArtefactError(
             f"ONNX Runtime {engine.__version__} cannot load {path}",
@@ -156,41 +163,67 @@ def _session(engine: Any, path: Path, providers: list[Any], threads: int | None)
         ) from error
 
 
-def _providers(engine: Any, device: str) -> list[Any]:
-    if device == "cpu":
-        return [CPU_PROVIDER]
-    name, _, number = device.partition(":")
-    if name != "cuda" or (":" in device and not (number.isascii() and number.isdecimal())):
-        raise DeviceError("cannot use this device", got=repr(device), expected='"cpu", "cuda" or "cuda:N"')
+def _options(engine: Any, threads: int | None) -> Any:
+    options = engine.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    options.log_severity_level = 3
+    # A pattern is one block as large as all tensors of a run laid out ahead: it took 1.8 × the memory here.
+    options.enable_mem_pattern = False
+    return options
+
+
+def _bound_session(engine: Any, path: Path, device: str, threads: int | None) -> BoundSession:
+    """Open the artefact on a GPU, with buffers and a stream of ours.
+
+    Raises:
+        DeviceError: the CPU build of ONNX Runtime, no such GPU, or CUDA's libraries do not load.
+        MissingExtraError: cuda-core is not installed.
+    """
+    from dim_runtime.backends.cuda import Gpu, import_core
+    from dim_runtime.backends.io_binding import BoundSession
+
+    _require_cuda_build(engine, device)
+    if hasattr(engine, "preload_dlls"):
+        # CUDA and cuDNN of NVIDIA's wheels lie in site-packages, where the system's loader does not look.
+        engine.preload_dlls()
+    gpu = Gpu(import_core("gpu"), device)
+    stream = gpu.new_stream()
+    session = _session(engine, path, [(CUDA_PROVIDER, _cuda_options(gpu, stream)), CPU_PROVIDER], threads)
+    if CUDA_PROVIDER not in session.get_providers():
+        raise DeviceError(
+            f"cannot use the device {device!r}",
+            got=", ".join(session.get_providers()),
+            expected=CUDA_PROVIDER,
+            why="CUDA, cuDNN or the driver did not load",
+            fix=f"--device cpu, or {CUDA_ADVICE}",
+        )
+    return BoundSession(gpu, stream, session)
+
+
+def _require_cuda_build(engine: Any, device: str) -> None:
     if CUDA_PROVIDER not in engine.get_available_providers():
         raise DeviceError(
             f"cannot use the device {device!r}",
             got=f"ONNX Runtime {engine.__version__} with {', '.join(engine.get_available_providers())}",
             expected=CUDA_PROVIDER,
             why="the package onnxruntime is the CPU build",
-            fix='device="cpu" (--device cpu), or: pip uninstall onnxruntime && pip install onnxruntime-gpu',
+            fix="--device cpu, or: pip uninstall onnxruntime && "
+            'pip install "onnxruntime-gpu[cuda,cudnn]" cuda-core',
         )
-    options = {
-        "device_id": int(number or 0),
+
+
+def _cuda_options(gpu: Gpu, stream: Any) -> dict[str, str]:
+    return {
+        "device_id": str(gpu.number),
         # TF32 keeps 10 bits of the mantissa: not what "fp32" promises.
-        "use_tf32": 0,
+        "use_tf32": "0",
         # The default tries every algorithm of every convolution for each window shape, and there are many.
         "cudnn_conv_algo_search": "HEURISTIC",
+        # The default doubles the arena with each extension, and window shapes vary.
+        "arena_extend_strategy": "kSameAsRequested",
+        # One stream orders the copies, the network and the producers of arrays on the GPU.
+        "user_compute_stream": str(int(stream.handle)),
     }
-    return [(CUDA_PROVIDER, options), CPU_PROVIDER]
-
-
-def _require_provider(session: Any, providers: list[Any], device: str) -> None:
-    """ONNX Runtime moves to the CPU by itself when CUDA does not start; the runtime does not."""
-    wanted = providers[0] if isinstance(providers[0], str) else providers[0][0]
-    if wanted not in session.get_providers():
-        raise DeviceError(
-            f"cannot use the device {device!r}",
-            got=", ".join(session.get_providers()),
-            expected=wanted,
-            why="CUDA, cuDNN or the driver did not load",
-            fix='device="cpu" (--device cpu), or install the CUDA and cuDNN that onnxruntime-gpu names',
-        )
 
 
 def _require_own_precision(path: Path, metadata: ArtefactMetadata, precision: Precision | None) -> None:
@@ -203,12 +236,13 @@ def _require_own_precision(path: Path, metadata: ArtefactMetadata, precision: Pr
         )
 
 
-def _require_runnable(path: Path, metadata: ArtefactMetadata, device: str) -> None:
-    if metadata.precision == "bf16" and device == "cpu":
+def _require_runnable(path: Path, metadata: ArtefactMetadata) -> None:
+    if metadata.precision == "bf16":
         raise BackendError(
-            f"cannot run {path} on the CPU with ONNX Runtime",
+            f"cannot run {path} with ONNX Runtime",
             got="a bf16 artefact",
             expected="fp32, fp16 or int8",
-            why="ONNX Runtime's CPU provider has no bf16 kernels; OpenVINO and TensorRT have them",
+            why="ONNX Runtime lacks bf16 kernels: all of them on the CPU, Resize and Reciprocal on CUDA; "
+            "OpenVINO and TensorRT have them",
             fix="dim-export onnx CHECKPOINT -o MODEL.onnx --precision fp32",
         )

@@ -1,16 +1,17 @@
 """TensorRT and TensorRT-RTX: ``.engine`` files on an NVIDIA GPU, without torch.
 
-Never executed on a GPU so far. Engines are built for real in the tests, and the order of the calls is tested
-with a fake engine and a fake CUDA; the first run on a GPU is still to come.
+No GPU has run this code yet. The tests build real engines, run this code with stand-ins for TensorRT and
+``cuda.core``, and compare every call with the signatures of the installed packages.
 """
 
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from importlib import import_module
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -25,41 +26,37 @@ from dim_runtime.artefacts.engine_compatibility import (
 )
 from dim_runtime.artefacts.engine_file import EngineHeader, read_header, read_plan
 from dim_runtime.backends.base import Backend, require_windows
-from dim_runtime.backends.cuda import Cuda, cuda_runtime, device_number
-from dim_runtime.backends.dlpack import DeviceArray, borrowed
-from dim_runtime.backends.tensorrt_slot import Lane
+from dim_runtime.backends.cuda import HOST_BYTES_PER_PIXEL, Gpu, import_core
+from dim_runtime.backends.device import require_cuda
+from dim_runtime.backends.tensorrt_slot import Slot
 from dim_runtime.errors import ArtefactError, BackendError, InputError, MissingExtraError
 
 MODULES: dict[EngineBuilder, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-LANES = 2
+SLOTS = 2
 """One computes while the other's window is copied in or out; each holds the engine's scratch memory."""
-ALPHA_BYTES = 4
-HOST_BYTES_PER_PIXEL = 12
-"""Page-locked image, trimap and alpha (3 + 1 + 4), and the alpha that is returned (4)."""
 HOST_BYTES = 64 * 10**6
-"""What context, stream and driver take on the host with the first window; not measured yet."""
+"""Host memory of context, stream and driver with the first window, bytes; an estimate, not measured yet."""
+KEPT_MESSAGES = 16
+"""The last errors of TensorRT that are kept for our messages."""
 
 
 class TensorRTBackend(Backend):
     """An engine file on one GPU.
 
-    Threads may share it: each call takes a lane (execution context, stream, buffers) of its own, and waits
-    if all are busy. Not a lane per thread: threads come and go, and a lane of the full-width network holds
-    gigabytes on the GPU.
+    Threads may share it: each call takes a free slot (execution context, stream, buffers) and waits if all
+    are busy. There is no slot per thread: threads come and go, and a slot of the full-width network holds
+    gigabytes on the GPU. Engines of a frozen shape replay a recorded CUDA graph from the second window on.
 
     Args:
         path: an engine file of ``dim-export trt``; a plan is machine code, so open only files you trust.
         device: "cuda" or "cuda:N".
         builder: the package that must run it; None takes the one that built it.
-        cuda_graphs: replay a recorded launch where the shape is the one before; worth it for small windows.
-            None turns it on for engines of a frozen shape.
-        lanes: windows in flight at once, 1 or more.
         engine: the module to use instead of the installed one, for tests.
-        runtime: the module to use instead of ``cuda.bindings.runtime``, for tests.
+        core: the module to use instead of ``cuda.core``, for tests.
 
     Raises:
         ArtefactError: missing, damaged, or not an engine of this toolkit.
-        MissingExtraError: the builder's package or cuda-python is not installed.
+        MissingExtraError: the builder's package or cuda-core is not installed.
         DeviceError: not a CUDA device, or one that is not there.
         BackendError: built by another package, for another release or for another kind of GPU.
     """
@@ -70,28 +67,23 @@ class TensorRTBackend(Backend):
         *,
         device: str = "cuda",
         builder: EngineBuilder | None = None,
-        cuda_graphs: bool | None = None,
-        lanes: int = LANES,
         engine: Any = None,
-        runtime: Any = None,
+        core: Any = None,
     ) -> None:
-        if lanes < 1:
-            raise InputError("cannot use this number of lanes", got=lanes, expected="1 or more")
-        device_number(device)
+        require_cuda(device)
         self._path = path
         self._header = read_header(path)
         name = builder or self._header.engine.builder
         require_builder(path, self._header.engine, name)
         self._module = _module(name, path) if engine is None else engine
-        self._cuda = Cuda(cuda_runtime(name) if runtime is None else runtime, device)
+        self._gpu = Gpu(import_core(name) if core is None else core, device)
         self._require_compatible(name)
-        frozen = self._header.metadata.static_shape is not None
-        self._graphs = frozen if cuda_graphs is None else cuda_graphs
-        self._cuda.use()
+        self._graphs = self._header.metadata.static_shape is not None
+        self._messages = _logger(self._module).messages
         self._runtime, self._engine = load_engine(self._module, path, self._header)
-        self._idle: list[Lane] = []
-        self._count = lanes
-        self._slots = threading.BoundedSemaphore(lanes)
+        self._runtime_config: Any = None
+        self._idle: list[Slot] = []
+        self._free = threading.BoundedSemaphore(SLOTS)
         self._lock = threading.Lock()
 
     @property
@@ -100,69 +92,65 @@ class TensorRTBackend(Backend):
 
     @property
     def preferred_batch(self) -> int:
-        """The most windows that the engine was built to take at once."""
+        """Largest batch that the engine was built for."""
         profile = self._header.engine.profile
-        return 1 if profile is None else profile.most[0]
+        return 1 if profile is None else profile.max[0]
 
     def run(self, image: UInt8, trimap: UInt8) -> Floating:
         count, height, width = trimap.shape
         self._require_shape((count, height, width))
-        with self._lane() as lane, self._explained((count, height, width)):
-            return lane.run(image, trimap)
+        with self._slot() as slot, self._explained((count, height, width)):
+            return slot.run(image, trimap)
 
-    def run_on_device(self, image: Any, trimap: Any) -> DeviceArray:
-        gpu = self._cuda.number
-        with borrowed(image, "image", gpu) as colours, borrowed(trimap, "trimap", gpu) as hints:
-            require_windows(colours.shape, hints.shape)
-            count, height, width = hints.shape
+    def run_on_device(self, image: Any, trimap: Any) -> Any:
+        with self._slot() as slot:
+            colours, unknowns = slot.view(image, "image"), slot.view(trimap, "trimap")
+            require_windows(tuple(colours.shape), tuple(unknowns.shape))
+            count, height, width = unknowns.shape
             shape = count, height, width
             self._require_shape(shape)
-            with self._lane() as lane, self._explained(shape):
-                alpha = self._new_alpha(shape)
-                lane.run_on_device(colours.address, hints.address, alpha.address, shape)
-        return alpha
-
-    def _new_alpha(self, shape: WindowShape) -> DeviceArray:
-        address = self._cuda.allocate(ALPHA_BYTES * prod(shape))
-        return DeviceArray(address, shape, self._cuda.number, self._cuda.free)
+            with self._explained(shape):
+                return slot.run_on_device(colours.ptr, unknowns.ptr, shape)
 
     @contextmanager
     def _explained(self, shape: WindowShape) -> Iterator[None]:
-        """A refused call told with what was run."""
+        """Add the windows that were run, and TensorRT's own messages, to the error of a refused call."""
         count, height, width = shape
+        self._messages.clear()
         try:
             yield
         except BackendError as error:
             raise BackendError(
                 f"{NAMES[self._header.engine.builder]} failed while running {self._path}",
                 got=f"{count} windows of {width}×{height} px: {error.got or error.problem}",
-                why=error.why,
+                why="; ".join(filter(None, (error.why, *self._messages))) or None,
                 fix=error.fix,
             ) from error
 
     def window_bytes(self, height: int, width: int) -> int:
-        """Host memory only: the network itself works on the GPU."""
+        """Upper bound of the host memory of one window, bytes; the network itself works on the GPU."""
         return HOST_BYTES + HOST_BYTES_PER_PIXEL * height * width
 
     def close(self) -> None:
         """Wait for the windows in flight, then free everything. Closing twice is fine."""
         with ExitStack() as stack:
-            for _ in range(self._count):
-                stack.enter_context(self._slots)
-            lanes, self._idle = self._idle, []
-            if lanes:
-                self._cuda.use()
+            for _ in range(SLOTS):
+                stack.enter_context(self._free)
+            slots, self._idle = self._idle, []
+            if slots:
+                self._gpu.use()
             # Contexts belong to the engine, the engine to the runtime: freed in that order, come what may.
             stack.callback(self._forget)
-            for lane in lanes:
-                stack.callback(lane.close)
+            for slot in slots:
+                stack.callback(slot.close)
 
     def _forget(self) -> None:
+        self._runtime_config = None
         self._engine = None
         self._runtime = None
 
     def _require_compatible(self, name: EngineBuilder) -> None:
-        here = Place(name, str(self._module.__version__), self._cuda.compute_capability(), this_platform())
+        here = Place(name, str(self._module.__version__), self._gpu.capability, this_platform())
         require_compatible(self._path, self._header.engine, here)
 
     def _require_shape(self, shape: WindowShape) -> None:
@@ -172,7 +160,7 @@ class TensorRTBackend(Backend):
         if profile is None:
             expected, fix = f"exactly {frozen}", "build it from an artefact that was exported without --shape"
         else:
-            expected, tile = f"from {profile.least} to {profile.most}", min(profile.most[1:])
+            expected, tile = f"from {profile.min} to {profile.max}", min(profile.max[1:])
             fix = (
                 f"tile={tile} (--tile {tile}), or build it for larger windows: dim-export trt MODEL.onnx "
                 f"-o {self._path.name} --tile {max(shape[1:])} --batch {shape[0]}"
@@ -186,37 +174,40 @@ class TensorRTBackend(Backend):
         )
 
     @contextmanager
-    def _lane(self) -> Iterator[Lane]:
-        with self._slots:
-            lane = self._take()
+    def _slot(self) -> Iterator[Slot]:
+        with self._free:
+            slot = self._take()
             try:
-                yield lane
-            except BaseException:
-                # Nobody knows what is still under way in it: the next window gets a new one.
-                with suppress(BackendError):
-                    lane.close()
+                yield slot
+            except InputError:
+                # Refused before anything was queued: the slot is as it was.
+                self._give_back(slot)
                 raise
-            with self._lock:
-                self._idle.append(lane)
+            except BaseException:
+                # Work may still be queued on its stream: the next window gets a new slot.
+                with suppress(BackendError):
+                    slot.close()
+                raise
+            self._give_back(slot)
 
-    def _take(self) -> Lane:
-        self._cuda.use()
+    def _take(self) -> Slot:
+        self._gpu.use()
         with self._lock:
             if self._engine is None:
                 raise BackendError(f"cannot run {self._path}: it is closed", fix="open it again")
+            if self._idle:
+                return self._idle.pop()
             # Under the lock: TensorRT does not promise that contexts can be made in parallel.
-            return self._idle.pop() if self._idle else Lane(self._cuda, self._new_context(), self._replays)
+            records = self._graphs and self._header.engine.builder == "tensorrt"
+            return Slot(self._gpu, self._new_context(), records)
 
-    @property
-    def _replays(self) -> bool:
-        """TensorRT-RTX records launches by itself; for TensorRT the lane does."""
-        return self._graphs and self._header.engine.builder == "tensorrt"
+    def _give_back(self, slot: Slot) -> None:
+        with self._lock:
+            self._idle.append(slot)
 
     def _new_context(self) -> Any:
-        if self._graphs and self._header.engine.builder == "tensorrt-rtx":
-            config = self._engine.create_runtime_config()
-            config.cuda_graph_strategy = self._module.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-            context = self._engine.create_execution_context(config)
+        if self._header.engine.builder == "tensorrt-rtx":
+            context = self._engine.create_execution_context(self._rtx_config())
         else:
             context = self._engine.create_execution_context()
         if context is None:
@@ -227,6 +218,19 @@ class TensorRTBackend(Backend):
             )
         return context
 
+    def _rtx_config(self) -> Any:
+        """Return the settings of TensorRT-RTX contexts, made once: all share one cache of kernels."""
+        if self._runtime_config is None:
+            config = self._engine.create_runtime_config()
+            config.set_runtime_cache(config.create_runtime_cache())
+            # Its default swaps kernels while a shape is in use, so that equal windows get different bits.
+            strategies = self._module.DynamicShapesKernelSpecializationStrategy
+            config.dynamic_shapes_kernel_specialization_strategy = strategies.NONE
+            if self._graphs:
+                config.cuda_graph_strategy = self._module.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+            self._runtime_config = config
+        return self._runtime_config
+
 
 def open_engine(
     path: Path,
@@ -236,7 +240,7 @@ def open_engine(
     precision: Precision | None = None,
     threads: int | None = None,
 ) -> TensorRTBackend:
-    """Open an engine file with the options that every back end is offered; those it lacks are refused.
+    """Open an engine file with the options of every back end; those that it lacks are refused.
 
     Args:
         path, builder, device: as :class:`TensorRTBackend` takes them.
@@ -266,21 +270,34 @@ def open_engine(
 
 
 def load_engine(module: Any, path: Path, header: EngineHeader) -> tuple[Any, Any]:
-    """TensorRT's runtime and the engine in it; ArtefactError with TensorRT's own words if it refuses.
+    """Load a plan and return TensorRT's runtime and the engine.
 
     Args:
         module: ``tensorrt`` or ``tensorrt_rtx``.
+
+    Raises:
+        BackendError: TensorRT cannot start here.
+        ArtefactError: TensorRT refuses the plan, or its tensors are not those of the contract.
     """
-    problems: list[str] = []
-    runtime = module.Runtime(_logger(module, problems))
+    name = f"{NAMES[header.engine.builder]} {module.__version__}"
+    logger = _logger(module)
+    logger.messages.clear()
+    try:
+        runtime = module.Runtime(logger)
+    except Exception as error:  # pybind11 raises a TypeError where the library returned nothing
+        raise BackendError(
+            f"{name} cannot start here",
+            why="; ".join([*logger.messages, str(error)]),
+            fix="dim-matte doctor --gpu shows what is missing",
+        ) from error
     if header.engine.version_compatible:
-        # Such a plan brings code for the host, which TensorRT refuses unless told to trust the file.
+        # Such a plan contains code for the host, which TensorRT refuses unless the caller trusts the file.
         runtime.engine_host_code_allowed = True
     engine = runtime.deserialize_cuda_engine(read_plan(path, header))
     if engine is None:
         raise ArtefactError(
-            f"{NAMES[header.engine.builder]} {module.__version__} cannot load {path}",
-            why="; ".join(problems) or None,
+            f"{name} cannot load {path}",
+            why="; ".join(logger.messages) or None,
             fix=f"build it again on this machine: dim-export trt MODEL.onnx -o {path.name}",
         )
     _require_tensors(module, engine, path)
@@ -288,7 +305,7 @@ def load_engine(module: Any, path: Path, header: EngineHeader) -> tuple[Any, Any
 
 
 def _require_tensors(module: Any, engine: Any, path: Path) -> None:
-    """What is read from and written to raw addresses must be what the contract says."""
+    """Require the contract's tensors: the engine reads and writes raw addresses."""
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
     found = {name: engine.get_tensor_dtype(name) for name in names}
     kinds = module.DataType
@@ -308,15 +325,20 @@ def _module(builder: EngineBuilder, path: Path) -> Any:
         raise MissingExtraError(f"run {path.name}", package=MODULES[builder], extra=builder) from error
 
 
-def _logger(module: Any, problems: list[str]) -> Any:
-    """A logger that keeps errors for our own messages and drops the rest."""
+@cache
+def _logger(module: Any) -> Any:
+    """Return the logger of a TensorRT module, which keeps the last errors and drops the rest.
+
+    One for each module: TensorRT itself keeps the first logger of a process and ignores later ones.
+    """
 
     class Collector(module.ILogger):  # type: ignore[misc]  # the base class is known only at run time
         def __init__(self) -> None:
             module.ILogger.__init__(self)
+            self.messages: deque[str] = deque(maxlen=KEPT_MESSAGES)
 
         def log(self, severity: Any, message: str) -> None:
             if severity <= module.ILogger.ERROR:
-                problems.append(message)
+                self.messages.append(message)
 
     return Collector()

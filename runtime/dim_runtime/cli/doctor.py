@@ -7,7 +7,7 @@ import platform
 from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import typer
@@ -15,10 +15,11 @@ import typer
 import dim
 from dim.errors import DimError
 from dim_runtime.artefacts.onnx_file import read_metadata
+from dim_runtime.backends.base import first_line
 from dim_runtime.backends.open import BackendName
 from dim_runtime.matting import Matting, default_model
 
-NEVER_EXECUTED = "engine files (.engine); never executed on a GPU by this project so far"
+NEVER_EXECUTED = "engine files (.engine); no GPU has run one of ours yet"
 """Of TensorRT and TensorRT-RTX."""
 
 
@@ -143,22 +144,21 @@ def _clash() -> Iterator[Finding]:
 
 def _gpus() -> Finding:
     try:
-        from cuda.bindings import runtime
+        from cuda.core import Device
     except ImportError:
-        how = 'cannot be seen without cuda-python; pip install "dim-matting[tensorrt-rtx]"'
+        how = 'cannot be seen without cuda-core; pip install "dim-matting[gpu]"'
         return Finding("gpus", False, False, f"NVIDIA GPUs: {how}")
-    error, count = runtime.cudaGetDeviceCount()
-    if int(error) != 0 or count == 0:
-        return Finding("gpus", False, False, f"NVIDIA GPUs: none ({error.name})")
-    names = [_gpu_name(runtime, number) for number in range(count)]
-    return Finding("gpus", True, False, f"NVIDIA GPUs: {', '.join(names)}")
+    try:
+        found = [f"cuda:{device.device_id} {_gpu_text(device)}" for device in Device.get_all_devices()]
+    except Exception as error:
+        # No driver, or one that does not start: each fails in its own way.
+        return Finding("gpus", False, False, f"NVIDIA GPUs: none ({first_line(error)})")
+    return Finding("gpus", bool(found), False, f"NVIDIA GPUs: {', '.join(found) or 'none'}")
 
 
-def _gpu_name(runtime: object, number: int) -> str:
-    error, found = runtime.cudaGetDeviceProperties(number)  # type: ignore[attr-defined]
-    if int(error) != 0:
-        return f"cuda:{number} ({error.name})"
-    return f"cuda:{number} {found.name.decode()} (compute capability {found.major}.{found.minor})"
+def _gpu_text(device: Any) -> str:
+    major, minor = device.compute_capability
+    return f"{device.name} (compute capability {major}.{minor})"
 
 
 def _model() -> Finding:

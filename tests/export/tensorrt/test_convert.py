@@ -19,7 +19,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from dim.contract import ArtefactMetadata, EngineInfo, NetworkConfig, Precision, ShapeProfile
-from dim.errors import InputError, MissingExtraError
+from dim.errors import DimError, InputError, MissingExtraError
 from dim_export import cli
 from dim_export.inspection import inspect
 from dim_export.tensorrt import builders
@@ -27,7 +27,7 @@ from dim_export.tensorrt.build import EngineError, Workbench, build_plan
 from dim_export.tensorrt.builders import BuilderError, BuildOptions, choose_builder
 from dim_export.tensorrt.convert import checked_profile, convert, window_profile
 from dim_export.tensorrt.layers import report_of_log, types_of_network
-from dim_export.tensorrt.timing_cache import load_timings, locked, store_timings
+from dim_export.tensorrt.timing_cache import load_timings, lock, store_timings
 from dim_runtime.artefacts.engine_file import read_header, read_plan
 from dim_runtime.artefacts.onnx_file import read_metadata
 from dim_runtime.errors import ArtefactError
@@ -75,7 +75,7 @@ def test_the_header_of_a_real_engine(engine: Path, artefact: Path, rtx: Any) -> 
     info, metadata = header.engine, header.metadata
     assert (info.builder, info.version) == ("tensorrt-rtx", rtx.__version__)
     assert info.compute_capabilities == ("8.6", "12.0")
-    assert info.profile == ShapeProfile(least=(1, 32, 32), tuned=(1, 64, 64), most=(2, 64, 64))
+    assert info.profile == ShapeProfile(min=(1, 32, 32), opt=(1, 64, 64), max=(2, 64, 64))
     assert (metadata.context, metadata.precision) == (320, "fp32")
     source = read_metadata(artefact)
     assert (metadata.network, metadata.checkpoint_sha256) == (source.network, source.checkpoint_sha256)
@@ -95,7 +95,7 @@ def test_the_precision_is_read_from_the_engine(engine: Path) -> None:
 def test_an_engine_in_another_precision_than_the_artefact_says(artefact: Path, rtx: Any) -> None:
     said = altered(artefact, b'"precision":"fp32"', b'"precision":"bf16"')
     target = said.with_suffix(".engine")
-    with pytest.raises(EngineError, match=f"{CONVOLUTIONS} in fp32") as caught:
+    with pytest.raises(EngineError, match="most convolutions in fp32") as caught:
         convert(said, target, builder="tensorrt-rtx", options=BuildOptions(profile=SMALL))
     assert caught.value.exit_code == 1
     assert not target.exists()
@@ -454,7 +454,8 @@ class FakeTensorRT:
     HardwareCompatibilityLevel = SimpleNamespace(AMPERE_PLUS="ampere")
     MemoryPoolType = SimpleNamespace(WORKSPACE="workspace")
     LayerInformationFormat = SimpleNamespace(ONELINE="oneline")
-    LayerType = SimpleNamespace(CONVOLUTION="convolution")
+    LayerType = SimpleNamespace(CONVOLUTION="convolution", DEQUANTIZE="dequantize")
+    DataType = SimpleNamespace(FLOAT="float", HALF="half", BF16="bf16", INT8="int8")
 
     class ILogger:
         ERROR = 1
@@ -462,6 +463,7 @@ class FakeTensorRT:
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.gpu = True
+        self.report = "Format/Datatype: Row major linear FP16 format"
 
     def Builder(self, logger: Any) -> Any:  # noqa: N802
         if not self.gpu:
@@ -475,18 +477,21 @@ class FakeTensorRT:
         )
 
     def network(self) -> Any:
-        layers = [SimpleNamespace(type="convolution", name=name) for name in ("conv1", "conv2")]
+        half = SimpleNamespace(name="x", dtype="half")
+        layers = [
+            SimpleNamespace(type="convolution", name=name, get_input=lambda index: half)
+            for name in ("conv1", "conv2")
+        ]
         return SimpleNamespace(num_layers=2, get_layer=layers.__getitem__)
 
-    def _shape(self, name: str, least: Any, tuned: Any, most: Any) -> None:
-        self.calls.append(f"{name} {least} {tuned} {most}")
+    def _shape(self, name: str, smallest: Any, optimum: Any, largest: Any) -> None:
+        self.calls.append(f"{name} {smallest} {optimum} {largest}")
 
     def OnnxParser(self, network: Any, logger: Any) -> Any:  # noqa: N802
         return SimpleNamespace(parse=lambda content: self.calls.append("parse") or True)
 
     def Runtime(self, logger: Any) -> Any:  # noqa: N802
-        fp16 = "Format/Datatype: Row major linear FP16 format"
-        lines = "\n".join(_line("CaskConvolution", fp16, names=name) for name in ("conv1", "conv2"))
+        lines = "\n".join(_line("CaskConvolution", self.report, names=name) for name in ("conv1", "conv2"))
         inspector = SimpleNamespace(get_engine_information=lambda form: lines)
         engine = SimpleNamespace(create_engine_inspector=lambda: inspector)
         return SimpleNamespace(deserialize_cuda_engine=lambda plan: engine)
@@ -524,7 +529,16 @@ def test_the_calls_to_tensorrt(tmp_path: Path) -> None:
     assert cache.read_bytes().split() == [b"a", b"b", b"new"]
 
 
-def test_tensorrt_builds_for_the_gpu_at_hand_only() -> None:
+def test_a_merged_layer_does_not_decide_about_the_precision() -> None:
+    """The report of a merged layer has the types at its outer edges; the network is strongly typed."""
+    module = FakeTensorRT()
+    module.report = "Datatype: Float"
+    built = build_plan(module, "tensorrt", b"onnx", BuildOptions(profile=SMALL))
+    assert built.layers.convolutions == {"fp32": 2}
+    assert built.precision == "fp16"
+
+
+def test_tensorrt_builds_for_the_local_gpu_only() -> None:
     with pytest.raises(InputError, match="--compute-capability does not apply to TensorRT"):
         build_plan(FakeTensorRT(), "tensorrt", b"", BuildOptions(compute_capabilities=("8.6",)))
 
@@ -559,7 +573,7 @@ def test_the_lock_lets_one_in_at_a_time(tmp_path: Path) -> None:
 
     def work() -> None:
         nonlocal inside, most
-        with locked(tmp_path / "timings"):
+        with lock(tmp_path / "timings"):
             inside += 1
             most = max(most, inside)
             time.sleep(0.01)
@@ -652,11 +666,14 @@ def test_the_full_width_network(
 @pytest.mark.gpu
 def test_a_real_engine_on_a_real_gpu(artefact: Path, tmp_path: Path) -> None:
     """Never executed so far. Agrees with ONNX Runtime on a window, whichever builder is installed."""
-    runtime = pytest.importorskip("cuda.bindings.runtime")
     onnxruntime = pytest.importorskip("onnxruntime")
-    if int(runtime.cudaGetDeviceCount()[0]) != 0:
-        pytest.skip("there is no NVIDIA GPU")
+    from dim_runtime.backends.cuda import Gpu, import_core
     from dim_runtime.backends.tensorrt import TensorRTBackend
+
+    try:
+        Gpu(import_core("tensorrt-rtx"))
+    except DimError as error:
+        pytest.skip(error.problem)
 
     convert(artefact, tmp_path / "tiny.engine", options=BuildOptions(profile=SMALL))
     image = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), np.uint8)

@@ -48,7 +48,7 @@ def engine(
     path: Path, *, builder: Any = "tensorrt", most: tuple[int, int, int] | None = (4, 1024, 1024)
 ) -> Path:
     """An engine file with a made-up plan; ``most`` None freezes the shape to 1, 512, 512."""
-    profile = None if most is None else ShapeProfile(least=(1, 256, 256), tuned=(1, 512, 512), most=most)
+    profile = None if most is None else ShapeProfile(min=(1, 256, 256), opt=(1, 512, 512), max=most)
     info = EngineInfo(
         builder=builder,
         version="10.9.0",

@@ -23,7 +23,7 @@ def engine_info(**changes: object) -> EngineInfo:
         version="1.7.1.116",
         compute_capabilities=("8.6", "12.0"),
         platform="Linux x86_64",
-        profile=ShapeProfile(least=(1, 32, 32), tuned=(1, 64, 64), most=(2, 64, 96)),
+        profile=ShapeProfile(min=(1, 32, 32), opt=(1, 64, 64), max=(2, 64, 96)),
         convolutions={"fp32": 21},
         precision_read_from="engine",
         source_sha256="0" * 64,
@@ -147,7 +147,12 @@ def test_a_build_of_the_same_release_and_a_listed_gpu_fit() -> None:
         (
             {"compute_capabilities": ()},
             RTX._replace(capability="7.5"),
-            ("7.5", "8.0 or later", "--compute-capability 7.5"),
+            ("7.5", "8.6 or 8.9 or 12.0", "--compute-capability 7.5"),
+        ),
+        (
+            {"compute_capabilities": ()},
+            RTX._replace(capability="9.0"),
+            ("9.0", "RTX GPUs only", "--builder tensorrt)"),
         ),
         (BUILT_BY_TRT, TRT, ("10.14.1", "10.13.0", "dim-export trt")),
         (

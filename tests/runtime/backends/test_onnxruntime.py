@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +13,15 @@ import numpy as np
 import pytest
 
 from dim.errors import InputError
-from dim_runtime.backends.io_binding import KEPT_SHAPES, BoundSession, is_on_gpu
+from dim_runtime.backends import cuda
+from dim_runtime.backends.cuda import Gpu
+from dim_runtime.backends.io_binding import BoundSession
 from dim_runtime.backends.onnxruntime import CPU_PROVIDER, CUDA_PROVIDER, OnnxRuntimeBackend, _register_arena
 from dim_runtime.backends.open import open_backend
 from dim_runtime.errors import ArtefactError, BackendError, DeviceError, MissingExtraError
 from dim_runtime.matting import default_model
+
+from .fake_cuda import FakeCore, OnGpu
 
 
 def altered(tmp_path: Path, old: bytes, new: bytes) -> Path:
@@ -64,10 +69,12 @@ def test_a_failing_run_is_a_typed_error(backend: OnnxRuntimeBackend) -> None:
         backend.run(np.zeros((1, 33, 32, 3), np.uint8), np.zeros((1, 33, 32), np.uint8))
 
 
-def test_bf16_does_not_run_on_the_cpu(tmp_path: Path) -> None:
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_bf16_does_not_run(device: str, tmp_path: Path) -> None:
+    """CUDA has no bf16 kernels of Resize and Reciprocal: refused before ONNX Runtime tries."""
     path = altered(tmp_path, b'"precision":"fp32"', b'"precision":"bf16"')
     with pytest.raises(BackendError, match="OpenVINO and TensorRT"):
-        open_backend(path)
+        open_backend(path, device=device)
 
 
 def test_another_precision_is_not_made_up() -> None:
@@ -110,14 +117,20 @@ def test_arrays_on_a_gpu_need_a_back_end_there(backend: OnnxRuntimeBackend) -> N
         backend.run_on_device(*windows(1, 32, 32))
 
 
-# Bound buffers, in the memory of the CPU: the same calls as on a GPU.
+# Bound buffers in host memory, with ONNX Runtime's CPU provider: the same calls as on a GPU.
 
 
 @pytest.fixture
-def bound() -> BoundSession:
+def core() -> FakeCore:
+    return FakeCore(eager=True)
+
+
+@pytest.fixture
+def bound(core: FakeCore) -> BoundSession:
     engine = pytest.importorskip("onnxruntime")
     session = engine.InferenceSession(str(default_model()), providers=[CPU_PROVIDER])
-    return BoundSession(engine, session, 0, kind="cpu")
+    gpu = Gpu(core)
+    return BoundSession(gpu, gpu.new_stream(), session, kind="cpu")
 
 
 def test_bound_buffers_give_the_same_alpha(bound: BoundSession, backend: OnnxRuntimeBackend) -> None:
@@ -129,22 +142,25 @@ def test_bound_buffers_give_the_same_alpha(bound: BoundSession, backend: OnnxRun
     np.testing.assert_array_equal(first, backend.run(*large))
 
 
-def test_buffers_are_made_once_for_a_shape_and_are_few(bound: BoundSession) -> None:
-    made: list[Any] = []
-    bind = bound._bound
-    bound._bound = lambda *values: made.append(values) or bind(*values)  # type: ignore[method-assign, func-returns-value]
-    for side in [32, 64, 32, 64]:
+def test_buffers_are_those_of_the_largest_window(bound: BoundSession, core: FakeCore) -> None:
+    for side in [32, 64, 32, 96, 64]:
         bound.run(*windows(1, 32, side))
-    assert len(made) == 2
-    for number in range(KEPT_SHAPES + 3):
-        bound.run(*windows(1, 32, 32 * (number + 1)))
-    assert len(bound._kept) == KEPT_SHAPES
+    assert core.held() == 6
+    assert core.calls.count("allocate") == 9
+    bound.close()
+    bound.close()
+    assert core.held() == 0
+    assert not core.streams
 
 
-def test_arrays_that_speak_dlpack_go_in_and_out(bound: BoundSession, backend: OnnxRuntimeBackend) -> None:
+def test_arrays_with_dlpack_go_in_and_out(
+    bound: BoundSession, backend: OnnxRuntimeBackend, core: FakeCore
+) -> None:
     image, trimap = windows(2, 32, 64)
-    alpha = bound.run_on_device(image, trimap)
-    np.testing.assert_array_equal(np.from_dlpack(alpha), backend.run(image, trimap))
+    alpha = bound.run_on_device(OnGpu(image, core), OnGpu(trimap, core))
+    np.testing.assert_array_equal(alpha.values(), backend.run(image, trimap))
+    # The producers were told to finish before the session's stream goes on.
+    assert core.waited == [bound._stream.handle] * 2
 
 
 @pytest.mark.parametrize(
@@ -152,117 +168,111 @@ def test_arrays_that_speak_dlpack_go_in_and_out(bound: BoundSession, backend: On
     [
         (lambda image, trimap: (image.astype(np.float32), trimap), "uint8"),
         (lambda image, trimap: (image[..., ::2, :], trimap), "contiguous"),
-        (lambda image, trimap: (image, trimap[:, :16]), "multiples of 32"),
-        (lambda image, trimap: (image[:, :16], trimap[:, :16]), "multiples of 32"),
-        (lambda image, trimap: (image, [[1]]), "speaks DLPack"),
+        (lambda image, trimap: (image, trimap[:, :16].copy()), "multiples of 32"),
+        (lambda image, trimap: (image[:, :16].copy(), trimap[:, :16].copy()), "multiples of 32"),
     ],
-    ids=["float", "strided", "another height", "half a stride", "list"],
+    ids=["float", "strided", "another height", "half a stride"],
 )
-def test_wrong_device_arrays(bound: BoundSession, change: Callable[..., Any], message: str) -> None:
+def test_wrong_device_arrays(
+    bound: BoundSession, core: FakeCore, change: Callable[..., Any], message: str
+) -> None:
+    image, trimap = change(*windows(1, 32, 64))
     with pytest.raises(InputError, match=message):
-        bound.run_on_device(*change(*windows(1, 32, 64)))
+        bound.run_on_device(OnGpu(image, core), OnGpu(trimap, core))
 
 
-class _Elsewhere:
-    """Says that it lies on the second GPU."""
-
-    def __dlpack__(self) -> None: ...
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return (2, 1)
-
-
-def test_an_array_on_another_gpu_is_an_error(bound: BoundSession) -> None:
+def test_arrays_elsewhere_are_errors(bound: BoundSession, core: FakeCore) -> None:
+    image, trimap = windows(1, 32, 64)
     with pytest.raises(InputError, match=r"(?s)device 1.*cuda:1"):
-        bound.run_on_device(_Elsewhere(), _Elsewhere())
-
-
-def test_arrays_tell_where_they_are() -> None:
-    assert is_on_gpu(_Elsewhere())
-    assert not is_on_gpu(np.zeros(1))
-    assert not is_on_gpu([1])
+        bound.run_on_device(OnGpu(image, core, number=1), OnGpu(trimap, core))
+    with pytest.raises(InputError, match="supports DLPack"):
+        bound.run_on_device(OnGpu(image, core), [[1]])
 
 
 # CUDA with a fake engine.
 
 
-class _Value:
-    """An OrtValue that remembers where it was made."""
-
-    made: list[tuple[Any, ...]]
-
-    @classmethod
-    def ortvalue_from_shape_and_type(cls, shape: list[int], dtype: type, kind: str, number: int) -> _Value:
-        cls.made.append((tuple(shape), dtype, kind, number))
-        value = cls()
-        value.array = np.zeros(shape, dtype)
-        return value
-
-    def update_inplace(self, array: Any) -> None:
-        self.array[:] = array
-
-    def numpy(self) -> Any:
-        return self.array
-
-
 class _Session:
-    """Alpha is the red channel; on the first of these providers."""
+    """Alpha is the red channel where the trimap is unknown; CUDA starts."""
 
-    def __init__(self, _path: str, _options: Any, providers: list[Any]) -> None:
+    started = (CUDA_PROVIDER, CPU_PROVIDER)
+
+    def __init__(self, _path: str, _options: Any, providers: list[Any], enable_fallback: int) -> None:
+        assert enable_fallback == 0
         self.providers = providers
 
     def get_providers(self) -> list[str]:
-        return [CUDA_PROVIDER, CPU_PROVIDER]
+        return list(self.started)
 
     def io_binding(self) -> Any:
         bound: dict[str, Any] = {}
-        return SimpleNamespace(
-            bound=bound, bind_ortvalue_input=bound.__setitem__, bind_ortvalue_output=bound.__setitem__
-        )
+
+        def bind(name: str, kind: str, number: int, dtype: type, shape: Any, address: int) -> None:
+            assert (kind, number) == ("cuda", 3)
+            size = np.dtype(dtype).itemsize * int(np.prod(shape))
+            memory = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
+            bound[name] = memory.view(dtype).reshape(shape)
+
+        return SimpleNamespace(bound=bound, bind_input=bind, bind_output=bind)
 
     def run_with_iobinding(self, binding: Any, _options: Any) -> None:
         bound = binding.bound
-        bound["alpha"].array[:] = np.where(
-            bound["trimap"].array == 128, bound["image"].array[..., 0] / 255, 0
-        )
+        bound["alpha"][:] = np.where(bound["trimap"] == 128, bound["image"][..., 0] / 255, 0)
 
 
 class _CpuSession(_Session):
-    def get_providers(self) -> list[str]:
-        return [CPU_PROVIDER]
+    started = (CPU_PROVIDER,)  # type: ignore[assignment]
 
 
-def fake_engine(session: type) -> Any:
-    _Value.made = []
-    return SimpleNamespace(
-        __version__="1.0",
-        get_available_providers=lambda: [CUDA_PROVIDER, CPU_PROVIDER],
-        SessionOptions=SimpleNamespace,
-        RunOptions=SimpleNamespace,
-        InferenceSession=session,
-        OrtValue=_Value,
-    )
+@pytest.fixture
+def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Callable[[type], Any]:
+    """Installs an ONNX Runtime with CUDA, and four GPUs."""
+
+    def install(session: type) -> Any:
+        loaded: list[str] = []
+        engine = SimpleNamespace(
+            __version__="1.0",
+            get_available_providers=lambda: [CUDA_PROVIDER, CPU_PROVIDER],
+            preload_dlls=lambda: loaded.append("dlls"),
+            SessionOptions=SimpleNamespace,
+            RunOptions=SimpleNamespace,
+            InferenceSession=session,
+            loaded=loaded,
+        )
+        monkeypatch.setitem(sys.modules, "onnxruntime", engine)
+        monkeypatch.setattr(cuda, "import_core", lambda extra: FakeCore(devices=4, eager=True))
+        return engine
+
+    return install
 
 
-def test_cuda_runs_through_bound_buffers_on_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "onnxruntime", fake_engine(_Session))
+def test_cuda_runs_through_bound_buffers_on_its_device(fake_cuda: Callable[[type], Any]) -> None:
+    engine = fake_cuda(_Session)
     opened: Any = open_backend(default_model(), device="cuda:3")
-    name, options = opened._session.providers[0]
-    assert (name, options["device_id"], options["use_tf32"]) == (CUDA_PROVIDER, 3, 0)
+    assert engine.loaded == ["dlls"]
+    name, options = opened._bound._session.providers[0]
+    assert (name, options["device_id"], options["use_tf32"]) == (CUDA_PROVIDER, "3", "0")
+    assert options["user_compute_stream"] == str(opened._bound._stream.handle)
     image, trimap = windows(2, 32, 64)
     for _ in range(2):
         alpha = opened.run(image, trimap)
     np.testing.assert_allclose(alpha, np.where(trimap == 128, image[..., 0] / 255, 0), atol=1e-7)
-    assert {place[2:] for place in _Value.made} == {("cuda", 3)}
-    assert len(_Value.made) == 3
     # What the tensors take is the GPU's memory; the host holds the arrays only.
     assert opened.window_bytes(1536, 1536) < 60_000_000
+    opened.close()
+    opened.close()
 
 
-def test_cuda_that_does_not_start_is_not_replaced_by_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "onnxruntime", fake_engine(_CpuSession))
+def test_cuda_that_does_not_start_is_not_replaced_by_the_cpu(fake_cuda: Callable[[type], Any]) -> None:
+    fake_cuda(_CpuSession)
     with pytest.raises(DeviceError, match="did not load"):
         open_backend(default_model(), device="cuda")
+
+
+def test_a_gpu_that_is_not_there(fake_cuda: Callable[[type], Any]) -> None:
+    fake_cuda(_Session)
+    with pytest.raises(DeviceError, match="cuda:3"):
+        open_backend(default_model(), device="cuda:4")
 
 
 class _EngineThatRefuses:

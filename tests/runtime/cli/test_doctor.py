@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import sys
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -91,38 +92,35 @@ def test_one_package_is_none(packages: dict[str, str], name: str) -> None:
     assert f"{name} 1.20.0" in found("onnxruntime").text
 
 
-class _Status(int):
-    name = "cudaErrorNoDevice"
-
-
-def fake_cuda(monkeypatch: pytest.MonkeyPatch, runtime: Any) -> None:
-    for name, module in {
-        "cuda": SimpleNamespace(),
-        "cuda.bindings": SimpleNamespace(runtime=runtime),
-    }.items():
-        monkeypatch.setitem(sys.modules, name, module)  # type: ignore[arg-type]
+def fake_cuda(monkeypatch: pytest.MonkeyPatch, devices: Callable[[], tuple[Any, ...]]) -> None:
+    core = SimpleNamespace(Device=SimpleNamespace(get_all_devices=devices))
+    monkeypatch.setitem(sys.modules, "cuda.core", core)  # type: ignore[arg-type]
 
 
 @pytest.mark.usefixtures("untried")
 def test_gpus_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
-    card = SimpleNamespace(name=b"Card", major=8, minor=6)
-    runtime = SimpleNamespace(
-        cudaGetDeviceCount=lambda: (_Status(0), 2), cudaGetDeviceProperties=lambda _: (_Status(0), card)
-    )
-    fake_cuda(monkeypatch, runtime)
+    cards = tuple(SimpleNamespace(device_id=n, name="Card", compute_capability=(8, 6)) for n in (0, 1))
+    fake_cuda(monkeypatch, lambda: cards)
     assert "cuda:0 Card (compute capability 8.6), cuda:1 Card" in found("gpus").text
 
 
 @pytest.mark.usefixtures("untried")
 def test_no_gpu_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_cuda(monkeypatch, SimpleNamespace(cudaGetDeviceCount=lambda: (_Status(100), 0)))
-    assert "none (cudaErrorNoDevice)" in found("gpus").text
+    def missing() -> tuple[Any, ...]:
+        raise RuntimeError("no NVIDIA display driver\nand a long text")
+
+    fake_cuda(monkeypatch, missing)
+    assert "none (no NVIDIA display driver)" in found("gpus").text
+    fake_cuda(monkeypatch, tuple)
+    finding = found("gpus")
+    assert finding.text.endswith("none")
+    assert not finding.ok
 
 
 @pytest.mark.usefixtures("untried")
-def test_what_was_never_executed_is_said() -> None:
+def test_engines_that_no_gpu_has_run_are_named() -> None:
     for name in ("tensorrt", "tensorrt-rtx"):
-        assert "never executed on a GPU" in found(name).text
+        assert "no GPU has run" in found(name).text
 
 
 def test_the_report_as_json() -> None:

@@ -222,7 +222,7 @@ def test_without_the_engine_the_extra_is_named(live_artefact: Path, monkeypatch:
 def test_options_that_a_checkpoint_cannot_have(
     options: dict[str, Any], message: str, live_checkpoint: Path
 ) -> None:
-    with pytest.raises(InputError, match=message), open_predictor(live_checkpoint, **options):
+    with pytest.raises(DimError, match=message), open_predictor(live_checkpoint, **options):
         pass
 
 

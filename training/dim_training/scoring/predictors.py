@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 from dim.arrays import UInt8
 from dim.bit_depth import quantise8
 from dim.errors import InputError
+from dim_runtime.backends.device import parse_device
+from dim_runtime.errors import DeviceError
 
 if TYPE_CHECKING:
     import torch
@@ -96,14 +98,12 @@ def _network(path: Path, device: str) -> Iterator[Predictor]:
 def _torch_device(name: str) -> torch.device:
     import torch
 
-    kind, _, number = name.partition(":")
-    if kind not in ("cpu", "cuda") or (":" in name and not (kind == "cuda" and number.isdigit())):
-        raise InputError("cannot use this device", got=repr(name), expected='"cpu", "cuda" or "cuda:N"')
-    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
-        raise InputError(
+    device = parse_device(name)
+    if device.kind == "cuda" and device.number >= torch.cuda.device_count():
+        raise DeviceError(
             f"cannot use the device {name!r}",
             got=f"PyTorch {torch.__version__} with {torch.cuda.device_count()} CUDA devices",
-            expected=f"at least {int(number or 0) + 1}",
+            expected=f"at least {device.number + 1}",
             fix="--device cpu, or install PyTorch's CUDA build and the driver",
         )
     return torch.device(name)
