@@ -37,5 +37,7 @@ clean:
 	@touch $@
 
 .venv/.test-installed: pyproject.toml | .venv/bin/pip
-	$(BIN)/pip install --quiet --editable ".[cpu,cutout,export,openvino,ray,serving,tensorrt-rtx,tiff,training,dev]"
+	$(BIN)/pip install --quiet --editable ".[cpu,cutout,export,openvino,ray,serve,serving,tensorrt-rtx,tiff,training,dev]"
+	@if command -v npm >/dev/null; then \
+		cd examples/web && npm install --silent --ignore-scripts --no-package-lock --no-audit --no-fund; fi
 	@touch $@

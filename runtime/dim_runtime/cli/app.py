@@ -14,6 +14,7 @@ from dim_runtime.cli.batch import batch
 from dim_runtime.cli.bench import bench
 from dim_runtime.cli.doctor import doctor
 from dim_runtime.cli.run import run
+from dim_runtime.cli.serve import serve
 from dim_runtime.cli.trimap import trimap
 from dim_runtime.errors import ProfileWarning, TrimapWarning
 
@@ -50,6 +51,7 @@ app.command(epilog="Example: dim-matte run photo.png trimap.png -o cutout.png --
 app.command(epilog="Example: dim-matte batch images/ trimaps/ -o mattes/ --json report.json")(batch)
 app.command(epilog="Example: dim-matte trimap mask.png -o trimap.png --inside 10 --outside 20")(trimap)
 app.command(epilog="Example: dim-matte bench photo.png trimap.png --backend openvino")(bench)
+app.command(epilog="Example: dim-matte serve --port 8000, then open http://127.0.0.1:8000")(serve)
 app.command(epilog="Example: dim-matte doctor --json")(doctor)
 
 
