@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import signal
+import sys
 import warnings
 from typing import Annotated
 
@@ -60,7 +62,13 @@ def main() -> None:
     warnings.showwarning = _show_warning
     for kind in (TrimapWarning, ProfileWarning):
         warnings.simplefilter("always", kind)
+    # SIGTERM ends the program as an exception does, so that temporary files are removed.
+    signal.signal(signal.SIGTERM, _terminate)
     dim.cli_support.run(app)
+
+
+def _terminate(number: int, _: object) -> None:
+    sys.exit(128 + number)
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
