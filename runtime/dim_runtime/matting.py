@@ -169,7 +169,8 @@ class Matting:
         """Compute an alpha matte into an array of the caller, which may be larger than memory.
 
         Args:
-            image, trimap: as :meth:`__call__` takes them.
+            image: as :meth:`__call__` takes it.
+            trimap: the same.
             out: float16, float32 or float64 H, W that is written by slices: ``ndarray``, ``memmap``, zarr.
             progress: called with windows done and in all, in place of the constructor's.
 
