@@ -8,7 +8,6 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
-from importlib.resources import files
 from pathlib import Path
 
 import cv2
@@ -16,7 +15,7 @@ import numpy as np
 
 from dim.arrays import UInt8
 from dim_runtime import Matting
-from dim_runtime.images.samples import lemur
+from dim_runtime.images.samples import lemur, sample_paths
 from dim_runtime.outputs import foreground
 
 OUTPUT = Path("out/demo")
@@ -27,9 +26,7 @@ TILE = 672
 def main() -> None:
     """Matte twice (alpha, cut-out), compare tiled with whole, lay the pictures side by side."""
     OUTPUT.mkdir(parents=True, exist_ok=True)
-    package = Path(str(files("dim_runtime")))
-    image, trimap = (package / "samples" / name for name in ("lemur.png", "lemur_trimap.png"))
-    pair = [str(image), str(trimap), "--tile", str(TILE)]
+    pair = [*map(str, sample_paths()), "--tile", str(TILE)]
 
     _run("dim-matte", "run", *pair, "-o", str(OUTPUT / "alpha.png"))
     _run("dim-matte", "run", *pair, "-o", str(OUTPUT / "cutout.png"), "--out", "cutout")
