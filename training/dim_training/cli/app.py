@@ -11,6 +11,7 @@ import typer
 
 from dim import cli_support
 from dim.cli_support import checkpoint_file
+from dim_training.cli.render import render
 from dim_training.cli.samples import samples
 from dim_training.cli.test import score
 
@@ -61,6 +62,7 @@ def pack_run(
 
 app.command("test")(score)
 app.command()(samples)
+app.command()(render)
 
 
 @app.command()

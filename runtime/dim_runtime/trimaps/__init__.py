@@ -1,1 +1,0 @@
-"""Make trimaps from what people have: a mask, a cut-out, strokes of a brush, a box."""

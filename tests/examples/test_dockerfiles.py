@@ -1,0 +1,65 @@
+"""Dockerfiles are not built here: what they name must at least exist in the project."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "examples" / "docker"
+both = pytest.mark.parametrize("kind", ["cpu", "gpu"])
+
+
+def _project() -> dict[str, Any]:
+    project: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return project
+
+
+def _instructions(kind: str) -> list[tuple[str, str]]:
+    text = (FOLDER / f"Dockerfile.{kind}").read_text().replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    return [(name, rest.strip()) for name, _, rest in (line.partition(" ") for line in lines)]
+
+
+@both
+def test_instructions_are_dockers(kind: str) -> None:
+    instructions = _instructions(kind)
+    assert instructions[0][0] == "FROM"
+    known = {"FROM", "RUN", "COPY", "ENV", "USER", "WORKDIR", "ENTRYPOINT", "CMD"}
+    assert {name for name, _ in instructions} <= known
+
+
+@both
+def test_extras_and_scripts_are_the_projects(kind: str) -> None:
+    runs = " ".join(rest for name, rest in _instructions(kind) if name == "RUN")
+    (extras,) = re.findall(r'pip install --no-cache-dir "\.\[([\w,-]+)\]"', runs)
+    assert set(extras.split(",")) <= set(_project()["optional-dependencies"])
+    assert kind in extras.split(",")
+    (entry,) = (json.loads(rest) for name, rest in _instructions(kind) if name == "ENTRYPOINT")
+    assert entry[0] in _project()["scripts"]
+
+
+@both
+def test_it_does_not_run_as_root_and_names_no_registry(kind: str) -> None:
+    instructions = _instructions(kind)
+    assert ("USER", "matte") in instructions
+    for name, rest in instructions:
+        if name == "FROM":
+            assert "." not in rest.partition("/")[0].partition(":")[0]
+
+
+@both
+def test_what_the_build_needs_is_in_its_context(kind: str) -> None:
+    ignore = (FOLDER / f"Dockerfile.{kind}.dockerignore").read_text().split()
+    assert ignore[0] == "*"
+    kept = {line[1:] for line in ignore if line.startswith("!")}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    packages = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    needed = {path.split("/")[0] for path in packages} | {"pyproject.toml", project["project"]["readme"]}
+    assert needed <= kept
+    assert all((ROOT / name).exists() for name in kept)

@@ -1,0 +1,57 @@
+"""``dim-train render``: foregrounds with exact alpha, path-traced by Blender."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dim.errors import DimError
+
+
+def render(
+    output: Annotated[Path, typer.Option("-o", "--output", help="folder for the RGBA files and their index")],
+    seeds: Annotated[str, typer.Option(metavar="FIRST:END", help="seeds to render; END is not included")],
+    size: Annotated[int, typer.Option(min=16, max=4096, help="side of the images, px")] = 480,
+    samples: Annotated[int, typer.Option(min=1, help="light paths for each pixel of the colours")] = 12,
+    alpha_samples: Annotated[int, typer.Option(min=1, help="paths for each pixel of alpha")] = 256,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Blender processes, one core and about 1 GB each")
+    ] = 1,
+    subject: Annotated[
+        str | None, typer.Option(help="render this subject only, such as person or net")
+    ] = None,
+    held_out: Annotated[
+        bool, typer.Option("--held-out", help="seeds of validation and test sets, 900000 and up")
+    ] = False,
+    contact_sheet: Annotated[
+        Path | None, typer.Option(help="write small composites of all images in OUTPUT to this .jpg or .png")
+    ] = None,
+) -> None:
+    """Render foregrounds with exact alpha; a stopped run continues where it was.
+
+    Needs the extra "render" in an environment without PyTorch: see docs/rendering.md.
+    """
+    from dim_training.data.render.data_set import Settings, read_index, write_contact_sheet
+    from dim_training.data.render.run import Failure, render_all
+    from dim_training.data.render.seeds import parse_seeds
+    from dim_training.data.render.staging import require_subject
+
+    chosen = parse_seeds(seeds, held_out=held_out)
+    require_subject(subject)
+    settings = Settings(size=size, samples=samples, alpha_samples=alpha_samples)
+    failures, done = [], 0
+    for result in render_all(output, chosen, settings, processes=processes, subject=subject):
+        if isinstance(result, Failure):
+            failures.append(result)
+            typer.echo(f"seed {result.seed} failed\n{result.text}", err=True)
+            continue
+        done += 1
+        typer.echo(f"{done}  {result.file}  {100 * result.soft:.0f} % soft", err=True)
+    typer.echo(f"{done} images rendered, {len(chosen) - done - len(failures)} kept, in {output}")
+    if contact_sheet is not None:
+        write_contact_sheet(contact_sheet, output, read_index(output))
+    if failures:
+        listed = ", ".join(str(failure.seed) for failure in failures)
+        raise DimError(f"cannot render {len(failures)} of {len(chosen)} seeds", got=listed)

@@ -1,0 +1,12 @@
+"""Rendered foregrounds with exact alpha, path-traced by Blender.
+
+The way of an image:
+
+1. :mod:`staging` chooses a subject, camera and light by the seed;
+2. a function of ``subjects`` fills a :mod:`scene` with :mod:`strands` and :mod:`surfaces`;
+3. :mod:`blender` renders colours and alpha in two passes;
+4. :mod:`develop` makes straight 8-bit colours;
+5. :mod:`data_set` keeps the file and its line of the index.
+
+:mod:`run` does that for many seeds. Only :mod:`blender` imports bpy, and nothing here imports PyTorch.
+"""
