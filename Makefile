@@ -1,16 +1,25 @@
-# Two commands: `make demo` and `make test`. Everything they need goes into .venv.
+# `make demo` shows a result, `make test` runs the tests; everything that they need goes into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
+LOWEST := .venv-lowest
 
-.PHONY: demo test lint format clean
+# Tests of these need torch, which the check of the lowest versions leaves out.
+NEED_TORCH := tests/dim/network tests/dim/checkpoint tests/dim/test_checkpoint.py tests/dim/test_network.py
+
+.PHONY: demo test quick lint format lowest docs docs-assets clean
 
 demo: .venv/.demo-installed
 	$(BIN)/python examples/demo.py
 
 # Two processes: loaders are forked, and a fork of a process in which OpenVINO has run sometimes crashes.
 test: .venv/.test-installed
-	$(BIN)/python -m pytest --ignore tests/training
-	$(BIN)/python -m pytest tests/training
+	$(BIN)/python -m pytest -rs --ignore tests/training
+	$(BIN)/python -m pytest -rs tests/training
+
+# Without the tests that take more than ten seconds each.
+quick: .venv/.test-installed
+	$(BIN)/python -m pytest -m "not slow" --ignore tests/training
+	$(BIN)/python -m pytest -m "not slow" tests/training
 
 lint: .venv/.test-installed
 	$(BIN)/ruff check .
@@ -23,8 +32,23 @@ format: .venv/.test-installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The lowest versions that pyproject.toml admits: every command starts, and the tests that need no torch pass.
+# The import's time is a question of the machine and of these packages' age, not of our bounds.
+lowest: $(LOWEST)/.installed
+	$(LOWEST)/bin/python tools/start_commands.py
+	$(LOWEST)/bin/python -m pytest tests/dim tests/runtime -m "not slow" $(NEED_TORCH:%=--ignore %) \
+		--deselect tests/runtime/test_imports.py::test_the_command_line_imports_quickly
+
+# The documentation site, in site/; a broken link or an unknown name of the API is an error.
+docs: .venv/.test-installed
+	$(BIN)/python tools/build_docs.py
+
+# Pictures and tables of the documents: make those that are out of date. `--check` only lists them.
+docs-assets: .venv/.test-installed
+	$(BIN)/python tools/docs_assets.py
+
 clean:
-	rm -rf .venv out
+	rm -rf .venv $(LOWEST) out site
 
 .venv/bin/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -33,9 +57,20 @@ clean:
 	$(BIN)/pip install --quiet --upgrade pip
 
 .venv/.demo-installed: pyproject.toml | .venv/bin/pip
-	$(BIN)/pip install --quiet --editable ".[cpu,cutout,export]"
+	@echo "installing ONNX Runtime, OpenCV and pymatting into .venv (about 0.6 GB, under a minute)"
+	$(BIN)/pip install --quiet --editable ".[cpu,cutout]"
 	@touch $@
 
 .venv/.test-installed: pyproject.toml | .venv/bin/pip
-	$(BIN)/pip install --quiet --editable ".[cpu,cutout,export,openvino,ray,serving,tensorrt-rtx,tiff,training,dev]"
+	@echo "installing everything, PyTorch included, into .venv (about 7 GB, some minutes)"
+	$(BIN)/pip install --quiet --editable ".[cpu,cutout,export,openvino,ray,serve,serving,tensorrt-rtx,tiff,training,dev,docs]"
+	@if command -v npm >/dev/null; then \
+		cd examples/web && npm install --silent --ignore-scripts --no-package-lock --no-audit --no-fund; fi
+	@touch $@
+
+$(LOWEST)/.installed: pyproject.toml | .venv/.test-installed
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(LOWEST)
+	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct \
+		--editable ".[cpu,cutout,openvino,tiff]"
+	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python pytest hypothesis
 	@touch $@

@@ -1,6 +1,6 @@
-"""From checkpoint to alpha matte: export the embedded network, matte a photograph, look at the result.
+"""Matte a photograph with the embedded network, cut it out, and lay the results side by side.
 
-Run it with ``make demo``; everything it writes goes into ``out/demo/``.
+``make demo`` runs it, with the extras `cpu` and `cutout` only; everything it writes goes into ``out/demo/``.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
-from importlib.resources import files
 from pathlib import Path
 
 import cv2
@@ -16,7 +15,7 @@ import numpy as np
 
 from dim.arrays import UInt8
 from dim_runtime import Matting
-from dim_runtime.images.samples import lemur
+from dim_runtime.images.samples import lemur, sample_paths
 from dim_runtime.outputs import foreground
 
 OUTPUT = Path("out/demo")
@@ -25,17 +24,13 @@ TILE = 672
 
 
 def main() -> None:
-    """Export, matte twice (alpha, cut-out), compare tiled with whole, lay the pictures side by side."""
+    """Matte twice (alpha, cut-out), compare tiled with whole, lay the pictures side by side."""
     OUTPUT.mkdir(parents=True, exist_ok=True)
-    package = Path(str(files("dim_runtime")))
-    model = OUTPUT / "dim-compact.onnx"
-    image, trimap = (package / "samples" / name for name in ("lemur.png", "lemur_trimap.png"))
-    pair = [str(image), str(trimap), "--model", str(model), "--tile", str(TILE)]
+    pair = [*map(str, sample_paths()), "--tile", str(TILE)]
 
-    _run("dim-export", "onnx", str(package / "models" / "dim-compact.safetensors"), "-o", str(model))
     _run("dim-matte", "run", *pair, "-o", str(OUTPUT / "alpha.png"))
     _run("dim-matte", "run", *pair, "-o", str(OUTPUT / "cutout.png"), "--out", "cutout")
-    _compare_tiled_with_whole(model)
+    _compare_tiled_with_whole()
     _side_by_side()
     print(f"\nLook at {OUTPUT / 'side_by_side.png'}")
 
@@ -47,9 +42,9 @@ def _run(script: str, *arguments: str) -> None:
         sys.exit(done.returncode)
 
 
-def _compare_tiled_with_whole(model: Path) -> None:
+def _compare_tiled_with_whole() -> None:
     image, trimap = lemur()
-    with Matting(model, tile=TILE) as tiled, Matting(model) as whole:
+    with Matting(tile=TILE) as tiled, Matting() as whole:
         plan = tiled.plan(trimap)
         difference = np.abs(tiled(image, trimap) - whole(image, trimap))
     print(

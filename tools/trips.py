@@ -1,6 +1,6 @@
 """Count what a reader must open to follow one trip through the code: files, functions and jumps.
 
-Each trip runs for real, in a process of its own, on a tiny network. A profiler records every function of our
+Each trip runs for real, in its own process, on a tiny network. A profiler records every function of our
 packages that is called; what runs while a module is imported does not count::
 
     python tools/trips.py                 # all trips as a table
@@ -207,7 +207,7 @@ def _short(file: str) -> str:
 
 
 def measured(name: str) -> dict[str, Any]:
-    """As :func:`counts`, in a process of its own, so that one trip leaves nothing to another."""
+    """As :func:`counts`, in a separate process, so that one trip leaves nothing to another."""
     result = subprocess.run(
         [sys.executable, __file__, name, "--json", "--here"], capture_output=True, text=True, check=False
     )

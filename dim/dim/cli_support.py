@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ def run(app: typer.Typer) -> None:
 
     A :class:`DimError` is printed to standard error and sets the exit code; Ctrl-C gives 130.
     """
+    _escape_file_names()
     try:
         app()
     except DimError as error:
@@ -73,6 +75,13 @@ def download_bar(*, quiet: bool = False) -> Iterator[Progress]:
     with Bar(*columns, console=console, transient=True, disable=quiet or not sys.stderr.isatty()) as bar:
         task = bar.add_task("", total=None, visible=False)
         yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
+
+
+def _escape_file_names() -> None:
+    """Print characters that the terminal's encoding lacks as escapes: names of files may hold any byte."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _print_error(error: DimError) -> None:

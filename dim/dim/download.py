@@ -1,14 +1,15 @@
-"""Files from the web: over https only, checked against their SHA-256, kept in a cache."""
+"""Files from the web: over HTTPS only, checked against their SHA-256, kept in a cache."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 from urllib.error import HTTPError
 from urllib.parse import unquote, urlsplit
 from urllib.request import HTTPRedirectHandler, OpenerDirector, Request, build_opener
@@ -17,25 +18,51 @@ from dim import files
 from dim.errors import DimError, InputError
 
 Progress = Callable[[int, int | None], object]
-"""Called with the bytes that are there and the bytes in all, None where the server does not tell."""
+"""Called with (received, total) bytes; total is None without Content-Length."""
 
 _NAMED_DIGEST = re.compile(r"-([0-9a-f]{8})\.\w+$")
-"""OpenMMLab's published files end like this: eight digits of their SHA-256, then the suffix."""
+"""End of the names of OpenMMLab's published files: eight digits of their SHA-256, then the suffix."""
 
 _DIGEST = re.compile(r"[0-9a-f]{8,64}")
 _FOLDER_DIGITS = 8
 _BLOCK = 1 << 20
 _TIMEOUT = 30
-"""Seconds without a byte."""
+"""Seconds without a byte after which a connection counts as lost."""
 _RANGE_NOT_SATISFIABLE = 416
 
 
+class Limits(NamedTuple):
+    """Limits of one download.
+
+    Attributes:
+        bytes: largest file. The published checkpoints have about 100 MB.
+        seconds: longest transfer; a repeated call continues it.
+    """
+
+    bytes: int = 4 << 30
+    seconds: float = 3600
+
+
+DEFAULT_LIMITS = Limits()
+
+
 class DownloadError(DimError):
-    """A file that the web did not give, or not as it was published."""
+    """The download failed, or its SHA-256 does not match."""
+
+
+class SecureRedirects(HTTPRedirectHandler):
+    """Follows redirects to HTTPS only."""
+
+    def redirect_request(
+        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
+    ) -> Request | None:
+        """Return the request for the new address; InputError unless it is HTTPS."""
+        _require_https(newurl)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def is_url(text: str) -> bool:
-    """Whether a text is a URL and not a path."""
+    """Return whether a text is a URL and not a path."""
     return "://" in text
 
 
@@ -45,26 +72,31 @@ def fetch(
     sha256: str | None = None,
     cache: Path | None = None,
     progress: Progress | None = None,
-    allow_local: bool = False,
+    limits: Limits = DEFAULT_LIMITS,
+    opener: OpenerDirector | None = None,
 ) -> Path:
-    """A file of the web as a local one: from the cache, or downloaded into it.
+    """Return the local copy of a file of the web: from the cache, or downloaded into it.
 
-    A download that is cut off goes on where it stopped when it is asked for again. The cache holds only whole
-    files, and their digest is checked every time.
+    An interrupted download is continued by the next call. The cache holds only whole files, and their digest
+    is checked at every call. Threads and processes may fetch the same file at the same time.
 
     Args:
-        url: https only, redirections too.
+        url: address of the file.
         sha256: hexadecimal, all 64 digits or at least the first 8; None takes the 8 digits at the end of the
             file's name, where OpenMMLab publishes them.
         cache: folder; None for :func:`cache_folder`.
         progress: see :data:`Progress`.
-        allow_local: take file:// and http://127.0.0.1 too; made for tests.
+        limits: see :class:`Limits`.
+        opener: opens the URL; None accepts HTTPS only, redirects included.
 
     Raises:
-        InputError: no digest, or no https.
-        DownloadError: the download failed, or the file is not the published one; nothing of it is kept then.
+        InputError: no digest, or not HTTPS.
+        DownloadError: the download failed or exceeds a limit, or the file is not the published one; then no
+            part of it is kept.
     """
-    _require_secure(url, allow_local)
+    if opener is None:
+        _require_https(url)
+        opener = build_opener(SecureRedirects())
     expected = _expected_digest(url, sha256)
     target = (cache or cache_folder()) / expected[:_FOLDER_DIGITS] / _file_name(url)
     if target.is_file() and files.sha256(target).startswith(expected):
@@ -72,44 +104,41 @@ def fetch(
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _partial_file(target) as partial:
-            _transfer(url, partial, _opener(allow_local), progress)
+            _transfer(url, partial, opener, progress, limits)
             _require_published(url, partial, expected)
             os.replace(partial, target)
     except (OSError, HTTPException) as error:
         raise DownloadError(
             f"cannot download {url}",
             why=str(error) or type(error).__name__,
-            fix=f"try again, it goes on where it stopped; or put the file at {target} by other means",
+            fix=f"try again, the download is continued; or copy the file to {target}",
         ) from error
     return target
 
 
 def require_sha256(path: Path, expected: str) -> None:
-    """InputError unless the file's SHA-256 begins with these digits, 8 to 64."""
+    """Raise InputError unless the file's SHA-256 begins with these digits, 8 to 64."""
     found = files.sha256(path)
     if not found.startswith(_normalised(expected)):
         raise InputError(
-            f"cannot use {path}: it is not the file that was asked for",
-            got=f"SHA-256 {found}",
-            expected=expected,
+            f"cannot use {path}: its SHA-256 does not match", got=f"SHA-256 {found}", expected=expected
         )
 
 
 def cache_folder() -> Path:
-    """``$XDG_CACHE_HOME/dim-matting``, by default ``~/.cache/dim-matting``."""
+    """Return ``$XDG_CACHE_HOME/dim-matting``, by default ``~/.cache/dim-matting``."""
     root = os.environ.get("XDG_CACHE_HOME")
     return (Path(root) if root else Path.home() / ".cache") / "dim-matting"
 
 
-def _require_secure(url: str, allow_local: bool) -> None:
-    parts = urlsplit(url)
-    local = parts.scheme == "file" or (parts.scheme == "http" and parts.hostname == "127.0.0.1")
-    if parts.scheme != "https" and not (allow_local and local):
+def _require_https(url: str) -> None:
+    scheme = urlsplit(url).scheme
+    if scheme != "https":
         raise InputError(
             f"cannot download {url}",
-            got=f"{parts.scheme}://",
+            got=f"{scheme}://",
             expected="https://",
-            why="what comes over an open line can be changed on the way",
+            why="plain HTTP can be tampered with in transit",
             fix="use https, or download the file by other means and give its path",
         )
 
@@ -122,7 +151,7 @@ def _expected_digest(url: str, sha256: str | None) -> str:
         raise InputError(
             f"cannot download {url} unchecked",
             got="no SHA-256, and no 8 digits of it at the end of the file's name",
-            expected="what the publisher of the file says",
+            expected="the SHA-256 that the publisher of the file states",
             fix="sha256=… (--sha256 …)",
         )
     return named[1]
@@ -143,29 +172,12 @@ def _file_name(url: str) -> str:
     return name
 
 
-class _CheckedRedirects(HTTPRedirectHandler):
-    """A redirection must be as secure as the first address."""
-
-    def __init__(self, allow_local: bool) -> None:
-        self.allow_local = allow_local
-
-    def redirect_request(
-        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
-    ) -> Request | None:
-        _require_secure(newurl, self.allow_local)
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def _opener(allow_local: bool) -> OpenerDirector:
-    return build_opener(_CheckedRedirects(allow_local))
-
-
 @contextlib.contextmanager
 def _partial_file(target: Path) -> Iterator[Path]:
-    """A file of this call's own for the download, with what an earlier, interrupted one left.
+    """Yield this call's own file for the download, with the bytes of an earlier, interrupted one.
 
-    The leftover is taken by renaming it, which only one of several processes can do; the others start anew.
-    What is still there at the end is left for the next one.
+    Only one of several calls can rename the earlier file to its own; the others start from the beginning. A
+    file that remains at the end is left for the next call.
     """
     leftover, own = files.resumable_path(target), files.temporary_path(target)
     _rename_if_there(leftover, own)
@@ -180,33 +192,54 @@ def _rename_if_there(source: Path, target: Path) -> None:
         os.replace(source, target)
 
 
-def _transfer(url: str, partial: Path, opener: OpenerDirector, progress: Progress | None) -> None:
-    """Bring ``partial`` up to the whole file; bytes that are there are not asked for again."""
+def _transfer(
+    url: str, partial: Path, opener: OpenerDirector, progress: Progress | None, limits: Limits
+) -> None:
+    """Download what ``partial`` lacks; bytes that it has are not requested again."""
     start = partial.stat().st_size if partial.exists() else 0
     request = Request(url, headers={"Range": f"bytes={start}-"} if start else {})
+    deadline = time.monotonic() + limits.seconds
     try:
         response = opener.open(request, timeout=_TIMEOUT)
     except HTTPError as error:
         if error.code == _RANGE_NOT_SATISFIABLE:
-            return  # nothing is missing; the digest tells whether it is the right file
+            return  # nothing is missing; the digest shows whether it is the right file
         raise
     with response:
         resumed = response.status == 206
+        received = start if resumed else 0
+        total = _total(response.headers.get("Content-Length"), received)
         with partial.open("ab" if resumed else "wb") as file:
-            _copy(response, file, start if resumed else 0, progress)
+            # read1 returns after each packet, so that the deadline also holds for a slow server.
+            while block := response.read1(_BLOCK):
+                received += len(block)
+                if max(received, total or 0) > limits.bytes:
+                    partial.unlink()
+                    raise _too_large(url, max(received, total or 0), limits)
+                file.write(block)
+                if progress is not None:
+                    progress(received, total)
+                if time.monotonic() > deadline and received != total:
+                    raise HTTPException(f"not finished after {limits.seconds:g} seconds")
+    if total is not None and received < total:
+        raise HTTPException(f"the connection ended after {received} of {total} bytes")
 
 
-def _copy(response: Any, file: IO[bytes], start: int, progress: Progress | None) -> None:
-    length = response.headers.get("Content-Length")
-    total = None if length is None else start + int(length)
-    done = start
-    while block := response.read(_BLOCK):
-        file.write(block)
-        done += len(block)
-        if progress is not None:
-            progress(done, total)
-    if total is not None and done < total:
-        raise HTTPException(f"the connection ended after {done} of {total} bytes")
+def _total(content_length: str | None, received: int) -> int | None:
+    if content_length is None:
+        return None
+    if not (content_length.isascii() and content_length.isdigit() and len(content_length) < 20):
+        raise HTTPException(f"the server sent Content-Length {content_length[:80]!r}")
+    return received + int(content_length)
+
+
+def _too_large(url: str, size: int, limits: Limits) -> DownloadError:
+    return DownloadError(
+        f"cannot download {url}: the file is too large",
+        got=f"{size} bytes or more",
+        expected=f"at most {limits.bytes}",
+        fix="download the file by other means and give its path",
+    )
 
 
 def _require_published(url: str, partial: Path, expected: str) -> None:
@@ -216,9 +249,9 @@ def _require_published(url: str, partial: Path, expected: str) -> None:
     size = partial.stat().st_size
     partial.unlink()
     raise DownloadError(
-        f"cannot use what {url} gave: it is not the published file",
+        f"cannot use the download of {url}: it is not the published file",
         got=f"SHA-256 {found}, {size} bytes",
         expected=expected,
-        why="the file was replaced, or the address gives a page instead of it",
-        fix="--sha256 with what the publisher says; nothing of the download was kept",
+        why="the file was replaced, or the address leads to a web page",
+        fix="--sha256 with the publisher's digest; no part of the download was kept",
     )

@@ -13,7 +13,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -151,6 +151,27 @@ def require_writable(path: str | Path) -> None:
         _require_replaceable(path)
     if not os.access(path.parent, os.W_OK):
         raise InputError(f"cannot write {path}", got="a protected folder", fix=_FIXES[errno.EACCES])
+
+
+def require_no_input(outputs: Iterable[str | Path], inputs: Iterable[str | Path]) -> None:
+    """Raise InputError if an output is the same file as one of the inputs, under whatever name."""
+    identities = {_identity(path) for path in inputs} - {None}
+    for path in outputs:
+        if _identity(path) in identities:
+            raise InputError(
+                f"cannot write {path}: it is one of the inputs",
+                why="the input would be replaced",
+                fix="choose another name, or another folder, for the output",
+            )
+
+
+def _identity(path: str | Path) -> tuple[int, int] | None:
+    """Return device and number of an existing file; None if there is none."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino
 
 
 def temporary_path(path: str | Path) -> Path:

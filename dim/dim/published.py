@@ -1,4 +1,4 @@
-"""A checkpoint argument of a command line: a path, a URL, or the name of a published file."""
+"""The checkpoint argument of command lines: a path, a URL, or the name of a published file."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
+from urllib.request import OpenerDirector
 
 from dim.download import Progress, fetch, is_url, require_sha256
 from dim.errors import InputError
@@ -20,8 +21,8 @@ PUBLISHED: Mapping[str, str] = MappingProxyType(
         "openmmlab/dim_stage3": f"{_OPENMMLAB}stage3_v16_pln_{_SCORED}-50.6_20200609_111851-647f24b6.pth",
     }
 )
-"""Names and addresses. An address ends with the first 8 digits of the file's SHA-256, as OpenMMLab publishes
-them; a download is checked against these."""
+"""Addresses of OpenMMLab's checkpoints by name. An address ends with the first 8 digits of the file's
+SHA-256, and a download is checked against them."""
 
 
 def locate(
@@ -30,22 +31,22 @@ def locate(
     sha256: str | None = None,
     cache: Path | None = None,
     progress: Progress | None = None,
-    allow_local: bool = False,
+    opener: OpenerDirector | None = None,
 ) -> Path:
-    """The local file of a checkpoint argument, downloaded into the cache if it has to be.
+    """Return the local file of a checkpoint argument, downloaded into the cache if necessary.
 
-    A file that exists is taken before a published name. A path that does not exist is given back as it is:
-    whoever reads it says so.
+    An existing file takes precedence over a published name. A missing path is returned unchanged; the reader
+    raises.
 
     Args:
-        argument: a path, an https URL, or a name of :data:`PUBLISHED`; ``#sha256=…`` behind it is a digest,
-            as in pip's URLs.
-        sha256: the same apart, and before the other: hexadecimal, 8 to 64 digits, that the file must have. A
-            URL needs it unless its name ends with 8 of its digits.
-        cache, progress, allow_local: see :func:`dim.download.fetch`.
+        argument: a path, an https URL, or a name of :data:`PUBLISHED`; a suffix ``#sha256=…`` is a digest, as
+            in pip's URLs.
+        sha256: digest that the file must have, hexadecimal, 8 to 64 digits; it takes precedence over the
+            suffix. A URL requires one of them unless its name ends with 8 of its digits.
+        cache, progress, opener: see :func:`dim.download.fetch`.
 
     Raises:
-        InputError: an unknown published name, or a file with another digest than ``sha256``.
+        InputError: an unknown published name, or a file with another digest.
         dim.download.DownloadError: the download failed, or the file is not the published one.
     """
     path = Path(argument)
@@ -59,13 +60,13 @@ def locate(
         _require_agreement(text, expected)
     if text in PUBLISHED or is_url(text):
         url = PUBLISHED.get(text, text)
-        return fetch(url, sha256=expected, cache=cache, progress=progress, allow_local=allow_local)
+        return fetch(url, sha256=expected, cache=cache, progress=progress, opener=opener)
     _refuse_unknown_name(text)
     return path
 
 
 def _without_digest(text: str) -> tuple[str, str | None]:
-    """``TEXT#sha256=DIGEST`` taken apart."""
+    """Split ``TEXT#sha256=DIGEST``."""
     start, mark, digest = text.rpartition("#sha256=")
     return (start, digest) if mark else (text, None)
 
@@ -79,10 +80,10 @@ def _require_agreement(name: str, sha256: str | None) -> None:
 
 
 def _refuse_unknown_name(text: str) -> None:
-    """``openmmlab/…`` that is neither a file nor a name is a misspelt name; a suffix makes it a path."""
+    """Raise InputError for a misspelt name: ``openmmlab/…`` without a suffix that is no file."""
     publisher, _, name = text.partition("/")
     if publisher in {known.partition("/")[0] for known in PUBLISHED} and "." not in name:
         nearest = get_close_matches(text, PUBLISHED, n=1, cutoff=0)
         raise InputError(
-            f"there is no published checkpoint {text}", expected=", ".join(PUBLISHED), fix=f"{nearest[0]}?"
+            f"unknown published checkpoint {text}", expected=", ".join(PUBLISHED), fix=f"{nearest[0]}?"
         )

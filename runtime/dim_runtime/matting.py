@@ -158,12 +158,21 @@ class Matting:
         self._into(image, trimap, alpha)
         return alpha
 
-    def into(self, image: Image | Sliceable, trimap: UInt8 | Sliceable, out: Writable) -> Plan:
+    def into(
+        self,
+        image: Image | Sliceable,
+        trimap: UInt8 | Sliceable,
+        out: Writable,
+        *,
+        progress: Progress | None = None,
+    ) -> Plan:
         """Compute an alpha matte into an array of the caller, which may be larger than memory.
 
         Args:
-            image, trimap: as :meth:`__call__` takes them.
+            image: as :meth:`__call__` takes it.
+            trimap: the same.
             out: float16, float32 or float64 H, W that is written by slices: ``ndarray``, ``memmap``, zarr.
+            progress: called with windows done and in all, in place of the constructor's.
 
         Returns:
             The plan that was run.
@@ -171,7 +180,7 @@ class Matting:
         Raises:
             InputError, TileError, MemoryLimitError, BackendError: as :meth:`__call__`.
         """
-        return self._into(image, trimap, out)
+        return self._into(image, trimap, out, progress)
 
     def on_device(self, image: Any, trimap: Any) -> Any:
         """Compute the alpha of windows that are in the GPU's memory: DLPack in and out, without copies.
@@ -286,9 +295,9 @@ class Matting:
             raise InputError("cannot use this Matting: it is closed", fix="make a new one")
         return self._backend
 
-    def _into(self, image: Any, trimap: Any, out: Any) -> Plan:
-        with reporting(self._progress) as progress:
-            computed = self._compute(image, trimap, out, progress)
+    def _into(self, image: Any, trimap: Any, out: Any, progress: Progress | None = None) -> Plan:
+        with reporting(progress or self._progress) as chosen:
+            computed = self._compute(image, trimap, out, chosen)
         if computed.mapped:
             # stacklevel=3 makes the warning point at the caller of Matting() or into().
             warnings.warn(TrimapWarning(computed.mapped), stacklevel=3)

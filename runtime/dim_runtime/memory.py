@@ -1,11 +1,14 @@
-"""Resident memory of this process, and byte counts as people write them."""
+"""Resident memory of this process, and byte counts as text."""
 
 from __future__ import annotations
 
-import os
+import ctypes
 import re
 import sys
+from functools import cache
 from pathlib import Path
+
+import psutil
 
 from dim.errors import InputError
 
@@ -24,7 +27,7 @@ UNITS = {
 
 
 def parse_bytes(text: str) -> int:
-    """``"2GB"``, ``"1.5 GiB"``, ``"800MB"`` or plain bytes -> bytes; InputError for anything else."""
+    """Parse ``"2GB"``, ``"1.5 GiB"``, ``"800MB"`` or plain bytes; InputError for anything else."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
     if match is None or match[2].upper() not in UNITS:
         raise InputError(
@@ -34,44 +37,42 @@ def parse_bytes(text: str) -> int:
 
 
 def format_bytes(count: int) -> str:
-    """Bytes in decimal megabytes or gigabytes, rounded up so that the text, read back, is never too small."""
+    """Format bytes in decimal megabytes or gigabytes, rounded up: the text, parsed, is never too small."""
     if count < 10**9:
         return f"{-(-count // 10**6)}MB"
     return f"{-(-count // 10**7) / 100:.2f}GB"
 
 
 def resident_bytes() -> int:
-    """Resident memory of this process now; where the system does not tell, its peak so far."""
+    """Return the resident memory of this process now."""
+    return int(psutil.Process().memory_info().rss)
+
+
+def peak_resident_bytes() -> int:
+    """Return the highest resident memory of this process since it started."""
     if sys.platform == "linux":
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
-    return peak_resident_bytes()
+        # Not getrusage: a process inherits that number from the process that started it.
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-if sys.platform == "win32":
+def release_free_memory() -> None:
+    """Return memory that was freed, but that the C library keeps for later, to the system.
 
-    def peak_resident_bytes() -> int:
-        """Highest resident memory of this process since it started."""
-        import ctypes
-        from ctypes import wintypes
+    glibc keeps freed blocks in one arena for each thread; they count as resident. A few milliseconds. Does
+    nothing with other C libraries.
+    """
+    trim = getattr(_c_library(), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
-        # PROCESS_MEMORY_COUNTERS: two 32-bit words, then eight sizes; the first is the peak working set.
-        counters = (ctypes.c_size_t * 9)()
-        process = ctypes.windll.kernel32.GetCurrentProcess
-        process.restype = wintypes.HANDLE
-        query = ctypes.windll.psapi.GetProcessMemoryInfo
-        query.argtypes = [wintypes.HANDLE, ctypes.c_void_p, wintypes.DWORD]
-        query(process(), ctypes.byref(counters), ctypes.sizeof(counters))
-        return int(counters[1])
 
-else:
-
-    def peak_resident_bytes() -> int:
-        """Highest resident memory of this process since it started."""
-        if sys.platform == "linux":
-            # Not getrusage: a process inherits that number from the one that started it.
-            status = Path("/proc/self/status").read_text(encoding="ascii")
-            return int(status.split("VmHWM:")[1].split()[0]) * 1024
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+@cache
+def _c_library() -> ctypes.CDLL:
+    return ctypes.CDLL(None)

@@ -1,33 +1,40 @@
-"""Downloads from a server in a thread: checked, cached, gone on with, and never half a file in the cache."""
+"""Downloads from a server in a thread: checked, cached, continued, and never half a file in the cache."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.request import build_opener
 
 import pytest
 
-from dim.download import DownloadError, cache_folder, fetch, require_sha256
+from dim.download import DownloadError, Limits, SecureRedirects, cache_folder, fetch, require_sha256
 from dim.errors import InputError
 from dim.files import resumable_path
 from dim.files import sha256 as digest
 
 CONTENT = bytes(range(256)) * 20_000
+BLOCK = 1 << 18
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
 
 
 class Server(ThreadingHTTPServer):
-    """Serves :data:`CONTENT` under every name; ``cut`` ends the next answers early, ``asked`` logs ranges."""
+    """Serves :data:`CONTENT` under every name; ``cut`` ends responses early, ``asked`` logs ranges."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.content = CONTENT
         self.cut: int | None = None
         self.with_ranges = True
+        self.length: str | None = None
+        self.pause = 0.0
         self.asked: list[str] = []
 
     def url(self, name: str) -> str:
@@ -56,9 +63,12 @@ class Handler(BaseHTTPRequestHandler):
             self.send_error(416)
             return
         self.send_response(200 if start is None else 206)
-        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Content-Length", self.server.length or str(len(content)))
         self.end_headers()
-        self.wfile.write(content[: self.server.cut])
+        with contextlib.suppress(OSError):  # the client may have closed the connection
+            for place in range(0, len(content[: self.server.cut]), BLOCK):
+                self.wfile.write(content[place : min(place + BLOCK, self.server.cut or len(content))])
+                time.sleep(self.server.pause)
 
     def log_message(self, *_: object) -> None: ...
 
@@ -84,28 +94,30 @@ def test_the_second_time_comes_from_the_cache(server: Server, tmp_path: Path) ->
         server.url("model.pth"),
         sha256=DIGEST,
         cache=tmp_path,
-        allow_local=True,
+        opener=build_opener(),
         progress=lambda done, total: reports.append((done, total)),
     )
     assert path.read_bytes() == CONTENT
     assert path.name == "model.pth"
     assert reports[-1] == (len(CONTENT), len(CONTENT))
     server.shutdown()
-    assert fetch(server.url("model.pth"), sha256=DIGEST.upper(), cache=tmp_path, allow_local=True) == path
+    assert (
+        fetch(server.url("model.pth"), sha256=DIGEST.upper(), cache=tmp_path, opener=build_opener()) == path
+    )
     assert len(server.asked) == 1
     assert _files(tmp_path) == ["model.pth"]
 
 
 def test_the_digits_in_the_name_are_checked(server: Server, tmp_path: Path) -> None:
     good, bad = (server.url(f"dim_SAD-50.6_2020-{digits}.pth") for digits in (DIGEST[:8], "0123abcd"))
-    assert fetch(good, cache=tmp_path, allow_local=True).is_file()
+    assert fetch(good, cache=tmp_path, opener=build_opener()).is_file()
     with pytest.raises(DownloadError, match="not the published file"):
-        fetch(bad, cache=tmp_path, allow_local=True)
+        fetch(bad, cache=tmp_path, opener=build_opener())
 
 
 def test_nothing_is_kept_of_a_wrong_file(server: Server, tmp_path: Path) -> None:
     with pytest.raises(DownloadError, match=DIGEST):
-        fetch(server.url("model.pth"), sha256="0" * 64, cache=tmp_path, allow_local=True)
+        fetch(server.url("model.pth"), sha256="0" * 64, cache=tmp_path, opener=build_opener())
     assert _files(tmp_path) == []
 
 
@@ -115,10 +127,10 @@ def test_a_cut_off_download_goes_on_where_it_stopped(
 ) -> None:
     server.cut, server.with_ranges = 1_000_000, with_ranges
     with pytest.raises(DownloadError, match=f"1000000 of {len(CONTENT)} bytes"):
-        fetch(server.url("model.pth"), sha256=DIGEST, cache=tmp_path, allow_local=True)
+        fetch(server.url("model.pth"), sha256=DIGEST, cache=tmp_path, opener=build_opener())
     assert _files(tmp_path) == [resumable_path("model.pth").name]
     server.cut = None
-    path = fetch(server.url("model.pth"), sha256=DIGEST, cache=tmp_path, allow_local=True)
+    path = fetch(server.url("model.pth"), sha256=DIGEST, cache=tmp_path, opener=build_opener())
     assert path.read_bytes() == CONTENT
     assert server.asked == ["", "bytes=1000000-"]
     assert _files(tmp_path) == ["model.pth"]
@@ -128,44 +140,43 @@ def test_a_whole_leftover_is_taken_and_a_wrong_one_is_not(server: Server, tmp_pa
     folder = tmp_path / DIGEST[:8]
     folder.mkdir()
     resumable_path(folder / "model.pth").write_bytes(CONTENT)
-    assert fetch(server.url("model.pth"), sha256=DIGEST, cache=tmp_path, allow_local=True).is_file()
+    assert fetch(server.url("model.pth"), sha256=DIGEST, cache=tmp_path, opener=build_opener()).is_file()
     resumable_path(folder / "other.pth").write_bytes(b"x" * 99)
     with pytest.raises(DownloadError, match="not the published file"):
-        fetch(server.url("other.pth"), sha256=DIGEST, cache=tmp_path, allow_local=True)
-    assert fetch(server.url("other.pth"), sha256=DIGEST, cache=tmp_path, allow_local=True).is_file()
+        fetch(server.url("other.pth"), sha256=DIGEST, cache=tmp_path, opener=build_opener())
+    assert fetch(server.url("other.pth"), sha256=DIGEST, cache=tmp_path, opener=build_opener()).is_file()
 
 
 def test_a_damaged_file_in_the_cache_is_replaced(server: Server, tmp_path: Path) -> None:
-    path = fetch(server.url("model.pth"), sha256=DIGEST, cache=tmp_path, allow_local=True)
+    path = fetch(server.url("model.pth"), sha256=DIGEST, cache=tmp_path, opener=build_opener())
     path.write_bytes(CONTENT[:-1])
-    assert fetch(server.url("model.pth"), sha256=DIGEST, cache=tmp_path, allow_local=True) == path
+    assert fetch(server.url("model.pth"), sha256=DIGEST, cache=tmp_path, opener=build_opener()) == path
     assert digest(path) == DIGEST
 
 
-def test_what_the_server_says_is_told(server: Server, tmp_path: Path) -> None:
+def test_errors_of_the_server_are_reported(server: Server, tmp_path: Path) -> None:
     with pytest.raises(DownloadError, match="404"):
-        fetch(server.url("missing.pth"), sha256=DIGEST, cache=tmp_path, allow_local=True)
+        fetch(server.url("missing.pth"), sha256=DIGEST, cache=tmp_path, opener=build_opener())
     server.shutdown()
     server.server_close()
-    with pytest.raises(DownloadError, match="goes on where it stopped"):
-        fetch(server.url("model.pth"), sha256=DIGEST, cache=tmp_path, allow_local=True)
+    with pytest.raises(DownloadError, match="is continued"):
+        fetch(server.url("model.pth"), sha256=DIGEST, cache=tmp_path, opener=build_opener())
 
 
-def test_local_files_are_for_tests(tmp_path: Path) -> None:
+def test_other_schemes_are_refused(tmp_path: Path) -> None:
     source = tmp_path / "model.pth"
     source.write_bytes(CONTENT)
-    path = fetch(source.as_uri(), sha256=DIGEST, cache=tmp_path / "cache", allow_local=True)
-    assert path.read_bytes() == CONTENT
-    with pytest.raises(InputError, match="file://"):
-        fetch(source.as_uri(), sha256=DIGEST, cache=tmp_path / "cache")
+    for url in (source.as_uri(), "ftp://example.org/model.pth", "data://text/model.pth"):
+        with pytest.raises(InputError, match="https://"):
+            fetch(url, sha256=DIGEST, cache=tmp_path / "cache")
 
 
-def test_an_open_line_is_refused_even_behind_a_redirection(server: Server, tmp_path: Path) -> None:
+def test_plain_http_is_refused_also_after_a_redirect(server: Server, tmp_path: Path) -> None:
     for url in (server.url("model.pth"), "http://example.org/model.pth"):
         with pytest.raises(InputError, match="https"):
             fetch(url, sha256=DIGEST, cache=tmp_path)
     with pytest.raises(InputError, match=r"http://example\.org"):
-        fetch(server.url("elsewhere"), sha256=DIGEST, cache=tmp_path, allow_local=True)
+        fetch(server.url("elsewhere"), sha256=DIGEST, cache=tmp_path, opener=build_opener(SecureRedirects()))
     assert server.asked == [""]
 
 
@@ -188,7 +199,9 @@ def test_bad_requests_never_reach_the_network(
 
 
 def test_names_cannot_leave_the_cache(server: Server, tmp_path: Path) -> None:
-    path = fetch(server.url("a/..%2f..%2fb%5cc%20d.pth"), sha256=DIGEST, cache=tmp_path, allow_local=True)
+    path = fetch(
+        server.url("a/..%2f..%2fb%5cc%20d.pth"), sha256=DIGEST, cache=tmp_path, opener=build_opener()
+    )
     assert path == tmp_path / DIGEST[:8] / "b_c_d.pth"
 
 
@@ -211,5 +224,49 @@ def test_the_cache_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_
 
 def test_a_cache_that_cannot_be_written_is_an_error(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(DownloadError, match="by other means"):
-        fetch(server.url("model.pth"), sha256=DIGEST, cache=tmp_path / "file", allow_local=True)
+    with pytest.raises(DownloadError, match="cannot download"):
+        fetch(server.url("model.pth"), sha256=DIGEST, cache=tmp_path / "file", opener=build_opener())
+
+
+def test_a_file_beyond_the_limit_is_not_kept(server: Server, tmp_path: Path) -> None:
+    limits = Limits(bytes=len(CONTENT) - 1)
+    for length in (None, "9" * 15):
+        server.length = length
+        with pytest.raises(DownloadError, match="too large"):
+            fetch(
+                server.url("model.pth"),
+                sha256=DIGEST,
+                cache=tmp_path,
+                limits=limits,
+                opener=build_opener(),
+            )
+        assert _files(tmp_path) == []
+
+
+def test_a_slow_download_ends_and_is_continued(server: Server, tmp_path: Path) -> None:
+    url, opener = server.url("model.pth"), build_opener()
+    server.pause = 0.2
+    with pytest.raises(DownloadError, match=r"(?s)not finished after 0\.3 seconds.*is continued"):
+        fetch(url, sha256=DIGEST, cache=tmp_path, limits=Limits(seconds=0.3), opener=opener)
+    server.pause = 0
+    assert fetch(url, sha256=DIGEST, cache=tmp_path, opener=opener).read_bytes() == CONTENT
+    assert server.asked[1] != ""
+
+
+@pytest.mark.parametrize("length", ["abc", "-5", "1e3", "9" * 5000, "١٢"])
+def test_a_wrong_content_length(server: Server, tmp_path: Path, length: str) -> None:
+    server.length = length.encode().decode("latin-1")
+    with pytest.raises(DownloadError, match=r"Content-Length|line is longer"):
+        fetch(server.url("model.pth"), sha256=DIGEST, cache=tmp_path, opener=build_opener())
+
+
+def test_threads_may_fetch_one_file(server: Server, tmp_path: Path) -> None:
+    server.pause = 0.01
+
+    def get(_: int) -> Path:
+        return fetch(server.url("model.pth"), sha256=DIGEST, cache=tmp_path, opener=build_opener())
+
+    with ThreadPoolExecutor(6) as pool:
+        (path,) = set(pool.map(get, range(6)))
+    assert path.read_bytes() == CONTENT
+    assert _files(tmp_path) == ["model.pth"]

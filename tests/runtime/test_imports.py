@@ -8,7 +8,7 @@ import sys
 
 BLOCKED = (
     *("torch", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "openvino", "cuda"),
-    *("pymatting", "ray", "fsspec", "zarr", "tritonclient"),
+    *("pymatting", "ray", "fsspec", "zarr", "tritonclient", "fastapi", "uvicorn", "prometheus_client"),
 )
 
 IMPORT_ALL = f"""
@@ -23,7 +23,8 @@ sys.meta_path.insert(0, Block())
 import dim_runtime
 names = [module.name for module in pkgutil.walk_packages(dim_runtime.__path__, "dim_runtime.")]
 for name in names:
-    importlib.import_module(name)
+    if not name.startswith("dim_runtime.serve."):  # all of it needs its extra
+        importlib.import_module(name)
 print(len(names))
 """
 

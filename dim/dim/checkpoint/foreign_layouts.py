@@ -126,8 +126,11 @@ def _differences_of_huochaitiantang(state_dict: Mapping[str, Tensor]) -> Iterato
             "batch norm (the code of 2018): its input is BGR on the scale 0-255 without mean and standard "
             "deviation, and whether conv6_1 is used at all changed without a trace in the tensors"
         )
-    channels = state_dict["conv1_1.weight"].shape[1]
-    if channels != 4:
+    first = state_dict["conv1_1.weight"]
+    channels = first.shape[1] if first.ndim == 4 else 0
+    if first.ndim != 4:
+        yield f"conv1_1 has {first.ndim} axes; here 4"
+    elif channels != 4:
         kind = {3: "colours without a trimap", 5: "colours, trimap and image gradient"}.get(
             channels, "others"
         )

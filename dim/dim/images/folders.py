@@ -30,7 +30,7 @@ def image_files(folder: Path, *, skip: Path | None = None) -> list[Path]:
         raise InputError(f"cannot read the folder {folder}", got=got)
     found = (path for path in folder.rglob("*") if path.suffix.lower() in READABLE)
     kept = (path for path in found if not _is_hidden(path.relative_to(folder)) and path.is_file())
-    return sorted(path for path in kept if skip is None or not path.is_relative_to(skip))
+    return sorted(path for path in kept if skip in (None, folder) or not path.is_relative_to(skip))
 
 
 def by_name(folder: Path, *, skip: Path | None = None) -> dict[str, list[Path]]:

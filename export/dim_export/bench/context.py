@@ -16,7 +16,7 @@ from dim.images.folders import image_files
 from dim_runtime.backends.open import BackendName
 from dim_runtime.images.pairs import MattingSample, find_pairs, read_sample
 from dim_runtime.matting import Matting
-from dim_runtime.planning.planner import Context
+from dim_runtime.planning.planner import DEFAULT_TILE, Context
 
 CONTEXTS = (32, 64, 96, 128, 160)
 """Pixels; "exact" is measured beside them."""
@@ -47,7 +47,7 @@ def measure(
     scenes: Sequence[MattingSample],
     *,
     trimaps: Sequence[UInt8] = (),
-    tile: int = 1536,
+    tile: int = DEFAULT_TILE,
     backend: BackendName | None = None,
     threads: int | None = None,
 ) -> list[ContextRow]:

@@ -13,15 +13,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from dim.contract import STRIDE, NetworkConfig
 from dim.network import DIM, normalise
+from dim_runtime.memory import peak_resident_bytes
+from dim_runtime.planning.geometry import round_up
 
 
 def main() -> None:
@@ -54,13 +54,13 @@ def measure(config: NetworkConfig, height: int, width: int, *, runs: int) -> dic
     """Seconds of each timed run on a random image of this size, and the peak memory of the process."""
     torch.manual_seed(0)
     model = DIM(config).eval()
-    rows, columns = (-(-side // STRIDE) * STRIDE for side in (height, width))
+    rows, columns = map(round_up, (height, width))
     image = torch.randint(0, 256, (1, 3, rows, columns), dtype=torch.uint8)
     trimap = torch.full((1, 1, rows, columns), 128, dtype=torch.uint8)
     seconds = [_timed(model, image, trimap) for _ in range(runs + 1)][1:]
     return {
         "seconds": seconds,
-        "peak_bytes": _peak_bytes(),
+        "peak_bytes": peak_resident_bytes(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
@@ -70,17 +70,6 @@ def _timed(model: DIM, image: torch.Tensor, trimap: torch.Tensor) -> float:
     started = time.perf_counter()
     model(normalise(image, trimap))
     return time.perf_counter() - started
-
-
-def _peak_bytes() -> int:
-    """Peak resident memory of this process."""
-    if sys.platform == "linux":
-        status = Path("/proc/self/status").read_text("ascii")
-        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
-    import resource
-
-    scale = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from rich.table import Table
 from dim.files import write_text
 from dim_export.bench.context import ContextRow, measure, read_scenes, read_trimaps
 from dim_runtime.backends.open import BackendName
+from dim_runtime.planning.planner import DEFAULT_TILE
 
 
 def context(
@@ -20,7 +21,7 @@ def context(
     *,
     images: Annotated[Path, typer.Option(help="Folder of images/, trimaps/ and, if there are any, alphas/.")],
     trimaps: Annotated[Path | None, typer.Option(help="Folder of trimaps that are only planned for.")] = None,
-    tile: Annotated[int, typer.Option(help="Largest window side, context included, px.")] = 1536,
+    tile: Annotated[int, typer.Option(help="Largest window side, context included, px.")] = DEFAULT_TILE,
     backend: Annotated[str | None, typer.Option(help="Default: by the model's suffix.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the engine.")] = None,
     json: Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this file.")] = None,

@@ -23,6 +23,7 @@ from dim.network import DIM, normalise
 from dim.network.folding import fold_batch_norm
 from dim.network.pooling import PhasePooling, PoolState, Switches
 from dim_export.graph.clean import tidy
+from dim_runtime.planning.geometry import round_up
 
 OPSET = 18
 IR_VERSION = 8
@@ -207,7 +208,7 @@ def _checked(shape: WindowShape) -> WindowShape:
 
 
 def _up(side: int) -> int:
-    return max(STRIDE, -(-side // STRIDE) * STRIDE)
+    return max(STRIDE, round_up(side))
 
 
 @contextmanager

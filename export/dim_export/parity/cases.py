@@ -18,8 +18,9 @@ from dim.contract import ArtefactMetadata
 from dim.trimap import BACKGROUND, UNKNOWN
 from dim_runtime.images.pairs import Pair, find_pairs, read_sample
 from dim_runtime.images.samples import lemur
+from dim_runtime.planning.planner import DEFAULT_TILE
 
-LARGE_TILE = 1536
+LARGE_TILE = DEFAULT_TILE
 _CUTS = (("multiple of 32", 288, 416), ("odd, upright", 333, 251), ("small", 45, 61), ("tiny", 17, 31))
 """Name, height, width of the cases that are cut out of the photograph."""
 _TIES_SIZE = (192, 416)

@@ -17,8 +17,9 @@ from dim_runtime.artefacts.engine_compatibility import NAMES, this_platform
 from dim_runtime.artefacts.engine_file import read_header, write_engine
 from dim_runtime.artefacts.onnx_file import read_metadata
 from dim_runtime.backends.cuda import Gpu, import_core
+from dim_runtime.planning.planner import DEFAULT_TILE
 
-TILE = 1536
+TILE = DEFAULT_TILE
 """The runtime's own default: its windows have sides from 32 to this."""
 
 

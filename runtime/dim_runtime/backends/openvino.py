@@ -65,7 +65,9 @@ class OpenVinoBackend(Backend):
         device: "cpu".
         precision: None for the artefact's own; "bf16" computes what is float32 in an fp32 or int8 artefact in
             bf16. fp16 artefacts are computed in float32 on processors without fp16.
-        threads: of one window; None lets OpenVINO take one per physical core.
+        threads: of one window; None lets OpenVINO use one per physical core.
+        free_pixels: windows of at most so many pixels share one graph with free shapes; a graph is compiled
+            for the shape of larger ones. None for the value that was measured to be fastest.
 
     Raises:
         ArtefactError: missing, damaged, or not an artefact of this toolkit.
@@ -81,6 +83,7 @@ class OpenVinoBackend(Backend):
         device: str = "cpu",
         precision: Precision | None = None,
         threads: int | None = None,
+        free_pixels: int | None = None,
     ) -> None:
         self._path = path
         self._metadata = read_metadata(path)
@@ -94,7 +97,9 @@ class OpenVinoBackend(Backend):
         self._free: Any = None
         """The graph with free shapes, once it was needed."""
         self._compiled: OrderedDict[WindowShape, Any] = OrderedDict()
-        self._free_pixels = _free_pixels(self._metadata, self._arithmetic)
+        self._free_pixels = (
+            _usual_free_pixels(self._metadata, self._arithmetic) if free_pixels is None else free_pixels
+        )
         self._expected: list[WindowShape] = []
         self._widest = 0
         """Pixels of the largest window that the graph with free shapes has run."""
@@ -104,6 +109,11 @@ class OpenVinoBackend(Backend):
     @property
     def metadata(self) -> ArtefactMetadata:
         return self._metadata
+
+    @property
+    def compiled_shapes(self) -> tuple[WindowShape, ...]:
+        """Shapes N, H, W of the compiled graphs that are kept, the one used last at the end."""
+        return tuple(self._compiled)
 
     def expect(self, shapes: Sequence[WindowShape]) -> None:
         with self._lock:
@@ -205,7 +215,7 @@ class OpenVinoBackend(Backend):
             self._free = self._model = self._core = None
 
 
-def _free_pixels(metadata: ArtefactMetadata, arithmetic: Arithmetic) -> int:
+def _usual_free_pixels(metadata: ArtefactMetadata, arithmetic: Arithmetic) -> int:
     """The largest window that runs in the graph with free shapes."""
     quick = min(
         free_pixels(metadata, arithmetic, QUICK_FREE_BYTES),

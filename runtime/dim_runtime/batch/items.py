@@ -1,11 +1,10 @@
-"""What a batch is to do: a table of image, trimap and output, or folders of pairs."""
+"""The items of a batch: a table of image, trimap and output, or folders of pairs."""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -27,7 +26,7 @@ class Item:
     Attributes:
         image, trimap: local paths or names with a scheme; absolute or relative to the working folder.
         output: relative to the output folder, with slashes; PNG or TIFF.
-        problem: why it cannot be done, as far as that is known beforehand.
+        problem: why it cannot be done, if that is known before reading it.
     """
 
     image: str
@@ -37,11 +36,11 @@ class Item:
 
 
 def read_items(source: str, trimaps: Path | None = None) -> list[Item]:
-    """The items of a batch, in order.
+    """Read the items of a batch, in order.
 
     Args:
         source: a table, ``.csv`` with a header or ``.jsonl`` with an object a line, whose columns are
-            ``image``, ``trimap`` and, if wanted, ``output`` (else the image's name with ``.png``); names are
+            ``image``, ``trimap`` and, optional, ``output`` (else the image's name with ``.png``); names are
             relative to the table. Or a folder that holds ``images/`` and ``trimaps/``, or with ``trimaps`` a
             folder of images.
         trimaps: folder of trimaps.
@@ -55,7 +54,7 @@ def read_items(source: str, trimaps: Path | None = None) -> list[Item]:
         raise InputError(f"cannot list {source}", expected=f"a table, {', '.join(TABLES)}, or a local folder")
     else:
         items = _from_folders(storage.local(source), trimaps)
-    _require_distinct(items)
+    require_distinct(items)
     return items
 
 
@@ -75,26 +74,36 @@ def _table(source: str) -> list[Item]:
             text = path.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
             raise InputError(f"cannot read the table {source}", expected="text in UTF-8") from error
-    rows = _csv(text.splitlines()) if source.lower().endswith(".csv") else _json_lines(source, text)
+        except OSError as error:
+            raise InputError(f"cannot read the table {source}", why=error.strerror or str(error)) from error
+    rows = _csv(source, text) if source.lower().endswith(".csv") else _json_lines(source, text)
     items = [_item(f"{source}, line {number}", row, folder) for number, row in rows]
     if not items:
         raise InputError(f"there is nothing to do in {source}", expected="one line for each image")
     return items
 
 
-def _csv(lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    reader = csv.DictReader(lines)
-    for row in reader:
-        yield reader.line_num, row
+def _csv(source: str, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    reader = csv.DictReader(_lines(text))
+    try:
+        for row in reader:
+            yield reader.line_num, row
+    except csv.Error as error:
+        raise InputError(f"cannot read {source}, line {reader.line_num}", why=str(error)) from error
+
+
+def _lines(text: str) -> list[str]:
+    """Split at line feeds only: str.splitlines also splits at U+2028 and U+0085, which names may hold."""
+    return [line.removesuffix("\r") for line in text.replace("\r\n", "\n").split("\n")]
 
 
 def _json_lines(source: str, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(_lines(text), start=1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"cannot read {source}, line {number}", why=str(error)) from error
         if not isinstance(row, dict):
             raise InputError(f"cannot read {source}, line {number}", got=line, expected="a JSON object")
@@ -107,16 +116,22 @@ def _item(place: str, row: dict[str, Any], folder: str) -> Item:
             raise InputError(
                 f"cannot use {place}",
                 got=f"nothing for {column!r}",
-                expected="the columns image, trimap and, if wanted, output",
+                expected="the columns image, trimap and, optional, output",
             )
     image, trimap = (row[column].strip() for column in COLUMNS)
-    output = (row.get(OUTPUT) or "").strip() or f"{PurePosixPath(image).stem}.png"
+    named = row.get(OUTPUT) or ""
+    if not isinstance(named, str):
+        raise InputError(f"cannot use {place}", got=f"the output {named!r}", expected="a file name")
+    output = named.strip() or f"{PurePosixPath(image).stem}.png"
     _require_inside(place, output)
-    return Item(storage.join(folder, image), storage.join(folder, trimap), output)
+    # Normalised: "a.png", "./a.png" and ".//a.png" are one file.
+    return Item(storage.join(folder, image), storage.join(folder, trimap), str(PurePosixPath(output)))
 
 
 def _require_inside(place: str, output: str) -> None:
     path = PurePosixPath(output.replace("\\", "/"))
+    if "\0" in output:
+        raise InputError(f"cannot use {place}", got="a NUL character in the output", expected="a file name")
     if path.is_absolute() or ".." in path.parts or "://" in output:
         raise InputError(
             f"cannot use {place}", got=f"the output {output}", expected="a name inside the output folder"
@@ -125,11 +140,19 @@ def _require_inside(place: str, output: str) -> None:
         raise InputError(f"cannot use {place}", got=f"the output {output}", expected=" or ".join(WRITABLE))
 
 
-def _require_distinct(items: list[Item]) -> None:
-    twice = [output for output, count in Counter(item.output for item in items).items() if count > 1]
+def require_distinct(items: Iterable[Item], key: Callable[[str], str] = str) -> None:
+    """Raise InputError if two items have one output.
+
+    Args:
+        key: names with the same key are one file of the output folder.
+    """
+    groups: dict[str, list[str]] = {}
+    for item in items:
+        groups.setdefault(key(item.output), []).append(item.output)
+    twice = [names for names in groups.values() if len(names) > 1]
     if twice:
         raise InputError(
             "two images of this batch would be written to one file",
-            got=f"{twice[0]}{f' and {len(twice) - 1} more' if len(twice) > 1 else ''}",
+            got=f"{' and '.join(dict.fromkeys(twice[0]))}{f', {len(twice) - 1} more' if twice[1:] else ''}",
             fix="give each its own name in a column 'output'",
         )

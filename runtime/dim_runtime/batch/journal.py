@@ -1,9 +1,9 @@
-"""What a batch has done so far, kept beside its outputs: so that it can be resumed, and never mixed up.
+"""The journal of a batch, kept beside its outputs: it can be resumed, and two batches are never mixed.
 
-Lines of JSON. ``made`` says how the outputs are made (see :func:`dim_runtime.batch.run.fingerprint`);
-``claimed`` lists outputs that this batch is going to write, before the first of them exists; ``done`` is one
-that is complete, with the identity of its inputs. A file that exists and was never claimed belongs to
-somebody else.
+Lines of JSON. ``made`` describes how the outputs are made (see :func:`dim_runtime.batch.run.fingerprint`);
+``claimed`` lists outputs that this batch is about to write, before the first of them exists; ``done`` is one
+that is complete, with the identity of its inputs. A file that exists and was never claimed is of other
+origin.
 """
 
 from __future__ import annotations
@@ -17,13 +17,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
+from filelock import FileLock, Timeout
+
 from dim.errors import InputError
+from dim.files import os_errors
 from dim_runtime.batch import storage
 
 NAME = ".dim-batch"
 PART_ITEMS, PART_SECONDS = 200, 20.0
-"""An object store has no appending: lines are put there in parts of this size or age. What a broken run had
-not put yet is done again."""
+"""Object stores cannot append: lines are stored in parts of at most so many lines or so many seconds. After
+an interruption the items of a part that was not stored are done again."""
 
 Fingerprint = dict[str, Any]
 
@@ -34,10 +37,14 @@ class Journal:
     Args:
         folder: local folder, which is made, or a name with a scheme.
         fingerprint: how the outputs of this batch are made; values of JSON.
-        overwrite: start anew if the folder holds outputs that were made in another way.
+        overwrite: start again if the folder holds outputs that were made in another way.
 
     Raises:
         InputError: made in another way, or another process works in this folder.
+
+    Attributes:
+        done: identity of the inputs of each complete output.
+        claimed: outputs that this batch has written or is about to write.
     """
 
     def __init__(self, folder: str, fingerprint: Fingerprint, *, overwrite: bool = False) -> None:
@@ -53,26 +60,30 @@ class Journal:
     def _start(self, folder: str, fingerprint: Fingerprint, overwrite: bool) -> None:
         found = self._read()
         if overwrite:
-            # Claims stay: what was written in another way is still ours to replace.
+            # Claims stay: outputs that were made in another way belong to this folder and may be replaced.
             self.done.clear()
-        elif found is not None and found != fingerprint:
-            raise _mixed(folder, found, fingerprint)
-        # Written with the first claim: a batch that is refused leaves nothing behind.
-        self._header: dict[str, Any] | None = {"made": fingerprint} if overwrite or found is None else None
+        elif self.done and found != fingerprint:
+            raise _mixed(folder, found or {}, fingerprint)
+        # Written with the first claim: a batch that is refused leaves no journal.
+        self._header: dict[str, Any] | None = None
+        if overwrite or found != fingerprint:
+            self._header = {"made": fingerprint}
 
     def _read(self) -> Fingerprint | None:
         made: Fingerprint | None = None
         for line in self._log.lines():
-            if "made" in line:
+            # Fields of another type are no lines of ours: they are ignored, and their items done again.
+            if isinstance(line.get("made"), dict):
                 made = line["made"]
                 self.done.clear()
-            self.claimed.update(line.get("claimed", ()))
-            if "done" in line:
+            if isinstance(line.get("claimed"), list):
+                self.claimed.update(name for name in line["claimed"] if isinstance(name, str))
+            if isinstance(line.get("done"), str) and isinstance(line.get("inputs"), str):
                 self.done[line["done"]] = line["inputs"]
         return made
 
     def claim(self, outputs: Iterable[str]) -> None:
-        """These outputs are about to be written by this batch; called before the first of them is."""
+        """Record that this batch is about to write these outputs, before the first of them is written."""
         new = sorted(set(outputs) - self.claimed)
         if self._header is not None:
             self._log.append(self._header)
@@ -83,12 +94,12 @@ class Journal:
             self.claimed.update(new)
 
     def finish(self, output: str, inputs: str) -> None:
-        """This output is complete."""
+        """Record that this output is complete."""
         self.done[output] = inputs
         self._log.append({"done": output, "inputs": inputs})
 
     def close(self) -> None:
-        """Write what is not written yet and let others use the folder."""
+        """Write the lines that wait and release the folder to other processes."""
         self._log.close()
 
 
@@ -98,7 +109,7 @@ def _mixed(folder: str, found: Fingerprint, wanted: Fingerprint) -> InputError:
         f"cannot resume the batch in {folder}: its outputs were made in another way",
         got=", ".join(f"{name}={_short(wanted.get(name))}" for name in names),
         expected=", ".join(f"{name}={_short(found.get(name))}" for name in names),
-        fix="the same options as before, another output folder, or --overwrite to make all of them again",
+        fix="use the same options as before, another output folder, or --overwrite to make all again",
     )
 
 
@@ -108,7 +119,7 @@ def _short(value: object) -> str:
 
 
 class Log(Protocol):
-    """Where the lines are kept."""
+    """The place where lines are kept."""
 
     def lines(self) -> Iterator[dict[str, Any]]: ...
     def append(self, line: dict[str, Any]) -> None: ...
@@ -117,34 +128,41 @@ class Log(Protocol):
 
 
 class LocalLog:
-    """A file that is appended to line by line, locked while it is open."""
+    """A file to which lines are appended, locked while it is open."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / f"{NAME}.jsonl"
-        try:
+        with os_errors(self._path):
             folder.mkdir(parents=True, exist_ok=True)
+            self._lock = _locked(folder)
             self._file = self._path.open("ab")
-        except OSError as error:
-            raise InputError(f"cannot write into {folder}", why=error.strerror or str(error)) from error
-        _lock(self._file.fileno(), folder)
-        if self._path.read_bytes()[-1:] not in (b"", b"\n"):
-            # The last line was cut off when its writer was killed.
-            self._file.write(b"\n")
+            if self._path.read_bytes()[-1:] not in (b"", b"\n"):
+                # The last line was cut off when its writer was killed.
+                self._file.write(b"\n")
 
     def lines(self) -> Iterator[dict[str, Any]]:
         yield from _parsed(self._path.read_bytes())
 
     def append(self, line: dict[str, Any]) -> None:
-        self._file.write(_encoded(line))
-        self.flush()
+        with os_errors(self._path):
+            self._file.write(_encoded(line))
+            self._file.flush()
 
-    def flush(self) -> None:
-        self._file.flush()
+    def flush(self) -> None: ...
 
     def close(self) -> None:
-        self._file.close()
+        # Lines are flushed one by one; a full disk was reported then.
+        with suppress(OSError):
+            self._file.close()
         if self._path.stat().st_size == 0:
             self._path.unlink()
+        if sys.platform == "win32":
+            # Windows cannot remove an open file.
+            self._lock.release()
+        with suppress(OSError):
+            # Elsewhere the file goes while the lock is held: a later process makes a new one.
+            Path(self._lock.lock_file).unlink()
+        self._lock.release()
 
 
 class RemoteLog:
@@ -178,34 +196,31 @@ class RemoteLog:
 
 
 def _encoded(line: dict[str, Any]) -> bytes:
-    return json.dumps(line, ensure_ascii=False).encode() + b"\n"
+    # Escaped: file names of other encodings hold characters that UTF-8 has not.
+    return json.dumps(line).encode() + b"\n"
 
 
 def _parsed(content: bytes) -> Iterator[dict[str, Any]]:
     for text in content.splitlines():
-        # A line that was cut off says nothing; its item is done again.
-        with suppress(ValueError):
+        # A line that was cut off is ignored; its item is done again.
+        with suppress(ValueError, RecursionError):
             line = json.loads(text)
             if isinstance(line, dict):
                 yield line
 
 
-if sys.platform == "win32":
-
-    def _lock(descriptor: int, folder: Path) -> None:
-        """Not on Windows: starting two batches in one folder is left to the user's care there."""
-
-else:
-
-    def _lock(descriptor: int, folder: Path) -> None:
-        import fcntl
-
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                f"cannot start a batch in {folder}", got="another process that works there"
-            ) from error
-        except OSError:
-            # A file system without locks.
-            return
+def _locked(folder: Path) -> FileLock:
+    """Lock a folder against other batches; InputError if another process has locked it."""
+    lock = FileLock(folder / f"{NAME}.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise InputError(
+            f"cannot start a batch in {folder}",
+            got="another process that works there",
+            fix="wait until it ends, or use another output folder",
+        ) from error
+    except NotImplementedError:
+        # The file system has no locks.
+        pass
+    return lock

@@ -4,15 +4,17 @@ Nodes need this package with the extra ``ray``, an engine, and access to the fil
 them share, or an object store through fsspec. The model is sent to them.
 
 A row is one item, a task a few of them, an actor a :class:`~dim_runtime.matting.Matting`. An item that fails
-is a result like any other. When a node dies, Ray starts its actors elsewhere and gives them the tasks again:
-an item may be computed twice but has one output, which appears by a rename or by one put and has the same
-content each time; it is reported once.
+is a result like any other. When a node dies, Ray starts its actors elsewhere and repeats their tasks: an item
+may be computed twice but has one output, which appears by a rename or by one upload and has the same content
+each time; it is reported once.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +22,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from dim.errors import DimError, MissingExtraError
+from dim.errors import DimError, InputError, MissingExtraError
 from dim_runtime.batch import storage
 from dim_runtime.batch.items import Item
 from dim_runtime.batch.run import ItemResult, run_items
@@ -29,19 +31,23 @@ from dim_runtime.outputs.spec import Recipe
 from dim_runtime.settings import MattingOptions
 
 LARGEST_TASK = 16
-"""Items of a task at most: enough for reading, inference and writing to overlap, little to do again."""
+"""Items of a task at most: enough for reading, inference and writing to overlap, few to repeat."""
 TASKS_PER_ACTOR = 4
-"""Tasks per actor in all, if there are so many items: the last ones then end at about the same time."""
+"""Tasks for each actor, if there are so many items: the actors then end at about the same time."""
+CONNECT_SECONDS = 10.0
+"""Time to reach the cluster's address; Ray itself tries for two minutes."""
+PROCESS_STORES = ("memory",)
+"""Schemes of stores that are inside one process: other processes cannot read them."""
 
 
 class ClusterError(DimError):
-    """The cluster cannot be reached, or gave up on the batch. What is done stays done."""
+    """The cluster cannot be reached, or ended the batch with an error. Finished outputs stay."""
 
     exit_code = 1
 
 
 class Worker:
-    """What an actor holds: a model, kept for all its tasks.
+    """The state of an actor: a model, kept for all its tasks.
 
     Args:
         model: reference of the artefact's suffix and content in Ray's object store.
@@ -82,6 +88,7 @@ def run_on_ray(
         MissingExtraError: Ray is not installed.
         ClusterError: the cluster is not there, has no room for an actor, or gave up.
     """
+    _require_shared(items, folder)
     # Ray shows an actor the one GPU that it reserved, whatever its number on the node.
     options = replace(options, threads=options.threads or 1, device=options.device.partition(":")[0])
     with _connected(address) as ray:
@@ -104,12 +111,47 @@ def run_on_ray(
             yield ItemResult(**json.loads(row["result"]))
 
 
+def _require_shared(items: list[Item], folder: str) -> None:
+    for name in (folder, *(name for item in items for name in (item.image, item.trimap))):
+        if name.partition("://")[0] in PROCESS_STORES and storage.is_remote(name):
+            raise InputError(
+                f"cannot use {name} on a Ray cluster",
+                why="this store is inside one process; the nodes cannot reach it",
+                fix="use a folder that all nodes share, or an object store such as s3://",
+            )
+
+
+def _require_reachable(address: str | None) -> None:
+    """Raise ClusterError if the cluster's HOST:PORT does not accept a connection."""
+    address = address or os.environ.get("RAY_ADDRESS")
+    scheme = address.partition("://")[0] if address is not None and "://" in address else "ray"
+    if address is None or address in ("auto", "local") or scheme != "ray":
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not (port.isascii() and port.isdecimal()):
+        raise ClusterError(
+            "cannot use this address of a Ray cluster",
+            got=repr(address),
+            expected="HOST:PORT or ray://HOST:PORT",
+            fix="use the address that 'ray status' or 'ray start --head' prints",
+        )
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS):
+            return
+    except (OSError, OverflowError) as error:
+        raise ClusterError(
+            f"cannot reach the Ray cluster at {address}",
+            why=str(error),
+            fix="start it (ray start --head), or correct --ray-address or RAY_ADDRESS",
+        ) from error
+
+
 def _tasks(items: int, actors: int) -> int:
     return max(min(items, actors * TASKS_PER_ACTOR), -(-items // LARGEST_TASK))
 
 
 def _needs(options: MattingOptions) -> dict[str, Any]:
-    """What Ray reserves for one actor."""
+    """Return the resources that Ray reserves for one actor."""
     on_gpu = options.device.startswith("cuda")
     needs: dict[str, Any] = {"num_gpus": 1} if on_gpu else {"num_cpus": options.threads}
     if options.memory_limit is not None:
@@ -118,7 +160,7 @@ def _needs(options: MattingOptions) -> dict[str, Any]:
 
 
 def _room(ray: Any, needs: dict[str, Any]) -> int:
-    """How many actors the nodes can hold together."""
+    """Return the number of actors that the nodes can hold together."""
     names = {"num_cpus": "CPU", "num_gpus": "GPU", "memory": "memory"}
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     room = sum(min(int(node.get(names[need], 0) // value) for need, value in needs.items()) for node in nodes)
@@ -134,7 +176,7 @@ def _room(ray: Any, needs: dict[str, Any]) -> int:
 
 @contextmanager
 def _connected(address: str | None) -> Iterator[Any]:
-    """Ray, connected for as long as it is needed; a connection of the caller's own is left as it is."""
+    """Yield Ray, connected until the end; a connection that the caller has made is kept."""
     try:
         import ray
         import ray.data
@@ -143,6 +185,7 @@ def _connected(address: str | None) -> Iterator[Any]:
     own = not ray.is_initialized()
     try:
         if own:
+            _require_reachable(address)
             ray.init(address=address, log_to_driver=False, logging_level="error")
         ray.data.DataContext.get_current().enable_progress_bars = False
         yield ray
@@ -154,7 +197,7 @@ def _connected(address: str | None) -> Iterator[Any]:
 
 
 def _last_error(text: str) -> str:
-    """What an actor raised, without the traceback that Ray puts around it."""
+    """Return the error of an actor, without the traceback that Ray adds."""
     lines = text.strip().splitlines()
     starts = [number for number, line in enumerate(lines) if re.match(r"[\w.]+(Error|Exception): ", line)]
     return "\n  ".join(lines[starts[-1] if starts else 0 :])

@@ -1,7 +1,7 @@
-"""Many images, one after the other and overlapping; what is done stays done.
+"""A batch: many items, computed with overlapping steps, resumable.
 
-A result is written by renaming a finished file, then noted in the :mod:`~dim_runtime.batch.journal`. Killed
-at any moment and started again, a batch makes what is not noted, and only that.
+A result is written by renaming a finished file, then recorded in the :mod:`~dim_runtime.batch.journal`. A
+batch that is killed at any moment and started again computes the items that are not recorded, and only those.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 from dim import files
 from dim.errors import InputError
 from dim_runtime.batch import storage
-from dim_runtime.batch.items import Item
+from dim_runtime.batch.items import Item, require_distinct
 from dim_runtime.batch.journal import Fingerprint, Journal
 from dim_runtime.errors import error_text
 from dim_runtime.inference.stream import Job
@@ -29,12 +29,12 @@ from dim_runtime.settings import MattingOptions
 
 Status = Literal["done", "skipped", "failed"]
 NO_EFFECT = ("model", "threads", "memory_limit")
-"""Options that say nothing of how an output looks; of the model, the content does."""
+"""Options that do not change an output; the model is compared by its content."""
 
 
 @dataclass(frozen=True)
 class ItemResult:
-    """What came of one item.
+    """The result of one item.
 
     Attributes:
         image, trimap, output: as in the :class:`~dim_runtime.batch.items.Item`.
@@ -42,9 +42,9 @@ class ItemResult:
         error: why it failed.
         inputs: identity of image and trimap when they were read; empty if it failed.
         megapixels: of the image; 0 unless done.
-        seconds: what the engine spent on it.
-        windows: how many there were.
-        cost: their area over the padded image's.
+        seconds: time of the engine.
+        windows: their number.
+        cost: area of the windows over the padded image's.
     """
 
     image: str
@@ -60,16 +60,16 @@ class ItemResult:
 
 
 class Split(NamedTuple):
-    """Items of a batch by what is left to do for them."""
+    """Items of a batch that are to be computed, and results that are known already."""
 
     todo: list[Item]
     settled: list[ItemResult]
 
 
 def fingerprint(options: MattingOptions, recipe: Recipe) -> Fingerprint:
-    """Everything that decides how outputs look: model and options by value, the release of this toolkit.
+    """Return all that determines the outputs: model and options by value, the release of this toolkit.
 
-    A memory limit changes windows: without effect on exact results, but blended ones are a little different.
+    A memory limit changes the windows. That has no effect on exact results, but a small one on blended ones.
     """
     made = {name: value for name, value in asdict(options).items() if name not in NO_EFFECT}
     made["device"] = options.device.partition(":")[0]
@@ -82,14 +82,17 @@ def fingerprint(options: MattingOptions, recipe: Recipe) -> Fingerprint:
 
 
 def split(items: Iterable[Item], folder: str, journal: Journal, *, overwrite: bool = False) -> Split:
-    """What is left to do in this output folder, and what is settled; what is left is claimed.
+    """Separate the items that are to be computed from those that are done, and claim the former.
 
-    An output is done if the journal says so, its inputs have not changed since, and the file is there.
+    An output is done if the journal has it, its inputs have not changed since, and the file exists.
 
     Raises:
-        InputError: a file of an output's name is not of this batch, and ``overwrite`` is False.
+        InputError: an output is an input of this batch; two outputs are one file in this folder; or a file of
+            an output's name is of other origin, and ``overwrite`` is False.
     """
     items = list(items)
+    require_distinct(items, storage.file_key(folder))
+    _require_no_input(items, folder)
     there = storage.existing(folder, [item.output for item in items])
     todo: list[Item] = []
     settled: list[ItemResult] = []
@@ -116,8 +119,16 @@ def _is_done(item: Item, journal: Journal) -> bool:
 
 
 def inputs_of(item: Item) -> str:
-    """Identity of image and trimap as they are now; InputError if one is missing."""
+    """Return the identity of image and trimap as they are now; InputError if one is missing."""
     return f"{storage.identity(item.image)} {storage.identity(item.trimap)}"
+
+
+def _require_no_input(items: list[Item], folder: str) -> None:
+    if storage.is_remote(folder):
+        return
+    inputs = (name for item in items for name in (item.image, item.trimap) if not storage.is_remote(name))
+    outputs = (storage.local(storage.join(folder, item.output)) for item in items)
+    files.require_no_input(outputs, map(storage.local, inputs))
 
 
 def _require_own(folder: str, outputs: list[str], journal: Journal) -> None:
@@ -126,12 +137,12 @@ def _require_own(folder: str, outputs: list[str], journal: Journal) -> None:
         raise InputError(
             f"cannot write into {folder}: {len(foreign)} of the outputs exist and are not of this batch",
             got=", ".join(foreign[:3]) + (" …" if len(foreign) > 3 else ""),
-            fix="another output folder, or --overwrite to replace them",
+            fix="use another output folder, or --overwrite to replace them",
         )
 
 
 def remove_leftovers(folder: str, items: Iterable[Item]) -> None:
-    """Remove what a killed process had half written for these outputs."""
+    """Remove temporary files of these outputs that a killed process has left."""
     if storage.is_remote(folder):
         return
     names: dict[Path, set[str]] = {}
@@ -143,7 +154,7 @@ def remove_leftovers(folder: str, items: Iterable[Item]) -> None:
 
 
 class ItemTask:
-    """Reads and writes one item; holds its arrays from the one to the other."""
+    """Reads and writes one item, and holds its arrays in between."""
 
     def __init__(self, item: Item, folder: str, recipe: Recipe) -> None:
         self.item, self.recipe = item, recipe
@@ -152,7 +163,7 @@ class ItemTask:
         self._loaded: Loaded | None = None
 
     def load(self) -> tuple[Any, Any]:
-        # Before reading: a file that changes meanwhile is taken for changed.
+        # Before reading: a file that changes meanwhile counts as changed and is done again.
         self.inputs = inputs_of(self.item)
         with storage.readable(self.item.image) as image, storage.readable(self.item.trimap) as trimap:
             self._loaded = load(image, trimap, self.recipe)
@@ -193,7 +204,7 @@ def _failed(item: Item, error: str) -> ItemResult:
 
 
 def run_items(matting: Matting, items: Iterable[Item], folder: str, recipe: Recipe) -> Iterator[ItemResult]:
-    """Matte and write items, in order; each result comes when its output is complete.
+    """Matte and write items, in order; yield each result when its output is complete.
 
     Reading, inference and writing overlap as in :meth:`Matting.stream`: at most ``4 + preferred_batch``
     images are in memory. Under a memory limit, and for TIFF files that are not held in memory, it is one:

@@ -1,34 +1,37 @@
-"""Files by name, on this machine or in an object store (``s3://…``, ``gs://…``, whatever fsspec knows).
+"""Files by name, on this machine or in an object store (``s3://…``, ``gs://…`` and others of fsspec).
 
-fsspec is imported only for a name with a scheme. An object store shows an object when all of it is there; a
-local file is the business of whoever writes it.
+fsspec is imported only for a name with a scheme. An object store shows an object when all of it is there;
+callers make local writes atomic.
 """
 
 from __future__ import annotations
 
+import os
 import tempfile
-from collections.abc import Iterable, Iterator
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from dim.errors import InputError, MissingExtraError
+from dim.files import os_errors
 
 FILE_SCHEME = "file://"
 
 
 def is_remote(name: str) -> bool:
-    """Whether the name has a scheme other than ``file://``."""
+    """Return whether the name has a scheme other than ``file://``."""
     return "://" in name and not name.startswith(FILE_SCHEME)
 
 
 def local(name: str) -> Path:
-    """The path of a name that is not remote."""
+    """Return the path of a name that is not remote."""
     return Path(name.removeprefix(FILE_SCHEME))
 
 
 def join(folder: str, name: str) -> str:
-    """A name inside a folder; a name with a scheme, or an absolute path, stays as it is."""
+    """Join a folder and a name; a name with a scheme, or an absolute path, is returned unchanged."""
     if "://" in name:
         return name
     if is_remote(folder):
@@ -37,17 +40,46 @@ def join(folder: str, name: str) -> str:
 
 
 def existing(folder: str, names: Iterable[str]) -> set[str]:
-    """Which of these names, relative to the folder, are there. A remote folder is listed once."""
+    """Return the names, relative to the folder, that exist. A remote folder is listed once."""
     if not is_remote(folder):
-        return {name for name in names if Path(join(folder, name)).exists()}
+        # Not Path.exists, which raises for a name that is too long.
+        return {name for name in names if os.path.exists(local(join(folder, name)))}
     with _explained("list", folder):
         system, root = _located(folder)
         found = set(system.find(root))
         return {name for name in names if f"{root}/{name}" in found}
 
 
+def file_key(folder: str) -> Callable[[str], str]:
+    """Return a function whose value is equal for two names that are one file in this folder.
+
+    Some file systems fold case, or the normal forms of Unicode. It is tried with two temporary files in the
+    folder, which is made.
+    """
+    if is_remote(folder):
+        return str
+    place = local(folder)
+    with os_errors(place):
+        folds_case = _is_one_file(place, "dim-\u00e4", "DIM-\u00c4")
+        folds_forms = _is_one_file(place, "dim-\u00e4", "dim-a\u0308")
+
+    def key(name: str) -> str:
+        form = unicodedata.normalize("NFC", name) if folds_forms else name
+        form = form.replace("\\", "/") if os.sep == "\\" else form
+        return form.casefold() if folds_case else form
+
+    return key
+
+
+def _is_one_file(folder: Path, first: str, second: str) -> bool:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".dim-", dir=folder) as trial:
+        (Path(trial) / first).touch()
+        return (Path(trial) / second).exists()
+
+
 def identity(name: str) -> str:
-    """A text that changes when the file does: size and time of change, or what the store has for them.
+    """Return a text that changes with the file: size and time of change, or the object's tag in its store.
 
     Raises:
         InputError: no such file.
@@ -62,7 +94,7 @@ def identity(name: str) -> str:
 
 @contextmanager
 def readable(name: str) -> Iterator[Path]:
-    """A local path to read from: the file itself, or a copy that is removed afterwards."""
+    """Yield a local path to read from: the file itself, or a copy that is removed afterwards."""
     if not is_remote(name):
         yield local(name)
         return
@@ -76,7 +108,7 @@ def readable(name: str) -> Iterator[Path]:
 
 @contextmanager
 def writable(name: str) -> Iterator[Path]:
-    """A local path to write to: the file itself, or one that is put into the store if nothing goes wrong."""
+    """Yield a local path to write to: the file itself, or one that is uploaded if no error occurs."""
     if not is_remote(name):
         yield local(name)
         return
@@ -89,7 +121,7 @@ def writable(name: str) -> Iterator[Path]:
 
 
 def names_in(folder: str) -> list[str]:
-    """The files of a remote folder, sorted; none if it is not there."""
+    """Return the files of a remote folder, sorted; none if it does not exist."""
     with _explained("list", folder):
         system, root = _located(folder)
         found = system.ls(root, detail=False) if system.exists(root) else []
@@ -101,7 +133,7 @@ def _last(name: str) -> str:
 
 
 def _located(name: str) -> tuple[Any, str]:
-    """The store's client, and what it calls this file."""
+    """Return the store's client, and its name of this file."""
     try:
         from fsspec.core import url_to_fs
     except ImportError as error:
@@ -112,7 +144,7 @@ def _located(name: str) -> tuple[Any, str]:
 
 @contextmanager
 def _explained(action: str, name: str) -> Iterator[None]:
-    """Whatever a store's client raises becomes an error that names the file."""
+    """Raise any error of a store's client as an InputError that names the file."""
     try:
         yield
     except (InputError, MissingExtraError):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import signal
+import sys
 import warnings
 from typing import Annotated
 
@@ -14,6 +16,7 @@ from dim_runtime.cli.batch import batch
 from dim_runtime.cli.bench import bench
 from dim_runtime.cli.doctor import doctor
 from dim_runtime.cli.run import run
+from dim_runtime.cli.serve import serve
 from dim_runtime.cli.trimap import trimap
 from dim_runtime.errors import ProfileWarning, TrimapWarning
 
@@ -50,6 +53,7 @@ app.command(epilog="Example: dim-matte run photo.png trimap.png -o cutout.png --
 app.command(epilog="Example: dim-matte batch images/ trimaps/ -o mattes/ --json report.json")(batch)
 app.command(epilog="Example: dim-matte trimap mask.png -o trimap.png --inside 10 --outside 20")(trimap)
 app.command(epilog="Example: dim-matte bench photo.png trimap.png --backend openvino")(bench)
+app.command(epilog="Example: dim-matte serve --port 8000, then open http://127.0.0.1:8000")(serve)
 app.command(epilog="Example: dim-matte doctor --json")(doctor)
 
 
@@ -58,7 +62,13 @@ def main() -> None:
     warnings.showwarning = _show_warning
     for kind in (TrimapWarning, ProfileWarning):
         warnings.simplefilter("always", kind)
+    # SIGTERM ends the program as an exception does, so that temporary files are removed.
+    signal.signal(signal.SIGTERM, _terminate)
     dim.cli_support.run(app)
+
+
+def _terminate(number: int, _: object) -> None:
+    sys.exit(128 + number)
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:

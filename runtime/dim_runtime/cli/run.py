@@ -10,9 +10,10 @@ from typing import Annotated
 import typer
 
 from dim.errors import InputError
+from dim.files import require_no_input
 from dim_runtime.cli.options import OutputOptions, Quiet, ShowProgress, expand
 from dim_runtime.errors import error_text
-from dim_runtime.images.pairs import Pairing, pair_up
+from dim_runtime.images.pairs import Pair, Pairing, pair_up
 from dim_runtime.matting import Matting
 from dim_runtime.outputs.pair import describe, plan_pair, run_pair
 
@@ -50,6 +51,10 @@ def run(
     pairs = _pairs(image, trimap, out_path)
     if pairs is None and not dry_run:
         spec.require_writable(out_path)
+        require_no_input([out_path], filter(None, (image, trimap, spec.background_file)))
+    elif pairs is not None and not dry_run:
+        inputs = [file for pair in pairs.pairs for file in (pair.image, pair.trimap)]
+        require_no_input((_output(out_path, pair) for pair in pairs.pairs), inputs)
     show = sys.stderr.isatty() if progress is None else progress
     with Matting.from_options(options.matting(), show and not quiet) as matting:
 
@@ -87,6 +92,10 @@ def _pairs(image: Path, trimap: Path | None, out_path: Path) -> Pairing | None:
     return None
 
 
+def _output(folder: Path, pair: Pair) -> Path:
+    return folder / f"{pair.name}.png"
+
+
 def _run_all(matte: Matte, found: Pairing, folder: Path, *, quiet: bool) -> None:
     """Matte every pair; an error of one is reported and does not stop the rest."""
     if folder.exists() and not folder.is_dir():
@@ -96,7 +105,7 @@ def _run_all(matte: Matte, found: Pairing, folder: Path, *, quiet: bool) -> None
         typer.echo(f"failed {lone.name}: {lone.problem}", err=True)
     for pair in found.pairs:
         try:
-            _print(matte(pair.image, pair.trimap, folder / f"{pair.name}.png"), quiet=quiet)
+            _print(matte(pair.image, pair.trimap, _output(folder, pair)), quiet=quiet)
         except Exception as error:
             failed += 1
             typer.echo(f"failed {pair.name}: {error_text(error)}", err=True)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 import dim.trimap
+from dim.files import require_no_input
 from dim.images.files import MAX_PIXELS, read_mask, require_writable, write_image
 from dim_runtime.cli.options import MaxPixels, Quiet
 
@@ -29,6 +30,7 @@ def trimap(
 ) -> None:
     """Make a trimap from a mask: a band of unknown pixels along the object's border."""
     require_writable(out_path)
+    require_no_input([out_path], [mask])
     made = dim.trimap.from_mask(read_mask(mask, max_pixels=max_pixels), inside=inside, outside=outside)
     write_image(out_path, made)
     if not quiet:

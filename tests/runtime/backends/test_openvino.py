@@ -90,9 +90,7 @@ def test_an_arithmetic_that_nobody_asked_for_is_an_error(
 
 @pytest.mark.parametrize("compiled", [False, True], ids=["free shapes", "compiled for each shape"])
 def test_several_shapes_and_batches(window: tuple[Any, Any], compiled: bool) -> None:
-    backend: Any = OpenVinoBackend(default_model(), threads=1)
-    if compiled:
-        backend._free_pixels = 0
+    backend = OpenVinoBackend(default_model(), threads=1, free_pixels=0 if compiled else None)
     image, trimap = window
     first = backend.run(image, trimap)
     both = backend.run(np.concatenate([image, image[:, ::-1]]), np.concatenate([trimap, trimap[:, ::-1]]))
@@ -101,37 +99,33 @@ def test_several_shapes_and_batches(window: tuple[Any, Any], compiled: bool) -> 
     np.testing.assert_array_equal(both[:1], first)
     np.testing.assert_array_equal(backend.run(image, trimap), first)
     if compiled:
-        assert list(backend._compiled) == [(1, 64, 128), (1, 96, 128)]
+        assert backend.compiled_shapes == ((1, 64, 128), (1, 96, 128))
     else:
-        assert not backend._compiled
-    assert len(backend._compiled) <= KEPT_GRAPHS
+        assert not backend.compiled_shapes
+    assert len(backend.compiled_shapes) <= KEPT_GRAPHS
 
 
 def test_both_graphs_agree(window: tuple[Any, Any]) -> None:
-    backend: Any = OpenVinoBackend(default_model(), threads=1)
-    free = backend.run(*window)
-    backend._free_pixels = 0
-    compiled = backend.run(*window)
+    free = OpenVinoBackend(default_model(), threads=1).run(*window)
+    compiled = OpenVinoBackend(default_model(), threads=1, free_pixels=0).run(*window)
     assert (np.abs(free - compiled) > 1 / 255).mean() < 0.01
 
 
 def test_what_follows_is_compiled_together_and_only_what_is_kept(window: tuple[Any, Any]) -> None:
-    backend: Any = OpenVinoBackend(default_model(), threads=1)
-    backend._free_pixels = 64 * 64
+    backend = OpenVinoBackend(default_model(), threads=1, free_pixels=64 * 64)
     shapes = [(1, 96, 128), (1, 64, 64), (1, 96, 96), (1, 64, 128)]
     backend.expect(shapes)
     compiled = []
     for _, height, width in shapes:
         backend.run(*(array[:, :height, :width] for array in window))
-        compiled.append(list(backend._compiled))
+        compiled.append(backend.compiled_shapes)
     # The second is small: it runs in the graph with free shapes.
     both = [(1, 96, 128), (1, 96, 96)]
     assert [sorted(held) for held in compiled] == [sorted(both)] * 3 + [[(1, 64, 128), (1, 96, 96)]]
 
 
 def test_a_failed_hint_does_no_harm(window: tuple[Any, Any]) -> None:
-    backend: Any = OpenVinoBackend(default_model(), threads=1)
-    backend._free_pixels = 0
+    backend = OpenVinoBackend(default_model(), threads=1, free_pixels=0)
     backend.expect([(1, 4096, 4096)])
     assert backend.run(*window).shape == window[1].shape
     backend.expect([])
@@ -139,8 +133,7 @@ def test_a_failed_hint_does_no_harm(window: tuple[Any, Any]) -> None:
 
 
 def test_memory_is_stated_for_windows_that_run_one_after_the_other() -> None:
-    backend: Any = OpenVinoBackend(default_model(), threads=1)
-    backend._free_pixels = 512 * 512
+    backend = OpenVinoBackend(default_model(), threads=1, free_pixels=512 * 512)
     small, larger, large = (512, 512), (544, 512), (1024, 1024)
     assert backend.window_bytes(256, 256) < backend.window_bytes(*small)
     assert backend.window_bytes(*larger) < backend.window_bytes(*large)

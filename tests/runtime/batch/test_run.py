@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from dim.errors import InputError
 from dim.files import temporary_path
 from dim.images.files import read_alpha, write_image
 from dim_runtime import Matting
+from dim_runtime.batch import run as batch_run
 from dim_runtime.batch import storage
 from dim_runtime.batch.items import Item, read_items
 from dim_runtime.batch.journal import Journal
@@ -370,3 +372,153 @@ def die(items, seconds):
 def done_items(out: Path) -> int:
     journal = out / ".dim-batch.jsonl"
     return journal.read_bytes().count(b'"done"') if journal.exists() else 0
+
+
+def test_the_identity_of_inputs_is_taken_before_they_are_read(folder: Path, tmp_path: Path) -> None:
+    """A file that changes while it is read counts as changed: it is done again."""
+    items = read_items(str(folder))[:1]
+    before = batch_run.inputs_of(items[0])
+    task = batch_run.ItemTask(items[0], str(tmp_path), Recipe())
+    touched = Path(items[0].image)
+
+    def load(*arguments: Any) -> Any:
+        os.utime(touched, ns=(1, 1))
+        return pair.load(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batch_run, "load", load)
+        task.load()
+    assert task.inputs == before != batch_run.inputs_of(items[0])
+
+
+def test_claims_are_stored_before_the_first_output_exists() -> None:
+    """Two journals of one object store: the second one sees the claims of the first, which is still open."""
+    fsspec = pytest.importorskip("fsspec")
+    first = Journal("memory://claims", {"a": 1})
+    try:
+        first.claim(["x.png"])
+        second = Journal("memory://claims", {"a": 1})
+        assert (second.claimed, second.done) == ({"x.png"}, {})
+        first.finish("x.png", "1")
+        first.close()
+        assert Journal("memory://claims", {"a": 1}).done == {"x.png": "1"}
+    finally:
+        fsspec.filesystem("memory").rm("/claims", recursive=True)
+
+
+def test_lines_of_another_kind_are_ignored(tmp_path: Path) -> None:
+    journal = Journal(str(tmp_path), {"a": 1})
+    journal.claim(["x.png"])
+    journal.finish("x.png", "1")
+    journal.close()
+    file = tmp_path / ".dim-batch.jsonl"
+    lines = [
+        '{"made": 3}',
+        '{"claimed": 7}',
+        '{"claimed": [1]}',
+        '{"done": [1], "inputs": "2"}',
+        '{"done": "y.png"}',
+    ]
+    file.write_text(file.read_text() + "\n".join([*lines, "[1]", '"text"', "[" * 10_000]) + "\n")
+    journal = Journal(str(tmp_path), {"a": 1})
+    assert (journal.done, journal.claimed) == ({"x.png": "1"}, {"x.png"})
+    journal.close()
+
+
+def test_a_start_that_made_nothing_does_not_block_other_options(tmp_path: Path) -> None:
+    journal = Journal(str(tmp_path), {"tile": 512})
+    journal.claim(["x.png"])
+    journal.close()
+    journal = Journal(str(tmp_path), {"tile": 1536})
+    journal.claim(["x.png"])
+    journal.finish("x.png", "1")
+    journal.close()
+    with pytest.raises(InputError, match="tile=512"):
+        Journal(str(tmp_path), {"tile": 512})
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_is_a_typed_error(tmp_path: Path) -> None:
+    (tmp_path / ".dim-batch.jsonl").symlink_to("/dev/full")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "read_bytes", lambda _: b"")
+        journal = Journal(str(tmp_path), {})
+        with pytest.raises(InputError, match=r"(?s)cannot write .*No space left"):
+            journal.claim(["x.png"])
+        journal._log.close()
+
+
+@pytest.mark.skipif(
+    sys.platform in ("win32", "darwin"), reason="names there are always valid UTF-8 or UTF-16"
+)
+def test_a_name_that_is_no_utf8_is_an_item_like_others(batch: Any, folder: Path, tmp_path: Path) -> None:
+    for kind in ("images", "trimaps"):
+        os.rename(folder / kind / "00.png", os.fsencode(folder / kind) + b"/\xff\xe4.png")
+    done = batch(folder, "-o", tmp_path / "out", "--json", tmp_path / "report.json")
+    assert (done.returncode, "4 done" in done.stdout) == (0, True), done.stderr
+    assert b"\xff\xe4.png" in os.listdir(os.fsencode(tmp_path / "out"))
+    assert "0 done, 4 skipped" in batch(folder, "-o", tmp_path / "out").stdout
+    (folder / "trimaps" / os.fsdecode(b"\xff\xe4.png")).write_bytes(b"no image")
+    assert "3 skipped, 1 failed" in batch(folder, "-o", tmp_path / "out").stdout
+
+
+def test_a_name_that_is_too_long_fails_alone(batch: Any, folder: Path, tmp_path: Path) -> None:
+    rows = [
+        f"images/{n:02d}.png,trimaps/{n:02d}.png,{name}"
+        for n, name in ((0, "n" * 300 + ".png"), (1, "n" * 230 + ".png"))
+    ]
+    (folder / "pairs.csv").write_text("\n".join(["image,trimap,output", *rows]))
+    done = batch(folder / "pairs.csv", "-o", tmp_path / "out")
+    assert "1 done, 0 skipped, 1 failed" in done.stdout, done.stderr
+    assert "File name too long" in done.stderr
+
+
+@pytest.mark.parametrize("names", [("a.png", "./a.png"), ("s/a.png", "s//a.png"), ("s/./a.png", "s/a.png")])
+def test_two_spellings_of_one_output_are_refused(tmp_path: Path, names: tuple[str, str]) -> None:
+    rows = [f"i{n}.png,t.png,{name}" for n, name in enumerate(names)]
+    (tmp_path / "pairs.csv").write_text("\n".join(["image,trimap,output", *rows]))
+    with pytest.raises(InputError, match="would be written to one file"):
+        read_items(str(tmp_path / "pairs.csv"))
+
+
+@pytest.mark.parametrize(
+    ("names", "forms"),
+    [
+        (("a.png", "A.PNG"), {"dim-\u00e4": "DIM-\u00c4"}),
+        (("\u00e4.png", "a\u0308.png"), {"dim-\u00e4": "dim-a\u0308"}),
+    ],
+    ids=["case", "normal form"],
+)
+def test_names_that_the_file_system_folds_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: tuple[str, str], forms: dict[str, str]
+) -> None:
+    items = [Item("i.png", "t.png", name) for name in names]
+    journal = Journal(str(tmp_path), {})
+    if not storage._is_one_file(tmp_path, *next(iter(forms.items()))):
+        assert len(split(items, str(tmp_path), journal).todo) == 2
+    monkeypatch.setattr(storage, "_is_one_file", lambda _, first, second: forms.get(first) == second)
+    with pytest.raises(InputError, match="would be written to one file"):
+        split(items, str(tmp_path), journal)
+    journal.close()
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\u0085"])
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_names_may_hold_separators_of_lines(tmp_path: Path, separator: str, suffix: str) -> None:
+    row = {"image": f"a{separator}b.png", "trimap": "t.png"}
+    text = (
+        json.dumps(row, ensure_ascii=False)
+        if suffix == "jsonl"
+        else "image,trimap\r\n" + ",".join(row.values())
+    )
+    (tmp_path / f"pairs.{suffix}").write_text(text + "\n", newline="")
+    assert read_items(str(tmp_path / f"pairs.{suffix}"))[0].image == str(tmp_path / f"a{separator}b.png")
+
+
+def test_a_batch_never_replaces_its_inputs(batch: Any, folder: Path) -> None:
+    before = contents(folder)
+    for arguments in ((folder, "-o", folder / "images"), (folder, "-o", folder / "trimaps", "--overwrite")):
+        done = batch(*arguments)
+        assert done.returncode == 2
+        assert "it is one of the inputs" in done.stderr
+    assert contents(folder) == before

@@ -301,3 +301,28 @@ def test_exit_codes_of_a_real_process(folder: Path) -> None:
     assert failed.stderr.startswith("error: cannot read the image")
     assert not (folder / "other.png").exists()
     assert process("run", folder, "-o", folder / "out").returncode == 1
+
+
+@pytest.mark.usefixtures("runs")
+def test_inputs_are_never_replaced(matte: Matte, folder: Path, files: tuple[Path, Path]) -> None:
+    image, trimap = files
+    (folder / "link.png").symlink_to(image)
+    before = {file: file.read_bytes() for file in folder.rglob("*.png")}
+    commands: list[tuple[object, ...]] = [
+        ("run", image, trimap, "-o", image),
+        ("run", image, trimap, "-o", trimap),
+        ("run", image, trimap, "-o", folder / "images" / ".." / image.name),
+        ("run", folder / "link.png", trimap, "-o", image),
+        ("run", folder, "-o", folder / "images"),
+        ("run", folder / "images", folder / "trimaps", "-o", folder / "trimaps"),
+        ("trimap", trimap, "-o", trimap),
+    ]
+    colour = ("--out", "composite", "--foreground", "image", "--background")
+    commands.append(
+        ("run", image, trimap, "-o", folder / "images" / "b.png", *colour, folder / "images/b.png")
+    )
+    for command in commands:
+        done = matte(*command)
+        assert done.returncode == 2, command
+        assert "it is one of the inputs" in done.stderr, command
+    assert {file: file.read_bytes() for file in folder.rglob("*.png")} == before

@@ -49,6 +49,7 @@ def test_rates_follow_from_the_median() -> None:
 
 
 def test_the_command_writes_what_others_rely_on(pair: tuple[str, str], tmp_path: Path) -> None:
+    pytest.importorskip("torch")
     report = tmp_path / "bench.json"
     options = ["--runs", "2", "--against", "torch", "--json", str(report), "--threads", "1"]
     done = CliRunner().invoke(app, ["bench", *pair, *options], catch_exceptions=False)

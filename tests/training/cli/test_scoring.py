@@ -156,7 +156,7 @@ def test_everything_that_is_damaged_is_listed_before_any_prediction(
     ("model", "options", "message"),
     [
         ("none.safetensors", (), "no such file"),
-        ("small", ("--sha256", "0" * 64), "not the file that was asked for"),
+        ("small", ("--sha256", "0" * 64), "its SHA-256 does not match"),
         ("small", ("--tile", 512), "dim-export onnx"),
         ("small", ("--device", "cuda:99"), "cuda:99"),
         ("small", ("--workers", -1), "0 or more"),

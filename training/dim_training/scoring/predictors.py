@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 ARTEFACT_SUFFIXES = frozenset({".onnx", ".engine"})
 
-_DEFAULT_TILE = 1536
-
 
 class Predictor(Protocol):
     """Image and trimap to alpha."""
@@ -74,8 +72,9 @@ def open_predictor(
 
 def _artefact(path: Path, device: str, tile: int | None, threads: int | None) -> Matting:
     from dim_runtime import Matting
+    from dim_runtime.planning.planner import DEFAULT_TILE
 
-    return Matting(path, device=device, tile=_DEFAULT_TILE if tile is None else tile, threads=threads)
+    return Matting(path, device=device, tile=DEFAULT_TILE if tile is None else tile, threads=threads)
 
 
 def _matte(matting: Matting, image: UInt8, trimap: UInt8) -> UInt8:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
-FOLDER = ROOT / "examples" / "docker"
+FOLDER = ROOT / "examples" / "deploy"
 both = pytest.mark.parametrize("kind", ["cpu", "gpu"])
 
 
@@ -30,7 +31,7 @@ def _instructions(kind: str) -> list[tuple[str, str]]:
 def test_instructions_are_dockers(kind: str) -> None:
     instructions = _instructions(kind)
     assert instructions[0][0] == "FROM"
-    known = {"FROM", "RUN", "COPY", "ENV", "USER", "WORKDIR", "ENTRYPOINT", "CMD"}
+    known = {"FROM", "RUN", "COPY", "ENV", "USER", "WORKDIR", "EXPOSE", "ENTRYPOINT", "CMD"}
     assert {name for name, _ in instructions} <= known
 
 
@@ -63,3 +64,48 @@ def test_what_the_build_needs_is_in_its_context(kind: str) -> None:
     needed = {path.split("/")[0] for path in packages} | {"pyproject.toml", project["project"]["readme"]}
     assert needed <= kept
     assert all((ROOT / name).exists() for name in kept)
+
+
+def _serve_options() -> set[str]:
+    import typer.main
+
+    from dim_runtime.cli.app import app
+
+    command = typer.main.get_command(app)
+    return {option for parameter in command.commands["serve"].params for option in parameter.opts}  # type: ignore[attr-defined]
+
+
+def _compose() -> dict[str, Any]:
+    service: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text())["services"]["matte"]
+    return service
+
+
+def _container() -> dict[str, Any]:
+    deployment, _ = yaml.safe_load_all((FOLDER / "kubernetes.yaml").read_text())
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    return dict(container)
+
+
+def test_the_servers_options_exist() -> None:
+    for command in (_compose()["command"], _container()["args"]):
+        assert command[0] == "serve"
+        assert {word for word in command if word.startswith("--")} <= _serve_options()
+
+
+def test_compose_builds_a_dockerfile_that_is_there() -> None:
+    build = _compose()["build"]
+    context = (FOLDER / build["context"]).resolve()
+    assert context == ROOT
+    assert (context / build["dockerfile"]).is_file()
+
+
+def test_probes_are_routes_of_the_server() -> None:
+    pytest.importorskip("fastapi")
+    from dim_runtime import Matting
+    from dim_runtime.backends.fake import FakeBackend
+    from dim_runtime.serve.api import create_app
+
+    with Matting.from_backend(FakeBackend()) as matting:
+        routes = set(create_app(matting).openapi()["paths"])
+    probes = ("readinessProbe", "livenessProbe", "startupProbe")
+    assert {_container()[probe]["httpGet"]["path"] for probe in probes} <= routes

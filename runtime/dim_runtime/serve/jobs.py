@@ -1,0 +1,223 @@
+"""Jobs of the server: a bounded queue in front of a few threads that own the network.
+
+Each job has its own folder of files; what is kept in memory does not grow with the number of jobs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from uuid import uuid4
+
+from dim_runtime.serve.limits import BusyError, Limits, StoppingError, TimeLimitError
+
+FOLDER_PREFIX = "dim-serve-"
+"""Of the temporary folder that holds all jobs."""
+TYPICAL_SECONDS = 2.0
+"""Assumed time of a job before the first one was measured."""
+
+
+class State(StrEnum):
+    """Where a job is."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass
+class Job:
+    """One request for a matte.
+
+    Attributes:
+        id: hexadecimal, not guessable.
+        folder: its files.
+        work: what a worker calls with the job.
+        windows, total: progress, in windows of the network.
+        fetched: outputs that were sent.
+    """
+
+    id: str
+    folder: Path
+    work: Callable[[Job], None]
+    state: State = State.WAITING
+    windows: int = 0
+    total: int = 0
+    error: Exception | None = None
+    accepted: float = field(default_factory=time.monotonic)
+    ended: float | None = None
+    fetched: set[str] = field(default_factory=set)
+
+    def progress(self, done: int, total: int) -> None:
+        """Note windows done and in all."""
+        self.windows, self.total = done, total
+
+    @property
+    def over(self) -> bool:
+        return self.state in (State.DONE, State.FAILED)
+
+
+class JobQueue:
+    """Run jobs in order, a few at once, and refuse what cannot wait.
+
+    Args:
+        limits: see :class:`~dim_runtime.serve.limits.Limits`.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._root = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
+        self._pool = ThreadPoolExecutor(limits.workers, thread_name_prefix="dim-serve")
+        self._jobs: dict[str, Job] = {}
+        self._futures: dict[str, Future[None]] = {}
+        self._lock = threading.Lock()
+        self._stopping = False
+        self._seconds = TYPICAL_SECONDS
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that have not begun."""
+        with self._lock:
+            return sum(job.state is State.WAITING for job in self._jobs.values())
+
+    @property
+    def unfinished(self) -> int:
+        """Jobs that were accepted and are neither done nor failed."""
+        with self._lock:
+            return sum(not job.over for job in self._jobs.values())
+
+    @property
+    def kept(self) -> int:
+        """Jobs whose files are still there."""
+        with self._lock:
+            return len(self._jobs)
+
+    @property
+    def stopping(self) -> bool:
+        return self._stopping
+
+    def require_room(self) -> None:
+        """Raise BusyError if a job could not wait now: before its body is read."""
+        with self._lock:
+            self._require_room()
+
+    def submit(self, folder: Path, work: Callable[[Job], None]) -> Job:
+        """Accept a job; ``folder`` is its own from now on.
+
+        Raises:
+            BusyError: the queue is full.
+            StoppingError: the server is stopping.
+        """
+        with self._lock:
+            self._require_room()
+            job = Job(uuid4().hex, folder, work)
+            self._jobs[job.id] = job
+            self._futures[job.id] = self._pool.submit(self._run, job)
+        return job
+
+    def find(self, identity: str) -> Job | None:
+        with self._lock:
+            return self._jobs.get(identity)
+
+    async def wait(self, job: Job) -> None:
+        """Wait until a job is over; raise its error.
+
+        Raises:
+            TimeLimitError: it is not over in time; the job is then dropped.
+        """
+        with self._lock:
+            future = self._futures[job.id]
+        left = job.accepted + self.limits.job_seconds - time.monotonic()
+        try:
+            await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(future)), max(0.0, left))
+        except TimeoutError as error:
+            future.cancel()
+            raise TimeLimitError(
+                "cannot make the matte in time",
+                expected=f"{self.limits.job_seconds:g} s for waiting and computing",
+                fix="send a smaller image, or start the server with a larger --job-seconds",
+            ) from error
+        if job.error is not None:
+            raise job.error
+
+    def new_folder(self) -> Path:
+        """Make an empty folder for a job's files."""
+        return Path(tempfile.mkdtemp(dir=self._root))
+
+    def drop(self, job: Job) -> None:
+        """Forget a job and remove its files; a job that runs is removed when it is over."""
+        with self._lock:
+            if not job.over:
+                return
+            self._jobs.pop(job.id, None)
+            self._futures.pop(job.id, None)
+        shutil.rmtree(job.folder, ignore_errors=True)
+
+    def drop_expired(self) -> None:
+        """Drop jobs whose result was not fetched in time."""
+        now = time.monotonic()
+        with self._lock:
+            expired = [
+                job
+                for job in self._jobs.values()
+                if job.over and now - (job.ended or now) > self.limits.keep_seconds
+            ]
+        for job in expired:
+            self.drop(job)
+
+    def stop(self) -> None:
+        """Take no more jobs; those accepted are finished."""
+        self._stopping = True
+
+    def close(self) -> None:
+        """Finish what was accepted, then remove all files."""
+        self.stop()
+        self._pool.shutdown(wait=True)
+        shutil.rmtree(self._root, ignore_errors=True)
+
+    def _require_room(self) -> None:
+        if self._stopping:
+            raise StoppingError("cannot take the request", why="the server is stopping", retry_after=10)
+        waiting = sum(job.state is State.WAITING for job in self._jobs.values())
+        if waiting >= self.limits.queue:
+            seconds = max(1, round(waiting * self._seconds / self.limits.workers))
+            raise BusyError(
+                "cannot take the request: the queue is full",
+                why=f"{waiting} requests wait",
+                retry_after=seconds,
+            )
+
+    def _run(self, job: Job) -> None:
+        started = time.monotonic()
+        job.state = State.RUNNING
+        try:
+            if started - job.accepted > self.limits.job_seconds:
+                raise TimeLimitError("cannot make the matte in time", why="the request waited too long")
+            job.work(job)
+            job.state = State.DONE
+        except Exception as error:
+            # The error becomes this request's response; the worker thread must survive it.
+            job.error, job.state = error, State.FAILED
+        finally:
+            job.ended = time.monotonic()
+            # A running mean: the time that Retry-After is computed from.
+            self._seconds += 0.2 * (job.ended - started - self._seconds)

@@ -1,0 +1,138 @@
+"""What a request may take: settings with safe defaults, and the guard that counts bytes while they arrive."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+from dim.errors import DimError
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Message, Receive, Send], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of the server.
+
+    Attributes:
+        max_bytes: of a request's body.
+        max_pixels: of an image.
+        queue: jobs that may wait; more get status 429.
+        workers: jobs that are worked on at once. The network uses all cores for one; the second worker reads
+        and
+            writes files meanwhile.
+        body_seconds: time in which a request's body must arrive.
+        job_seconds: time that a job may wait and run.
+        keep_seconds: time for which a result that was not fetched is kept.
+    """
+
+    max_bytes: int = 256 * 10**6
+    max_pixels: int = 60 * 10**6
+    queue: int = 32
+    workers: int = 2
+    body_seconds: float = 60.0
+    job_seconds: float = 300.0
+    keep_seconds: float = 300.0
+
+
+class TooLargeError(DimError):
+    """A request that is larger than the server's limits."""
+
+
+class BusyError(DimError):
+    """The queue is full, or the server is stopping."""
+
+    def __init__(self, problem: str, *, why: str, retry_after: int) -> None:
+        self.retry_after = retry_after
+        super().__init__(problem, why=why, fix=f"try again after {retry_after} s")
+
+
+class StoppingError(BusyError):
+    """The server finishes what it accepted and takes nothing more."""
+
+
+class TimeLimitError(DimError):
+    """A job that took longer than the server allows."""
+
+
+class UnauthorisedError(DimError):
+    """A request without the server's token."""
+
+
+class SlowBodyError(DimError):
+    """A request's body that did not arrive in time."""
+
+
+class BodyGuard:
+    """ASGI middleware: refuse a request before its body is read, or while the body arrives.
+
+    Args:
+        app: what is guarded.
+        limits: bytes and seconds of a body.
+        admit: called with the connection's scope before anything is read; raises a DimError to refuse.
+        refuse: makes the answer of an error.
+    """
+
+    def __init__(
+        self,
+        app: Application,
+        *,
+        limits: Limits,
+        admit: Callable[[Message], None],
+        refuse: Callable[[BaseException], Application],
+    ) -> None:
+        self.app, self.limits, self.admit, self.refuse = app, limits, admit, refuse
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        try:
+            self.admit(scope)
+        except DimError as error:
+            await self.refuse(error)(scope, receive, send)
+            return
+        await self.app(scope, _Body(receive, self.limits).receive, send)
+
+
+class _Body:
+    """Counts the bytes and the time of one body."""
+
+    def __init__(self, receive: Receive, limits: Limits) -> None:
+        self._receive, self._limits = receive, limits
+        self._left = limits.max_bytes
+        self._deadline = time.monotonic() + limits.body_seconds
+        self._complete = False
+
+    async def receive(self) -> Message:
+        if self._complete:
+            # After the body only a disconnect can come, whenever the client goes away.
+            return await self._receive()
+        try:
+            message = await asyncio.wait_for(self._receive(), max(0.0, self._deadline - time.monotonic()))
+        except TimeoutError as error:
+            raise SlowBodyError(
+                "cannot read the request: it arrives too slowly",
+                expected=f"the whole body within {self._limits.body_seconds:g} s",
+            ) from error
+        self._left -= len(message.get("body", b""))
+        self._complete = not message.get("more_body", False)
+        if self._left < 0:
+            raise too_many_bytes("more", self._limits.max_bytes)
+        return message
+
+
+def too_many_bytes(got: object, allowed: int) -> TooLargeError:
+    """Return the error for a body that is larger than allowed."""
+    return TooLargeError(
+        "cannot take the request: it is too large",
+        got=f"{got} bytes",
+        expected=f"at most {allowed} bytes",
+        fix="send a smaller image, or start the server with a larger --max-bytes",
+    )

@@ -1,0 +1,68 @@
+// The server's API. The token, if the server requires one, comes behind # in the address: page/#token=…
+
+const token = new URLSearchParams(location.hash.slice(1)).get("token");
+
+function headers() {
+  return token ? { Authorization: `Bearer ${token}` } : {};
+}
+
+async function checked(response) {
+  if (response.ok) return response;
+  let text = `${response.status} ${response.statusText}`;
+  try {
+    const { problem, got, expected, why, fix } = await response.json();
+    const more = { got, expected, why, fix };
+    text = [problem, ...Object.entries(more).filter(([, value]) => value).map(([key, value]) => `${key}: ${value}`)].join("; ");
+  } catch {
+    // No JSON: the status line is all there is.
+  }
+  if (response.status === 429) text += `; retry after ${response.headers.get("Retry-After")} s`;
+  throw new Error(text);
+}
+
+async function post(path, parts) {
+  const body = new FormData();
+  for (const [name, value] of Object.entries(parts)) {
+    if (value === null || value === undefined) continue;
+    if (value instanceof Blob) body.append(name, value, name);
+    else body.append(name, String(value));
+  }
+  return checked(await fetch(path, { method: "POST", body, headers: headers() }));
+}
+
+/** Trimap from strokes, a box, or another trimap and a change of its unknown band; a PNG. */
+export async function trimap(parts) {
+  return (await post("v1/trimap", parts)).blob();
+}
+
+/** Start a matte; returns the job's address. */
+export async function start(parts) {
+  return (await (await post("v1/jobs", parts)).json()).id;
+}
+
+/** Follow a job's events until it is done; `onProgress` gets windows done and in all. */
+export async function follow(id, onProgress) {
+  const response = await checked(await fetch(`v1/jobs/${id}/events`, { headers: headers() }));
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) throw new Error("the connection was closed before the matte was done");
+    text += value;
+    const events = text.split("\n\n");
+    text = events.pop();
+    for (const event of events) {
+      const data = event.split("\n").filter((line) => line.startsWith("data:")).map((line) => line.slice(5)).join("\n");
+      if (!data) continue;
+      const state = JSON.parse(data);
+      if (state.state === "failed") throw new Error([state.error.problem, state.error.got, state.error.fix].filter(Boolean).join("; "));
+      if (state.state === "done") return;
+      onProgress(state);
+    }
+  }
+}
+
+/** One output of a job that is done, as the file that the API gives. */
+export async function result(id, output) {
+  return (await checked(await fetch(`v1/jobs/${id}/result?output=${output}`, { headers: headers() }))).blob();
+}

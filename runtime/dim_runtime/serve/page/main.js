@@ -1,0 +1,394 @@
+// Wires the page: files, brushes, keys, and the steps photograph → trimap → matte → download.
+
+import * as api from "./api.js";
+import { Camera } from "./camera.js";
+import { BACKGROUND, FOREGROUND, Labels, UNKNOWN } from "./labels.js";
+import { Pyramid } from "./pyramid.js";
+import { Screen } from "./screen.js";
+
+const find = (id) => document.getElementById(id);
+const canvas = find("canvas"), camera = new Camera(), screen = new Screen(canvas, camera);
+const scene = { photo: null, labels: null, view: "edit", split: 0, colour: "#20b15a", box: null, cursor: null, radius: 30 };
+const state = { file: null, name: "", proposal: null, files: {}, busy: false, pointers: new Map(), stroke: null };
+
+// ---- messages
+
+function report(text, failed = false) {
+  const status = find("status");
+  status.textContent = text;
+  status.classList.toggle("error", failed);
+}
+
+/** Run one step; buttons are off meanwhile, an error is shown and nothing is lost. */
+async function step(text, work) {
+  if (state.busy) return;
+  state.busy = true;
+  report(text);
+  enable();
+  try {
+    await work();
+  } catch (error) {
+    report(error.message, true);
+  } finally {
+    state.busy = false;
+    find("progress").hidden = true;
+    enable();
+    refresh();
+  }
+}
+
+function enable() {
+  const loaded = scene.photo !== null && !state.busy;
+  find("brushes").disabled = !loaded;
+  find("steps").disabled = !loaded;
+  find("views").disabled = !(loaded && scene.cutout);
+  find("band").disabled = !state.proposal;
+  find("open").disabled = state.busy;
+}
+
+function refresh() {
+  screen.refresh(scene);
+}
+
+// ---- photograph
+
+async function open(file) {
+  await step(`Reading ${file.name}…`, async () => {
+    const bitmap = await createImageBitmap(file, { imageOrientation: "from-image" }).catch(() => {
+      throw new Error(`This browser cannot show ${file.name}. Use JPEG, PNG or WebP here; the API takes TIFF too.`);
+    });
+    scene.photo?.close();
+    scene.photo = await Pyramid.of(bitmap);
+    scene.labels = new Labels(bitmap.width, bitmap.height);
+    forget();
+    Object.assign(state, { file, name: file.name.replace(/\.[^.]*$/, ""), proposal: null });
+    Object.assign(scene, { view: "edit", box: null, cursor: null });
+    document.querySelector('input[name="view"][value="edit"]').checked = true;
+    find("hint").hidden = true;
+    setSize(Math.max(4, Math.round(Math.max(bitmap.width, bitmap.height) / 60)));
+    screen.resize();
+    camera.fit(bitmap.width, bitmap.height, screen.width, screen.height);
+    report(`${file.name}, ${bitmap.width} × ${bitmap.height}. Draw over background and foreground, then propose a trimap.`);
+  });
+}
+
+/** Drop results that belong to another trimap. */
+function forget() {
+  scene.alpha?.close();
+  scene.cutout?.close();
+  scene.alpha = scene.cutout = null;
+  state.files = {};
+}
+
+// ---- trimap
+
+/** Report what is missing before anything is sent; returns whether the marks suffice. */
+function marked() {
+  const { labels, box } = scene;
+  if (labels.complete || box) return true;
+  const missing = [[BACKGROUND, "background"], [FOREGROUND, "foreground"]].filter(([level]) => !labels.data.includes(level));
+  if (missing.length === 0) return true;
+  report(`Draw over the ${missing.map(([, name]) => name).join(" and the ")} first, or draw a box around the object.`, true);
+  return false;
+}
+
+async function propose() {
+  if (!marked()) return;
+  await step("Proposing a trimap…", async () => {
+    await take(await api.trimap({ image: state.file, scribbles: await scene.labels.png(), box: boxText(), band: 0 }));
+    report("Check the blue band: hair and soft edges belong into it. Correct it with the brushes, then compute.");
+  });
+}
+
+async function take(blob) {
+  state.proposal = blob;
+  find("band").value = 0;
+  find("band-value").textContent = "0 px";
+  scene.labels.replace(await Labels.read(blob, scene.labels.width, scene.labels.height));
+  scene.box = null;
+  forget();
+}
+
+async function widen(pixels) {
+  await step("Changing the unknown band…", async () => {
+    const blob = await api.trimap({ trimap: state.proposal, band: pixels });
+    scene.labels.replace(await Labels.read(blob, scene.labels.width, scene.labels.height));
+    forget();
+    report(`Unknown band changed by ${pixels} px.`);
+  });
+}
+
+function boxText() {
+  if (!scene.box) return null;
+  const { left, top, right, bottom } = scene.box;
+  const { width, height } = scene.labels;
+  const x = Math.max(0, Math.round(left)), y = Math.max(0, Math.round(top));
+  return [x, y, Math.min(width, Math.round(right)) - x, Math.min(height, Math.round(bottom)) - y].join(",");
+}
+
+// ---- matte
+
+async function compute() {
+  if (!marked()) return;
+  await step("Sending…", async () => {
+    if (!scene.labels.complete) {
+      report("Proposing a trimap for what is not marked…");
+      await take(await api.trimap({ image: state.file, scribbles: await scene.labels.png(), box: boxText(), band: 0 }));
+    }
+    const trimap = await scene.labels.png();
+    const id = await api.start({ image: state.file, trimap });
+    const bar = find("progress");
+    bar.hidden = false;
+    bar.removeAttribute("value");
+    report("Waiting for its turn…");
+    const started = performance.now();
+    await api.follow(id, ({ done, total }) => {
+      if (total) bar.value = done / total;
+      report(total ? `Computing: ${done} of ${total} windows` : "Computing…");
+    });
+    report("Fetching the result…");
+    const [alpha, cutout] = await Promise.all([api.result(id, "alpha"), api.result(id, "cutout")]);
+    forget();
+    state.files = { alpha, cutout, trimap };
+    [scene.alpha, scene.cutout] = await Promise.all([Pyramid.of(alpha), Pyramid.of(cutout)]);
+    choose("view", "checker");
+    report(`Done in ${((performance.now() - started) / 1000).toFixed(1)} s. Look at it over colours and pictures, correct, or download.`);
+  });
+}
+
+function download(kind) {
+  const blob = state.files[kind];
+  if (!blob) return;
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = `${state.name}-${kind}.png`;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+  report(`Saved ${link.download}.`);
+}
+
+// ---- brushes
+
+function setSize(pixels) {
+  scene.radius = pixels / 2;
+  find("size").max = Math.max(200, pixels);
+  find("size").value = pixels;
+  find("size-value").textContent = `${pixels} px`;
+}
+
+function brush() {
+  const { value } = document.querySelector('input[name="brush"]:checked');
+  return value === "box" ? "box" : Number(value);
+}
+
+function choose(name, value) {
+  const input = document.querySelector(`input[name="${name}"][value="${value}"]`);
+  if (!input || input.closest("fieldset").disabled && !state.busy) return;
+  input.checked = true;
+  if (name === "view") show(value);
+}
+
+function show(view) {
+  scene.view = view;
+  find("colour-row").hidden = view !== "colour";
+  find("picture-row").hidden = view !== "picture";
+  refresh();
+}
+
+/** Screen coordinates of an event, in pixels of the canvas. */
+function place(event) {
+  const { left, top } = canvas.getBoundingClientRect();
+  return [(event.clientX - left) * screen.ratio, (event.clientY - top) * screen.ratio];
+}
+
+function press(event) {
+  if (!scene.photo || state.busy) return;
+  canvas.setPointerCapture(event.pointerId);
+  state.pointers.set(event.pointerId, place(event));
+  scene.cursor = null;
+  const panning = event.button === 1 || event.button === 2 || state.pointers.size > 1 || scene.view !== "edit";
+  if (panning) {
+    if (state.stroke === "draw" && state.pointers.size > 1) { scene.labels.undo(); }
+    state.stroke = "pan";
+    refresh();
+    return;
+  }
+  const [x, y] = camera.toImage(...place(event));
+  const kind = brush();
+  if (kind === "box") {
+    state.stroke = "box";
+    state.corner = [x, y];
+    scene.box = { left: x, top: y, right: x, bottom: y };
+    return;
+  }
+  state.stroke = "draw";
+  screen.touch(scene, scene.labels.begin(x, y, scene.radius, kind));
+}
+
+function move(event) {
+  const before = state.pointers.get(event.pointerId);
+  if (!before) return;
+  if (state.stroke === "draw") {
+    for (const point of event.getCoalescedEvents?.().length ? event.getCoalescedEvents() : [event]) {
+      screen.touch(scene, scene.labels.extend(...camera.toImage(...place(point))));
+    }
+  } else if (state.stroke === "box") {
+    const [x, y] = camera.toImage(...place(event));
+    const [x0, y0] = state.corner;
+    scene.box = { left: Math.min(x, x0), top: Math.min(y, y0), right: Math.max(x, x0), bottom: Math.max(y, y0) };
+    refresh();
+  } else if (state.stroke === "pan") {
+    drag(event, before);
+    refresh();
+  }
+  state.pointers.set(event.pointerId, place(event));
+}
+
+/** One pointer pans; two pan by their middle and zoom by their distance. */
+function drag(event, before) {
+  const now = place(event);
+  const others = [...state.pointers].filter(([id]) => id !== event.pointerId);
+  if (others.length === 0) {
+    camera.pan(now[0] - before[0], now[1] - before[1]);
+    return;
+  }
+  const [, other] = others[0];
+  const distance = (point) => Math.hypot(point[0] - other[0], point[1] - other[1]);
+  camera.pan((now[0] - before[0]) / 2, (now[1] - before[1]) / 2);
+  camera.zoom(distance(now) / Math.max(1, distance(before)), (now[0] + other[0]) / 2, (now[1] + other[1]) / 2);
+}
+
+function release(event) {
+  if (!state.pointers.delete(event.pointerId)) return;
+  if (state.stroke === "box" && scene.box && (scene.box.right - scene.box.left < 2 || scene.box.bottom - scene.box.top < 2)) scene.box = null;
+  if (state.stroke === "draw") forgetResult();
+  if (state.pointers.size === 0) state.stroke = null;
+  refresh();
+}
+
+function forgetResult() {
+  if (!scene.cutout) return;
+  forget();
+  enable();
+}
+
+// ---- keyboard
+
+const KEYS = {
+  f: () => choose("brush", FOREGROUND), b: () => choose("brush", BACKGROUND), u: () => choose("brush", UNKNOWN),
+  r: () => choose("brush", "box"), o: () => find("file").click(),
+  1: () => choose("view", "edit"), 2: () => choose("view", "alpha"), 3: () => choose("view", "checker"),
+  4: () => choose("view", "colour"), 5: () => choose("view", "picture"),
+  "[": () => setSize(Math.max(2, Math.round(scene.radius * 1.6))),
+  "]": () => setSize(Math.min(Number(find("size").max), Math.round(scene.radius * 2.5))),
+  "+": () => zoom(1.25), "=": () => zoom(1.25), "-": () => zoom(0.8), 0: () => fit(),
+};
+
+function key(event) {
+  const undo = (event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "z";
+  if (undo) {
+    event.preventDefault();
+    event.shiftKey ? redo() : back();
+    return;
+  }
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches('input[type="text"], input[type="color"]')) return;
+  if (event.target === canvas && scene.photo && steer(event)) return;
+  const action = KEYS[event.key.toLowerCase()];
+  if (action && !event.target.matches('input[type="range"]')) action();
+}
+
+/** Arrow keys move a cursor and the space bar draws with it; with Shift they pan. */
+function steer(event) {
+  const ways = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+  const way = ways[event.key];
+  if (!way && event.key !== " ") return false;
+  event.preventDefault();
+  if (state.busy) return true;
+  if (way && event.shiftKey) {
+    camera.pan(-way[0] * 60, -way[1] * 60);
+  } else if (way) {
+    scene.cursor ??= { x: scene.photo.width / 2, y: scene.photo.height / 2 };
+    const reach = Math.max(1, scene.radius / 2);
+    scene.cursor.x = Math.min(scene.photo.width, Math.max(0, scene.cursor.x + way[0] * reach));
+    scene.cursor.y = Math.min(scene.photo.height, Math.max(0, scene.cursor.y + way[1] * reach));
+  } else if (scene.cursor && scene.view === "edit" && brush() !== "box") {
+    scene.labels.begin(scene.cursor.x, scene.cursor.y, scene.radius, brush());
+    forgetResult();
+  }
+  refresh();
+  return true;
+}
+
+function back() {
+  if (scene.labels?.undo()) { forgetResult(); report("Undone."); refresh(); }
+}
+
+function redo() {
+  if (scene.labels?.redo()) { forgetResult(); report("Done again."); refresh(); }
+}
+
+function zoom(factor) {
+  if (!scene.photo) return;
+  camera.zoom(factor, screen.width / 2, screen.height / 2);
+  refresh();
+}
+
+function fit() {
+  if (!scene.photo) return;
+  camera.fit(scene.photo.width, scene.photo.height, screen.width, screen.height);
+  refresh();
+}
+
+// ---- events
+
+function listen() {
+  find("open").addEventListener("click", () => find("file").click());
+  find("file").addEventListener("change", ({ target }) => { if (target.files[0]) open(target.files[0]); target.value = ""; });
+  const stage = find("stage");
+  stage.addEventListener("dragover", (event) => { event.preventDefault(); stage.classList.add("over"); });
+  stage.addEventListener("dragleave", () => stage.classList.remove("over"));
+  stage.addEventListener("drop", (event) => {
+    event.preventDefault();
+    stage.classList.remove("over");
+    if (event.dataTransfer.files[0]) open(event.dataTransfer.files[0]);
+  });
+  canvas.addEventListener("pointerdown", press);
+  canvas.addEventListener("pointermove", move);
+  canvas.addEventListener("pointerup", release);
+  canvas.addEventListener("pointercancel", release);
+  canvas.addEventListener("contextmenu", (event) => event.preventDefault());
+  canvas.addEventListener("wheel", (event) => {
+    event.preventDefault();
+    camera.zoom(Math.exp(-event.deltaY / 400), ...place(event));
+    refresh();
+  }, { passive: false });
+  document.addEventListener("keydown", key);
+  find("undo").addEventListener("click", back);
+  find("redo").addEventListener("click", redo);
+  find("clear").addEventListener("click", () => { scene.labels.clear(); scene.box = null; state.proposal = null; forgetResult(); enable(); refresh(); });
+  find("size").addEventListener("input", ({ target }) => setSize(Number(target.value)));
+  find("propose").addEventListener("click", propose);
+  find("run").addEventListener("click", compute);
+  find("band").addEventListener("input", ({ target }) => { find("band-value").textContent = `${target.value} px`; });
+  find("band").addEventListener("change", ({ target }) => widen(Number(target.value)));
+  for (const input of document.querySelectorAll('input[name="view"]')) input.addEventListener("change", () => show(input.value));
+  find("split").addEventListener("input", ({ target }) => { scene.split = target.value / 100; refresh(); });
+  find("colour").addEventListener("input", ({ target }) => { scene.colour = target.value; refresh(); });
+  find("picture").addEventListener("click", () => find("picture-file").click());
+  find("picture-file").addEventListener("change", async ({ target }) => {
+    if (!target.files[0]) return;
+    scene.picture = await createImageBitmap(target.files[0]);
+    refresh();
+  });
+  find("save-cutout").addEventListener("click", () => download("cutout"));
+  find("save-alpha").addEventListener("click", () => download("alpha"));
+  find("save-trimap").addEventListener("click", () => download("trimap"));
+  find("zoom-in").addEventListener("click", () => zoom(1.25));
+  find("zoom-out").addEventListener("click", () => zoom(0.8));
+  find("zoom-fit").addEventListener("click", fit);
+  new ResizeObserver(() => { screen.resize(); refresh(); }).observe(canvas);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", refresh);
+}
+
+listen();
+enable();

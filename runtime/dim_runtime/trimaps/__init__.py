@@ -1,0 +1,1 @@
+"""Make trimaps from what people have: a mask, a cut-out, strokes of a brush, a box."""

@@ -1,0 +1,108 @@
+"""The artefact in ONNX Runtime's JavaScript packages: Node.js, and WebAssembly in a browser."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from dim_runtime import Matting, default_model
+from dim_runtime.images.samples import lemur, sample_paths
+
+WEB = Path(__file__).parents[2] / "examples" / "web"
+NODE = shutil.which("node")
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+pytestmark = [
+    pytest.mark.skipif(NODE is None, reason="needs Node.js"),
+    pytest.mark.skipif(
+        not (WEB / "node_modules").is_dir(), reason="needs the packages: npm install in examples/web"
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def expected() -> Any:
+    """The alpha of ONNX Runtime on the CPU, the whole image in one window: float32 H, W."""
+    image, trimap = lemur()[:2]
+    with Matting(backend="onnxruntime") as matting:
+        return matting(image, trimap)
+
+
+def require_equal(alpha: Any, expected: Any, *, step: float) -> None:
+    """At most 1e-3 apart; beyond 1/255 only where an arg-max flips: fewer than 1 in 10 000 pixels."""
+    difference = np.abs(alpha - expected) - step
+    assert (difference > 1 / 255).mean() < 1e-4
+    assert np.percentile(difference, 99.9) < 1e-3
+
+
+def test_node(tmp_path: Path, expected: Any) -> None:
+    image, trimap = sample_paths()
+    out = tmp_path / "alpha.png"
+    command = [NODE, "matte.mjs", default_model(), image, trimap, out]
+    done = subprocess.run(
+        [str(part) for part in command], cwd=WEB, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    alpha = cv2.imread(str(out), cv2.IMREAD_UNCHANGED)
+    assert alpha.ndim == 2
+    require_equal(alpha / 255, expected, step=0.5 / 255)
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = subprocess.Popen([str(NODE), "serve.mjs", str(default_model()), str(port)], cwd=WEB)
+    url = f"http://127.0.0.1:{port}"
+    for _ in range(100):
+        try:
+            urllib.request.urlopen(url, timeout=1).read()
+            break
+        except OSError:
+            time.sleep(0.1)
+    yield url
+    server.kill()
+    server.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BROWSER is None, reason="needs Chromium: apt-get install chromium")
+def test_webassembly_in_a_browser(address: str, expected: Any) -> None:
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (extra 'dev')")
+    image, trimap = sample_paths()
+    elsewhere: list[str] = []
+    with playwright.sync_playwright() as session:
+        browser = session.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.on(
+            "request",
+            lambda request: (
+                None if request.url.startswith((address, "blob:", "data:")) else elsewhere.append(request.url)
+            ),
+        )
+        page.goto(address)
+        page.set_input_files("#photo", image)
+        page.set_input_files("#trimap", trimap)
+        page.click("#run")
+        status = page.locator("#status")
+        playwright.expect(status).to_contain_text("with wasm", timeout=120_000)
+        alpha = np.array(page.evaluate("() => Array.from(window.alphaOfLastRun)"), np.float32)
+        browser.close()
+    assert not elsewhere
+    require_equal(alpha.reshape(expected.shape), expected, step=0)
+
+
+def test_files_outside_the_folder_are_not_served(address: str) -> None:
+    with pytest.raises(urllib.error.HTTPError):
+        urllib.request.urlopen(f"{address}/%2e%2e/README.md", timeout=5)

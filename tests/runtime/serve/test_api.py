@@ -1,0 +1,317 @@
+"""The REST interface: what it returns, what it refuses, and that nothing is left behind."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import threading
+import zlib
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from dim.arrays import Floating, UInt8
+from dim_runtime import Matting
+from dim_runtime.backends.fake import FakeBackend, red_channel
+from dim_runtime.outputs.render import render
+
+from .conftest import Start, decode, png
+
+Pair = tuple[UInt8, UInt8]
+PARTS = {"problem", "got", "expected", "why", "fix"}
+
+
+def library_alpha(pair: Pair) -> Any:
+    """The alpha of the library, uint8."""
+    with Matting.from_backend(FakeBackend()) as matting:
+        return np.round(matting(*pair) * 255).astype(np.uint8)
+
+
+def test_a_matte_is_the_librarys(start: Start, files: dict[str, Any], pair: Pair) -> None:
+    answer = start().post("/v1/matte", files=files, data={"output": "alpha"})
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"] == "image/png"
+    np.testing.assert_array_equal(decode(answer.content), library_alpha(pair))
+
+
+def test_a_cutout_has_the_images_colours_and_the_alpha(
+    start: Start, files: dict[str, Any], pair: Pair
+) -> None:
+    answer = start().post("/v1/matte", files=files, data={"output": "cutout", "foreground": "image"})
+    found = decode(answer.content)
+    np.testing.assert_array_equal(found[..., 3], library_alpha(pair))
+    visible = found[..., 3] > 0
+    np.testing.assert_array_equal(found[..., :3][visible], pair[0][visible])
+
+
+def test_sixteen_bits_and_tiff(start: Start, files: dict[str, Any], pair: Pair) -> None:
+    answer = start().post("/v1/matte", files=files, data={"output": "alpha", "depth": "16", "format": "tiff"})
+    assert answer.headers["content-type"] == "image/tiff"
+    found = decode(answer.content)
+    assert found.dtype == np.uint16
+    np.testing.assert_array_equal(np.round(found / 257), library_alpha(pair))
+
+
+@pytest.mark.parametrize("kind", ["png", "webp", "jpeg"])
+def test_a_composite_lies_over_the_colour(start: Start, files: dict[str, Any], kind: str) -> None:
+    data = {"output": "composite", "foreground": "image", "background": "#204060", "format": kind}
+    answer = start().post("/v1/matte", files=files, data=data)
+    assert answer.status_code == 200, answer.text
+    corner = decode(answer.content)[:8, :8].reshape(-1, 3).mean(0)
+    np.testing.assert_allclose(corner, (0x20, 0x40, 0x60), atol=0 if kind == "png" else 4)
+
+
+def refused(answer: Any, status: int) -> dict[str, str]:
+    """The four parts of an error with this status."""
+    assert answer.status_code == status, answer.text
+    parts: dict[str, str] = answer.json()
+    assert set(parts) <= PARTS, parts
+    assert "problem" in parts
+    assert "dim-serve-" not in answer.text, "no path of the server"
+    return parts
+
+
+def test_sources_are_missing_or_several(start: Start, files: dict[str, Any], pair: Pair) -> None:
+    client = start()
+    parts = refused(client.post("/v1/matte", files={"image": files["image"]}), 422)
+    assert "trimap, mask, scribbles" in parts["expected"]
+    files["mask"] = ("m.png", io.BytesIO(png(pair[1])))
+    assert "trimap and mask" in refused(client.post("/v1/matte", files=files), 422)["got"]
+
+
+@pytest.mark.parametrize(
+    ("data", "part"),
+    [
+        ({"output": "cutout", "format": "jpeg"}, "output"),
+        ({"depth": "9"}, "9 bits"),
+        ({"output": "nonsense"}, "output"),
+        ({"output": "composite", "background": "/etc/passwd"}, "/etc/passwd"),
+        ({"output": "composite", "background": "#12"}, "#12"),
+        ({"band": "100000"}, "band"),
+        ({"box": "1,2,3"}, "1,2,3"),
+        ({"box": "١,2,3,4"}, "١"),
+        ({"box": "1,2,3,99999999999999999999999"}, "nine digits"),
+    ],
+)
+def test_wrong_fields(start: Start, files: dict[str, Any], data: dict[str, str], part: str) -> None:
+    answer = start().post("/v1/matte", files=files, data=data)
+    assert part in str(refused(answer, 422))
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n" + b"\0" * 50, b"GIF89a"])
+def test_what_is_no_image(start: Start, files: dict[str, Any], content: bytes) -> None:
+    files["image"] = ("photo.png", io.BytesIO(content))
+    assert "image" in refused(start().post("/v1/matte", files=files), 422)["problem"]
+
+
+def test_sizes_that_differ(start: Start, files: dict[str, Any]) -> None:
+    files["trimap"] = ("t.png", io.BytesIO(png(np.full((20, 30), 128, np.uint8))))
+    refused(start().post("/v1/matte", files=files), 422)
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A PNG of some hundred bytes that declares many pixels."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    )
+
+
+def test_a_bomb_is_refused_by_its_header(start: Start, files: dict[str, Any]) -> None:
+    files["image"] = ("photo.png", io.BytesIO(bomb(60_000, 60_000)))
+    assert "3600000000 pixels" in refused(start().post("/v1/matte", files=files), 413)["got"]
+
+
+def test_a_body_that_is_announced_too_large_is_not_read(start: Start) -> None:
+    client = start(max_bytes=1000)
+    answer = client.post("/v1/matte", headers={"Content-Length": str(10**10)}, content=b"")
+    refused(answer, 413)
+
+
+def test_a_body_that_turns_out_too_large_is_refused(start: Start, files: dict[str, Any]) -> None:
+    def chunks() -> Any:
+        for _ in range(100):
+            yield b"x" * 1000
+
+    client = start(max_bytes=20_000)
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    refused(client.post("/v1/matte", content=chunks(), headers=headers), 413)
+
+
+class Gate:
+    """A back end that waits until the test opens the gate."""
+
+    def __init__(self) -> None:
+        self.open, self.entered = threading.Event(), threading.Semaphore(0)
+
+    def alpha(self, image: UInt8, trimap: UInt8) -> Floating:
+        self.entered.release()
+        assert self.open.wait(30)
+        return red_channel(image, trimap)
+
+
+def test_a_full_queue_refuses_with_a_time_to_wait(start: Start, pair: Pair) -> None:
+    gate = Gate()
+    client = start(alpha=gate.alpha, workers=1, queue=1)
+
+    def send() -> Any:
+        image, trimap = pair
+        return client.post("/v1/jobs", files={"image": png(image), "trimap": png(trimap)})
+
+    first = send()
+    assert gate.entered.acquire(timeout=30), "the worker took the first job"
+    second, third = send(), send()
+    assert [first.status_code, second.status_code] == [202, 202]
+    refused(third, 429)
+    assert int(third.headers["Retry-After"]) >= 1
+    refused(client.get("/ready"), 429)
+    gate.open.set()
+    for accepted in (first, second):
+        answer = client.get(f"/v1/jobs/{accepted.json()['id']}/result", params={"output": "alpha"})
+        np.testing.assert_array_equal(decode(answer.content), library_alpha(pair))
+
+
+def test_a_job_reports_its_progress_and_is_dropped_when_fetched(
+    start: Start, files: dict[str, Any], pair: Pair
+) -> None:
+    client = start()
+    identity = client.post("/v1/jobs", files=files).json()["id"]
+    with client.stream("GET", f"/v1/jobs/{identity}/events") as events:
+        states = [json.loads(line[5:]) for line in events.iter_lines() if line.startswith("data:")]
+    assert states[-1]["state"] == "done"
+    assert states[-1]["done"] == states[-1]["total"] >= 1
+    client.get(f"/v1/jobs/{identity}/result", params={"output": "alpha"})
+    cutout = client.get(f"/v1/jobs/{identity}/result", params={"output": "cutout"})
+    np.testing.assert_array_equal(decode(cutout.content)[..., 3], library_alpha(pair))
+    assert client.get(f"/v1/jobs/{identity}").status_code == 404
+    assert not list(client.app.state.service.queue._root.iterdir()), "no file is left"  # type: ignore[attr-defined]
+
+
+def test_a_job_that_fails_says_why(start: Start, files: dict[str, Any]) -> None:
+    files["trimap"] = ("t.png", io.BytesIO(b"no image"))
+    client = start()
+    identity = client.post("/v1/jobs", files=files).json()["id"]
+    with client.stream("GET", f"/v1/jobs/{identity}/events") as events:
+        states = [json.loads(line[5:]) for line in events.iter_lines() if line.startswith("data:")]
+    assert states[-1]["state"] == "failed"
+    assert "trimap" in states[-1]["error"]["problem"]
+    refused(client.get(f"/v1/jobs/{identity}/result"), 422)
+
+
+def test_an_error_that_is_not_ours_gives_away_its_kind_only(start: Start, files: dict[str, Any]) -> None:
+    def broken(image: UInt8, trimap: UInt8) -> Floating:
+        raise ZeroDivisionError("secret")
+
+    answer = start(alpha=broken).post("/v1/matte", files=files)
+    assert answer.status_code == 500
+    assert "secret" not in answer.text
+
+
+def test_a_job_that_takes_too_long(start: Start, files: dict[str, Any]) -> None:
+    gate = Gate()
+    client = start(alpha=gate.alpha, job_seconds=0.3)
+    parts = refused(client.post("/v1/matte", files=files), 503)
+    assert "in time" in parts["problem"]
+    gate.open.set()
+
+
+def test_a_stopping_server_finishes_and_refuses(start: Start, files: dict[str, Any], pair: Pair) -> None:
+    client = start()
+    identity = client.post("/v1/jobs", files=files).json()["id"]
+    client.app.state.service.queue.stop()  # type: ignore[attr-defined]
+    refused(client.post("/v1/jobs", files={"image": png(pair[0]), "trimap": png(pair[1])}), 503)
+    answer = client.get(f"/v1/jobs/{identity}/result", params={"output": "alpha"})
+    np.testing.assert_array_equal(decode(answer.content), library_alpha(pair))
+
+
+def test_a_token_is_required_where_there_is_one(start: Start, files: dict[str, Any]) -> None:
+    client = start(token="secret")
+    refused(client.post("/v1/matte", files=files), 401)
+    refused(client.get("/metrics", headers={"Authorization": "Bearer other"}), 401)
+    assert client.get("/metrics", headers={"Authorization": "Bearer secret"}).status_code == 200
+    assert client.get("/health").status_code == 200
+
+
+def test_foreign_host_names_are_refused(start: Start) -> None:
+    assert start().get("/health", headers={"Host": "evil.example"}).status_code == 400
+
+
+def test_metrics_count(start: Start, files: dict[str, Any]) -> None:
+    client = start()
+    client.post("/v1/matte", files=files)
+    text = client.get("/metrics").text
+    assert 'dim_requests_total{route="/v1/matte",status="200"} 1.0' in text
+    assert "dim_job_seconds_count 1.0" in text
+    assert "dim_jobs_unfinished 0.0" in text
+
+
+def test_the_description_names_every_route(start: Start) -> None:
+    client = start()
+    paths = client.get("/openapi.json").json()["paths"]
+    assert {"/v1/matte", "/v1/trimap", "/v1/jobs", "/health", "/ready", "/metrics"} <= set(paths)
+
+
+def test_the_page_needs_nothing_from_elsewhere(start: Start, page: Path) -> None:
+    client = start()
+    for file in page.iterdir():
+        answer = client.get(f"/{file.name}")
+        assert answer.status_code == 200
+        assert "default-src 'self'" in answer.headers["content-security-policy"]
+        outside = [word for word in ("http://", "https://", "//cdn") if word in answer.text]
+        assert not [word for word in outside if "w3.org/2000/svg" not in answer.text], file
+    assert client.get("/../api.py").status_code == 404
+
+
+def test_a_trimap_of_a_mask(start: Start, pair: Pair) -> None:
+    mask = np.where(pair[1] == 255, 255, 0).astype(np.uint8)
+    data = {"inside": "3", "outside": "5"}
+    answer = start().post("/v1/trimap", files={"mask": png(mask)}, data=data)
+    found = decode(answer.content)
+    assert set(np.unique(found)) == {0, 128, 255}
+    assert (found[45, 60], found[45, 60 + 18], found[45, 60 + 23], found[0, 0]) == (255, 128, 128, 0)
+
+
+def test_a_band_is_changed(start: Start, pair: Pair) -> None:
+    client = start()
+    shares = []
+    for band in ("-4", "0", "4"):
+        answer = client.post("/v1/trimap", files={"trimap": png(pair[1])}, data={"band": band})
+        shares.append((decode(answer.content) == 128).mean())
+    assert shares[0] < shares[1] < shares[2]
+
+
+def test_a_proposal_needs_the_image(start: Start) -> None:
+    answer = start().post("/v1/trimap", data={"box": "10,10,20,20"})
+    assert "image" in refused(answer, 422)["problem"]
+
+
+def test_a_16_bit_image_gives_a_16_bit_cutout(start: Start, pair: Pair) -> None:
+    image = cv2.resize(pair[0].astype(np.uint16) * 257, None, fx=1, fy=1)
+    answer = start().post(
+        "/v1/matte", files={"image": png(image), "trimap": png(pair[1])}, data={"foreground": "image"}
+    )
+    found = decode(answer.content)
+    assert found.dtype == np.uint16
+    visible = found[..., 3] > 0
+    np.testing.assert_array_equal(found[..., :3][visible], image[visible])
+
+
+def test_the_library_is_what_render_makes(start: Start, files: dict[str, Any], pair: Pair) -> None:
+    """A premise of the tests above: the server adds nothing to :func:`render`."""
+    from dim_runtime.outputs.spec import Output
+    from dim_runtime.serve.work import recipe_of
+
+    with Matting.from_backend(FakeBackend()) as matting:
+        alpha = matting(*pair)
+    recipe = recipe_of(Output.CUTOUT, kind="png", foreground="estimated", max_pixels=10**6)
+    pytest.importorskip("pymatting")
+    answer = start().post("/v1/matte", files=files)
+    np.testing.assert_array_equal(decode(answer.content), render(pair[0], alpha, recipe))

@@ -1,0 +1,141 @@
+"""The server as a process: what was accepted is finished when it is stopped, and slow clients are closed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import pytest
+
+from dim_runtime.images.samples import sample_paths
+
+httpx = pytest.importorskip("httpx")
+pytest.importorskip("uvicorn")
+
+PROGRAM = """
+import sys
+from dim_runtime import Matting
+from dim_runtime.backends.fake import FakeBackend, red_channel
+from dim_runtime.serve import api, limits, server
+import time
+
+def slow(image, trimap):
+    time.sleep(0.1)
+    return red_channel(image, trimap)
+
+server.HEADER_SECONDS = 1.0
+matting = Matting.from_backend(FakeBackend(alpha=slow))
+app = api.create_app(matting, limits=limits.Limits(queue=64, body_seconds=2.0))
+server.serve(app, host="127.0.0.1", port=int(sys.argv[1]))
+print("stopped", flush=True)
+"""
+
+
+class Running(NamedTuple):
+    url: str
+    port: int
+    process: subprocess.Popen[str]
+
+
+@pytest.fixture
+def server() -> Iterator[Running]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(port)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    url = f"http://127.0.0.1:{port}"
+    for _ in range(300):
+        assert process.poll() is None
+        try:
+            httpx.get(f"{url}/ready", timeout=1)
+            break
+        except httpx.HTTPError:
+            time.sleep(0.1)
+    yield Running(url, port, process)
+    process.kill()
+    process.wait()
+
+
+def post(url: str) -> int:
+    """The status of one request; 0 if no connection was made."""
+    image, trimap = sample_paths()
+    files = {"image": image.read_bytes(), "trimap": trimap.read_bytes()}
+    try:
+        return int(
+            httpx.post(f"{url}/v1/matte", files=files, data={"output": "alpha"}, timeout=60).status_code
+        )
+    except httpx.ConnectError:
+        return 0
+
+
+@pytest.mark.slow
+def test_a_stop_in_the_middle_loses_no_accepted_request(server: Running) -> None:
+    with ThreadPoolExecutor(12) as clients:
+        answers = [clients.submit(post, server.url) for _ in range(36)]
+        while not any(answer.done() for answer in answers):
+            time.sleep(0.01)
+        os.kill(server.process.pid, signal.SIGTERM)
+        statuses = Counter(answer.result() for answer in answers)
+    assert server.process.wait(60) == 0
+    assert server.process.stdout is not None
+    assert "stopped" in server.process.stdout.read()
+    # 503 is a request that came afterwards; anything else would be a loss.
+    assert set(statuses) <= {200, 503, 0}, statuses
+    assert statuses[200] >= 2
+
+
+@pytest.mark.slow
+def test_results_of_jobs_can_be_fetched_while_the_server_stops(server: Running) -> None:
+    image, trimap = sample_paths()
+    files = {"image": image.read_bytes(), "trimap": trimap.read_bytes()}
+    data = {"foreground": "image"}
+    job = httpx.post(f"{server.url}/v1/jobs", files=files, data=data, timeout=60).json()["id"]
+    os.kill(server.process.pid, signal.SIGTERM)
+    for output in ("alpha", "cutout"):
+        answer = httpx.get(f"{server.url}/v1/jobs/{job}/result", params={"output": output}, timeout=60)
+        assert answer.status_code == 200, answer.text
+    assert server.process.wait(60) == 0
+
+
+def _closed_within(connection: socket.socket, seconds: float) -> bool:
+    connection.settimeout(seconds)
+    try:
+        while connection.recv(4096):
+            pass
+    except TimeoutError:
+        return False
+    except ConnectionError:
+        pass
+    return True
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"POST /v1/matte HTTP/1.1\r\nHost: localhost\r\nX-", id="half the headers"),
+        pytest.param(
+            b"POST /v1/matte HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n"
+            b"Content-Type: multipart/form-data; boundary=b\r\n\r\n--b",
+            id="half the body",
+        ),
+    ],
+)
+def test_a_client_that_sends_nothing_more_is_closed(server: Running, begun: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.sendall(begun)
+        assert _closed_within(connection, 10)
+    assert httpx.get(f"{server.url}/ready", timeout=10).status_code == 200

@@ -1,0 +1,165 @@
+"""Trimaps of masks, strokes and boxes, on pictures whose object is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from dim.arrays import UInt8
+from dim.errors import InputError
+from dim_runtime.trimaps.bands import chosen_band, from_soft_mask, resized_band
+from dim_runtime.trimaps.strokes import Box, Strokes, propose, read_strokes
+
+HEIGHT, WIDTH, RADIUS = 240, 320, 70
+
+
+def disc(radius: float = RADIUS, height: int = HEIGHT, width: int = WIDTH) -> UInt8:
+    """A disc in the middle, 0 and 255."""
+    distance = np.hypot(*np.ogrid[-height / 2 : height / 2, -width / 2 : width / 2])
+    return np.where(distance < radius, 255, 0).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def picture() -> UInt8:
+    """An orange disc over blue, with noise."""
+    colours = np.where(disc()[..., None] > 0, (220, 120, 30), (30, 80, 160))
+    noise = np.random.default_rng(0).normal(0, 12, colours.shape)
+    return np.clip(colours + noise, 0, 255).astype(np.uint8)
+
+
+def strokes(*marks: tuple[int, tuple[int, int], tuple[int, int]]) -> Strokes:
+    made = Strokes.none(HEIGHT, WIDTH)
+    for level, start, end in marks:
+        layer = np.zeros((HEIGHT, WIDTH), np.uint8)
+        cv2.line(layer, start, end, 1, 7)
+        made.levels[layer > 0] = level
+        made.marked[layer > 0] = True
+    return made
+
+
+CROSS = (255, (150, 110), (170, 130))
+BORDERS = [(0, (10, 10), (310, 10)), (0, (10, 230), (310, 230)), (0, (10, 10), (10, 230))]
+
+
+def require_disc(trimap: UInt8) -> None:
+    """The border is unknown, what is far from it is right."""
+    assert set(np.unique(trimap)) == {0, 128, 255}
+    truth = disc()
+    assert (truth[trimap == 255] == 255).all(), "no background is called foreground"
+    assert (truth[trimap == 0] == 0).all(), "no foreground is called background"
+    ring = (disc(RADIUS + 1) > 0) & (disc(RADIUS - 1) == 0)
+    assert (trimap[ring] == 128).all()
+    assert (trimap == 128).mean() < 0.25
+
+
+def test_strokes_find_the_disc(picture: UInt8) -> None:
+    require_disc(propose(picture, strokes(CROSS, *BORDERS)))
+
+
+def test_a_box_finds_the_disc(picture: UInt8) -> None:
+    require_disc(propose(picture, Strokes.none(HEIGHT, WIDTH), Box(70, 30, 180, 180)))
+
+
+def test_16_bits_and_a_large_picture(picture: UInt8) -> None:
+    large = cv2.resize(picture, None, fx=5, fy=5).astype(np.uint16) * 257
+    marks = strokes(CROSS, *BORDERS)
+    levels = cv2.resize(marks.levels, None, fx=5, fy=5, interpolation=cv2.INTER_NEAREST)
+    marked = cv2.resize(marks.marked.astype(np.uint8), None, fx=5, fy=5, interpolation=cv2.INTER_NEAREST)
+    trimap = propose(large, Strokes(levels.astype(np.uint8), marked.astype(np.bool_)))
+    truth = disc(5 * RADIUS, 5 * HEIGHT, 5 * WIDTH)
+    assert (truth[trimap == 255] == 255).all()
+    assert (truth[trimap == 0] == 0).all()
+
+
+def test_strokes_are_kept_as_they_are(picture: UInt8) -> None:
+    marks = strokes(CROSS, *BORDERS, (128, (20, 120), (60, 120)), (0, (159, 60), (161, 60)))
+    trimap = propose(picture, marks)
+    np.testing.assert_array_equal(trimap[marks.marked], marks.levels[marks.marked])
+
+
+def test_the_same_strokes_give_the_same_trimap(picture: UInt8) -> None:
+    marks = strokes(CROSS, *BORDERS)
+    np.testing.assert_array_equal(propose(picture, marks), propose(picture, marks))
+
+
+def test_specks_that_no_stroke_touches_are_dropped(picture: UInt8) -> None:
+    spotted = picture.copy()
+    spotted[200:206, 280:286] = (220, 120, 30)
+    trimap = propose(spotted, strokes(CROSS, *BORDERS))
+    assert (trimap[190:216, 270:296] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("marks", "box", "part"),
+    [
+        ([], None, "no background stroke"),
+        ([BORDERS[0]], None, "no foreground stroke"),
+        ([CROSS], None, "no background stroke"),
+        ([], Box(0, 0, WIDTH, HEIGHT), "a box as large as the image"),
+        ([], Box(300, 0, 100, 100), "100×100 px at 300, 0"),
+        ([], Box(10, 10, 1, 50), "1×50 px"),
+    ],
+)
+def test_marks_that_do_not_suffice(picture: UInt8, marks: list, box: Box | None, part: str) -> None:  # type: ignore[type-arg]
+    with pytest.raises(InputError, match=part):
+        propose(picture, strokes(*marks), box)
+
+
+def test_strokes_of_another_size(picture: UInt8) -> None:
+    with pytest.raises(InputError, match="10×20 px"):
+        propose(picture, Strokes.none(20, 10))
+
+
+def test_strokes_of_a_file(tmp_path: Path, picture: UInt8) -> None:
+    marks = strokes(CROSS, *BORDERS, (128, (20, 120), (60, 120)))
+    alpha = np.where(marks.marked, 255, 0).astype(np.uint8)
+    path = tmp_path / "strokes.png"
+    cv2.imwrite(str(path), np.dstack([marks.levels] * 3 + [alpha]))
+    found = read_strokes(path, max_pixels=10**6)
+    np.testing.assert_array_equal(found.marked, marks.marked)
+    np.testing.assert_array_equal(found.levels[found.marked], marks.levels[marks.marked])
+
+
+def test_a_file_without_transparency_holds_no_strokes(tmp_path: Path) -> None:
+    path = tmp_path / "strokes.png"
+    cv2.imwrite(str(path), np.full((4, 4, 4), 255, np.uint8))
+    with pytest.raises(InputError, match="no transparent pixel"):
+        read_strokes(path, max_pixels=10**6)
+
+
+@pytest.mark.parametrize("scale", [1, 3])
+def test_the_band_grows_with_the_object(scale: int) -> None:
+    mask = disc(RADIUS * scale, HEIGHT * scale, WIDTH * scale)
+    assert chosen_band(mask) == pytest.approx(0.026 * RADIUS * scale * np.pi**0.5, abs=1)
+
+
+def test_soft_levels_stay_unknown_wherever_they_are() -> None:
+    mask = disc()
+    mask[100:110, 155:165] = 200  # a translucent place inside
+    mask[5:10, 5:10] = 40  # and one outside
+    trimap = from_soft_mask(mask, inside=4, outside=4)
+    assert (trimap[100:110, 155:165] == 128).all()
+    assert (trimap[5:10, 5:10] == 128).all()
+    assert trimap[120, 160] == 255
+    assert trimap[120, 5] == 0
+
+
+@pytest.mark.parametrize("level", [0, 255])
+def test_a_mask_without_a_border_is_refused(level: int) -> None:
+    with pytest.raises(InputError, match="cannot make a trimap"):
+        from_soft_mask(np.full((20, 20), level, np.uint8))
+
+
+def test_a_band_is_widened_and_narrowed() -> None:
+    trimap = from_soft_mask(disc(), inside=6, outside=6)
+    assert np.count_nonzero(resized_band(trimap, 5) == 128) > np.count_nonzero(trimap == 128)
+    narrow = resized_band(trimap, -3)
+    assert 0 < np.count_nonzero(narrow == 128) < np.count_nonzero(trimap == 128)
+    assert (trimap[narrow == 128] == 128).all()
+    none = resized_band(trimap, -40)
+    assert not (none == 128).any()
+    assert (none == 255).sum() == pytest.approx((disc() > 0).sum(), rel=0.05)
+    np.testing.assert_array_equal(resized_band(trimap, 0), trimap)
