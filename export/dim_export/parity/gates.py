@@ -13,6 +13,7 @@ from pydantic import computed_field
 
 from dim.contract import Precision
 from dim.frozen_model import FrozenModel
+from dim_runtime.selftest.references import FP32_MEAN_DIFFERENCE, FP32_SHARE_BEYOND
 
 
 class Measure(StrEnum):
@@ -106,13 +107,13 @@ _FINITE = Gate(
 _FP32 = (
     Gate(
         measure=Measure.SHARE_BEYOND,
-        limit=0.005,
+        limit=FP32_SHARE_BEYOND,
         reason="rounding in another order flips a near-tie here and there: 0.000 % embedded, 0.03 % random; "
         "last layers scaled by 1.05 give 35 % embedded",
     ),
     Gate(
         measure=Measure.MEAN_DIFFERENCE,
-        limit=0.005,
+        limit=FP32_MEAN_DIFFERENCE,
         reason="few pixels that differ much pass the gate above, not this one; engines stay below 0.001 %",
     ),
     Gate(

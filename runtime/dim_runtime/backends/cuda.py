@@ -96,8 +96,12 @@ class Gpu:
 
     def part(self, buffer: Any, size: int) -> Any:
         """Return the first ``size`` bytes of a buffer as a buffer that owns nothing but keeps it alive."""
+        return self.borrow(int(buffer.handle), size, buffer)
+
+    def borrow(self, address: int, size: int, owner: Any) -> Any:
+        """Return ``size`` bytes at an address as a buffer that keeps their owner alive."""
         with explained("from_handle"):
-            return self._core.Buffer.from_handle(int(buffer.handle), size, owner=buffer)
+            return self._core.Buffer.from_handle(address, size, owner=owner)
 
     def new_alpha(self, shape: WindowShape, stream: Any) -> Any:
         """Return a new float32 array N, H, W on the GPU, for work on ``stream``; it supports DLPack.
@@ -107,9 +111,25 @@ class Gpu:
         """
         default = self._device.default_stream
         buffer = self.allocate(BYTES_PER_PIXEL[OUTPUT_ALPHA] * prod(shape), default)
-        with explained("from_buffer"):
+        with explained("wait for the default stream"):
             stream.wait(default)
-            return self._core.utils.StridedMemoryView.from_buffer(buffer, shape, dtype=np.dtype(np.float32))
+        return self.as_array(buffer, shape, np.dtype(np.float32))
+
+    def as_array(self, buffer: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        """Return a C-contiguous array that owns a buffer and supports DLPack."""
+        with explained("from_buffer"):
+            return self._core.utils.StridedMemoryView.from_buffer(buffer, shape, dtype=dtype)
+
+    def free_bytes(self) -> int:
+        """Return how much of the GPU's memory is free, for all processes together; bytes."""
+        self.use()
+        with explained("cuMemGetInfo"):
+            from cuda.bindings import driver
+
+            status, free, _ = driver.cuMemGetInfo()
+        if int(status) != 0:
+            raise BackendError("cannot read the free memory of the GPU", got=status.name)
+        return int(free)
 
     def view(self, array: Any, name: str, stream: Any) -> Any:
         """Return a view of a contiguous uint8 array on this GPU; nothing is copied.

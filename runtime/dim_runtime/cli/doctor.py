@@ -7,6 +7,7 @@ import platform
 from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from dim.errors import DimError
 from dim_runtime.artefacts.onnx_file import read_metadata
 from dim_runtime.backends.base import first_line
 from dim_runtime.backends.open import BackendName
+from dim_runtime.cli.gpu_report import REPORT, report_gpu
 from dim_runtime.matting import Matting, default_model
 
 NEVER_EXECUTED = "engine files (.engine); no GPU has run one of ours yet"
@@ -70,9 +72,18 @@ OTHERS = (
 
 
 def doctor(
-    *, as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    gpu: Annotated[
+        bool, typer.Option("--gpu", help="Test every GPU back end: results, memory and speed; takes minutes.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="With --gpu: cuda or cuda:N.")] = "cuda",
+    output: Annotated[Path, typer.Option("-o", "--output", help="With --gpu: JSON file to write.")] = REPORT,
 ) -> None:
     """Report what is installed, what runs here, and how to install the rest."""
+    if gpu:
+        report_gpu(device, output, as_json=as_json)
+        return
     findings = []
     for finding in examine():
         findings.append(finding)

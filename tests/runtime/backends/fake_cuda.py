@@ -79,9 +79,10 @@ class FakeCore:
         self.call("devices")
         return self._devices
 
-    def _part(self, address: int, size: int, owner: FakeBuffer) -> FakeBuffer:
-        assert address == owner.address
-        return FakeBuffer(self, "part", size, owner)
+    def _part(self, address: int, size: int, owner: FakeBuffer | FakeArray) -> FakeBuffer:
+        whole = owner.buffer if isinstance(owner, FakeArray) else owner
+        assert address == whole.address
+        return FakeBuffer(self, "part", size, whole)
 
     def _view(self, array: Any, stream_ptr: int) -> Any:
         self.waited.append(stream_ptr)
@@ -126,6 +127,7 @@ class FakeBuffer:
     def __init__(self, core: FakeCore, kind: str, size: int, owner: FakeBuffer | None = None) -> None:
         self.core, self.kind, self.size, self.owner = core, kind, size, owner
         self.closed = True
+        self.device = getattr(core.current, "device", 0)
         if owner is None:
             core.call(kind)
             self.memory = np.zeros(size, np.uint8)
@@ -183,7 +185,7 @@ class _Entry:
 
 
 class FakeArray:
-    """Float32 on the fake GPU, with DLPack."""
+    """An array on the fake GPU, with DLPack."""
 
     def __init__(self, buffer: FakeBuffer, shape: tuple[int, ...], dtype: Any) -> None:
         self.buffer, self.shape, self.dtype = buffer, shape, dtype
@@ -193,11 +195,17 @@ class FakeArray:
         return self.buffer.handle
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return 2, 0
+        return 2, self.buffer.device
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self.values_in_place().__dlpack__()
+
+    def values_in_place(self) -> Any:
+        return self.buffer.memory.view(self.dtype).reshape(self.shape)
 
     def values(self) -> Any:
         """What is in the memory now."""
-        return self.buffer.memory.view(self.dtype).reshape(self.shape).copy()
+        return self.values_in_place().copy()
 
 
 class FakeStream:

@@ -20,7 +20,9 @@ import pytest
 from . import vendor_calls
 from .vendor_calls import TENSORRT_ONLY, problems, unlisted, uses
 
-MODULES = {"tensorrt": "tensorrt_rtx", "cuda.core": "cuda.core", "onnxruntime": "onnxruntime"}
+MODULES = {"tensorrt": "tensorrt_rtx"} | {
+    name: name for name in ("cuda.core", "cuda.bindings.driver", "onnxruntime")
+}
 
 
 @pytest.mark.parametrize(("package", "module"), MODULES.items())

@@ -69,7 +69,11 @@ SOURCES: dict[str, dict[str, dict[str, str]]] = {
             "self._session": "InferenceSession", "session": "InferenceSession",
         },
         f"{BACKENDS}/io_binding.py": {"self._session": "InferenceSession", "binding": "IOBinding"},
+        "runtime/dim_runtime/selftest/run.py": {
+            "onnxruntime": "", "session": "InferenceSession", "binding": "IOBinding",
+        },
     },
+    "cuda.bindings.driver": {f"{BACKENDS}/cuda.py": {"driver": ""}},
 }  # fmt: skip
 """Package -> source file -> expression -> class in the package; "" stands for the module itself."""
 
