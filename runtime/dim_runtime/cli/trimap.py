@@ -1,4 +1,4 @@
-"""``dim-matte trimap``: a trimap from a mask."""
+"""``dim-matte trimap``: a trimap from a mask, a cut-out, scribbles or a box."""
 
 from __future__ import annotations
 
@@ -9,29 +9,81 @@ import typer
 
 import dim.trimap
 from dim.files import require_no_input
-from dim.images.files import MAX_PIXELS, read_mask, require_writable, write_image
+from dim.images.files import MAX_PIXELS, require_writable, write_image
 from dim_runtime.cli.options import MaxPixels, Quiet
+from dim_runtime.trimaps.sources import TrimapSources, parse_box
+
+Mask = Annotated[
+    Path | None, typer.Option(metavar="MASK", help="A mask, or a cut-out with an alpha channel.")
+]
+BoxText = Annotated[
+    str | None, typer.Option("--box", metavar="X,Y,W,H", help="A box around the object, in pixels.")
+]
+Scribbles = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="White over foreground, black over background, gray over unknown, transparent elsewhere.",
+    ),
+]
+MaskModelFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE.onnx", help="A salient-object network in the layout of rembg's U2-Net."),
+]
+Rembg = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="A model of the package rembg (extra 'auto'), downloaded if it is not there yet."
+    ),
+]
+Inside = Annotated[
+    int | None,
+    typer.Option(
+        metavar="PX",
+        min=0,
+        help="Width of the unknown band inside the object. The default depends on its size.",
+    ),
+]
+Outside = Annotated[
+    int | None, typer.Option(metavar="PX", min=0, help="Width of the unknown band outside of the object.")
+]
 
 
 def trimap(
-    mask: Annotated[Path, typer.Argument(metavar="MASK", help="A mask, or a cut-out with an alpha channel.")],
+    mask: Annotated[
+        Path | None, typer.Argument(metavar="[MASK]", help="A mask, or a cut-out with an alpha channel.")
+    ] = None,
     *,
     out_path: Annotated[
         Path, typer.Option("-o", "--output", metavar="PATH", help="The PNG or TIFF file to write.")
     ],
-    inside: Annotated[
-        int, typer.Option(metavar="PX", help="Width of the unknown band inside the object.")
-    ] = 10,
-    outside: Annotated[
-        int, typer.Option(metavar="PX", help="Width of the unknown band outside of the object.")
-    ] = 10,
+    image: Annotated[
+        Path | None, typer.Option(metavar="PHOTO", help="The photograph; for all sources but masks.")
+    ] = None,
+    box: BoxText = None,
+    scribbles: Scribbles = None,
+    mask_model: MaskModelFile = None,
+    rembg: Rembg = None,
+    inside: Inside = None,
+    outside: Outside = None,
     max_pixels: MaxPixels = MAX_PIXELS,
     quiet: Quiet = False,
 ) -> None:
-    """Make a trimap from a mask: a band of unknown pixels along the object's border."""
+    """Make a trimap from a mask or cut-out, or from a box, scribbles or a mask model and the photograph."""
     require_writable(out_path)
-    require_no_input([out_path], [mask])
-    made = dim.trimap.from_mask(read_mask(mask, max_pixels=max_pixels), inside=inside, outside=outside)
+    sources = TrimapSources(
+        image=image,
+        mask=mask,
+        strokes=scribbles,
+        box=parse_box(box),
+        mask_model=mask_model,
+        rembg=rembg,
+        inside=inside,
+        outside=outside,
+        max_pixels=max_pixels,
+    )
+    require_no_input([out_path], sources.inputs)
+    made = sources.make()
     write_image(out_path, made)
     if not quiet:
         share = float(dim.trimap.unknown(made).mean())

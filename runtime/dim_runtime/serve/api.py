@@ -51,7 +51,7 @@ from dim_runtime.serve.limits import (
     UnauthorisedError,
     too_many_bytes,
 )
-from dim_runtime.serve.work import Sources
+from dim_runtime.trimaps.sources import TrimapSources, parse_box
 from dim_runtime.trimaps.strokes import Box
 
 log = logging.getLogger(__name__)
@@ -105,6 +105,10 @@ class Colours(StrEnum):
     IMAGE = "image"
 
 
+Task = Callable[[TrimapSources, Job], None]
+"""What a worker does for a job, with its sources."""
+
+
 class Service:
     """The network, the queue and the counters that all routes share."""
 
@@ -147,12 +151,11 @@ class Service:
         if scheme.lower() != "bearer" or not hmac.compare_digest(given.encode(), self.token.encode()):
             raise UnauthorisedError("cannot take the request", expected="Authorization: Bearer TOKEN")
 
-    async def sources(self, image: UploadFile | None, fields: Fields) -> Sources:
-        """Store uploads in a new folder; it is removed again if anything is wrong with them."""
+    async def accept(self, image: UploadFile | None, fields: Fields, task: Task) -> Job:
+        """Store the uploads in a new folder and queue the task; after an error nothing is left."""
         folder = self.queue.new_folder()
         try:
-            sources = Sources(
-                folder=folder,
+            sources = TrimapSources(
                 image=await _stored(image, folder / "image"),
                 trimap=await _stored(fields.trimap, folder / "trimap"),
                 mask=await _stored(fields.mask, folder / "mask"),
@@ -163,18 +166,11 @@ class Service:
                 band=fields.band,
                 max_pixels=self.limits.max_pixels,
             )
-            await run_in_threadpool(sources.check)
+            sources.require_one()
+            await run_in_threadpool(work.require_small, sources)
+            job = self.queue.submit(folder, partial(task, sources))
         except BaseException:
-            self.discard(folder)
-            raise
-        return sources
-
-    def submit(self, sources: Sources, task: Callable[[Job], None]) -> Job:
-        """Put a task into the queue; its folder is removed if there is no room."""
-        try:
-            job = self.queue.submit(sources.folder, task)
-        except BaseException:
-            self.discard(sources.folder)
+            shutil.rmtree(folder, ignore_errors=True)
             raise
         self.queue.drop_expired()
         return job
@@ -195,9 +191,6 @@ class Service:
         path = work.output_file(job.folder, name, kind)
         background = BackgroundTask(self.queue.drop, job) if last else None
         return FileResponse(path, media_type=work.MEDIA_TYPES[kind], background=background)
-
-    def discard(self, folder: Path) -> None:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def create_app(
@@ -251,16 +244,7 @@ def create_app(
 def _box(
     text: Annotated[str | None, Form(alias="box", description="x,y,width,height in pixels.")] = None,
 ) -> Box | None:
-    if not text:
-        return None
-    parts = text.split(",")
-    if len(parts) != 4 or not all(part.strip().isascii() and part.strip().isdigit() for part in parts):
-        raise InputError("cannot read the box", got=repr(text[:80]), expected="x,y,width,height in pixels")
-    if any(len(part) > 9 for part in parts):
-        raise InputError(
-            "cannot read the box", got=repr(text[:80]), expected="numbers of at most nine digits"
-        )
-    return Box(*map(int, parts))
+    return parse_box(text)
 
 
 Trimap = Annotated[UploadFile | None, Form(description="0 background, 128 unknown, 255 foreground.")]
@@ -335,26 +319,24 @@ def _add_matting(app: FastAPI, service: Service) -> None:
             foreground=foreground,
             max_pixels=service.limits.max_pixels,
         )
-        sources = await service.sources(image, fields)
-        task = partial(_matte, service.matting, sources, {str(output): (recipe, str(kind))})
-        job = service.submit(sources, task)
+        task = partial(_matte, service.matting, {str(output): (recipe, str(kind))})
+        job = await service.accept(image, fields, task)
         await service.finished(job)
         return service.file(job, str(output), str(kind))
 
     @app.post("/v1/trimap", response_class=FileResponse, summary="Make a trimap, or change its unknown band.")
     async def trimap(fields: FormFields, image: UploadFile | None = None) -> Response:
-        sources = await service.sources(image, fields)
-        job = service.submit(sources, partial(_trimap, sources))
+        job = await service.accept(image, fields, _trimap)
         await service.finished(job)
         return service.file(job, "trimap", "png")
 
 
-def _matte(matting: Matting, sources: Sources, outputs: dict[str, Any], job: Job) -> None:
-    work.make_matte(matting, sources, outputs, job.progress)
+def _matte(matting: Matting, outputs: dict[str, Any], sources: TrimapSources, job: Job) -> None:
+    work.make_matte(matting, sources, job.folder, outputs, job.progress)
 
 
-def _trimap(sources: Sources, job: Job) -> None:
-    write_image(work.output_file(sources.folder, "trimap", "png"), work.make_trimap(sources))
+def _trimap(sources: TrimapSources, job: Job) -> None:
+    write_image(work.output_file(job.folder, "trimap", "png"), sources.make())
 
 
 def _add_jobs(app: FastAPI, service: Service) -> None:
@@ -378,8 +360,7 @@ def _add_jobs(app: FastAPI, service: Service) -> None:
             )
             for output in (Output.ALPHA, Output.CUTOUT)
         }
-        sources = await service.sources(image, fields)
-        job = service.submit(sources, partial(_matte, service.matting, sources, recipes))
+        job = await service.accept(image, fields, partial(_matte, service.matting, recipes))
         return {"id": job.id}
 
     @app.get("/v1/jobs/{identity}", summary="State and progress of a job.")

@@ -1,0 +1,86 @@
+"""``dim-matte auto``: from a photograph to a cut-out in one command."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dim.files import require_no_input
+from dim.images.files import require_writable, write_image
+from dim_runtime.cli.options import OutputOptions, Quiet, ShowProgress, expand
+from dim_runtime.cli.trimap import BoxText, Inside, Mask, MaskModelFile, Outside, Rembg, Scribbles
+from dim_runtime.matting import Matting
+from dim_runtime.outputs.pair import run_pair
+from dim_runtime.outputs.spec import Output
+from dim_runtime.trimaps.sources import TrimapSources, parse_box
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoOptions(OutputOptions):
+    """The options of commands that write, with the cut-out as the default."""
+
+    out: Annotated[Output, typer.Option("--out", help="The kind of result to write.")] = Output.CUTOUT
+
+
+@expand(AutoOptions)
+def auto(
+    photo: Annotated[Path, typer.Argument(metavar="PHOTO", help="The photograph.")],
+    *,
+    out_path: Annotated[
+        Path, typer.Option("-o", "--output", metavar="PATH", help="The cut-out to write: PNG or TIFF.")
+    ],
+    options: AutoOptions,
+    mask: Mask = None,
+    box: BoxText = None,
+    scribbles: Scribbles = None,
+    mask_model: MaskModelFile = None,
+    rembg: Rembg = None,
+    inside: Inside = None,
+    outside: Outside = None,
+    save_trimap: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Also write the trimap, to look at it or correct it.")
+    ] = None,
+    progress: ShowProgress = None,
+    quiet: Quiet = False,
+) -> None:
+    """Cut out an object without a trimap: from a box, scribbles, a mask, or a model that finds the object.
+
+    Exactly one of --box, --scribbles, --mask, --mask-model and --rembg is needed; --box and --scribbles may
+    come together.
+    """
+    spec = options.spec()
+    spec.require_writable(out_path)
+    sources = TrimapSources(
+        image=photo,
+        mask=mask,
+        strokes=scribbles,
+        box=parse_box(box),
+        mask_model=mask_model,
+        rembg=rembg,
+        inside=inside,
+        outside=outside,
+        max_pixels=spec.max_pixels,
+    )
+    sources.require_one()
+    outputs = [out_path, *([save_trimap] if save_trimap else [])]
+    require_no_input(outputs, sources.inputs)
+    if save_trimap is not None:
+        require_writable(save_trimap)
+    made = sources.make()
+    if save_trimap is not None:
+        write_image(save_trimap, made)
+    show = sys.stderr.isatty() if progress is None else progress
+    with (
+        tempfile.TemporaryDirectory(prefix="dim-matte-") as folder,
+        Matting.from_options(options.matting(), show and not quiet) as matting,
+    ):
+        trimap = Path(folder) / "trimap.png"
+        write_image(trimap, made)
+        outcome = run_pair(matting, photo, trimap, out_path, spec)
+    if not quiet:
+        typer.echo(f"{out_path}: {outcome.summary()}")

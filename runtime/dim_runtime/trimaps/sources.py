@@ -1,0 +1,115 @@
+"""From what people have to a trimap: a mask, strokes, a box, or a model that makes masks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import dim.trimap
+from dim.arrays import UInt8
+from dim.errors import InputError
+from dim.images.files import MAX_PIXELS, read_image, read_mask, read_trimap
+from dim_runtime.trimaps.bands import from_soft_mask, resized_band
+from dim_runtime.trimaps.mask_model import MaskModel, rembg_mask
+from dim_runtime.trimaps.strokes import Box, Strokes, propose, read_strokes
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrimapSources:
+    """What is known of one photograph.
+
+    Attributes:
+        image: the photograph; needed for strokes, boxes and models.
+        trimap: a finished trimap.
+        mask: a mask, or a cut-out with transparency.
+        strokes: see :func:`~dim_runtime.trimaps.strokes.read_strokes`.
+        box: around the object; may come together with strokes.
+        mask_model: an ONNX file that makes masks; see :class:`~dim_runtime.trimaps.mask_model.MaskModel`.
+        rembg: the name of a model of the package rembg.
+        inside, outside: band on the object's and on the background's side, pixels; None chooses both.
+        band: widens the unknown region, or narrows it if negative; pixels.
+        max_pixels: larger images are refused.
+    """
+
+    image: Path | None = None
+    trimap: Path | None = None
+    mask: Path | None = None
+    strokes: Path | None = None
+    box: Box | None = None
+    mask_model: Path | None = None
+    rembg: str | None = None
+    inside: int | None = None
+    outside: int | None = None
+    band: int = 0
+    max_pixels: int = MAX_PIXELS
+
+    def require_one(self) -> None:
+        """Raise InputError unless there is exactly one source, with the photograph if it needs one."""
+        named = {
+            "trimap": self.trimap,
+            "mask": self.mask,
+            "scribbles or box": self.strokes or self.box,
+            "mask model": self.mask_model or self.rembg,
+        }
+        given = [name for name, source in named.items() if source is not None]
+        if len(given) != 1 or (self.mask_model and self.rembg):
+            raise InputError(
+                "cannot make a trimap",
+                got=" and ".join(given) or "nothing that separates the object from the background",
+                expected="one of: trimap, mask, scribbles (with a box or without), box, mask model",
+            )
+        if self.image is None and self.trimap is None and self.mask is None:
+            raise InputError(f"cannot make a trimap of {given[0]} without the image", expected="the image")
+
+    @property
+    def inputs(self) -> list[Path]:
+        """The files that are read."""
+        files = (self.image, self.trimap, self.mask, self.strokes, self.mask_model)
+        return [file for file in files if file is not None]
+
+    def make(self) -> UInt8:
+        """Return the canonical trimap, uint8 H, W: 0 background, 128 unknown, 255 foreground.
+
+        Raises:
+            InputError: no source or several, a file that cannot be used, marks that do not fit.
+        """
+        self.require_one()
+        made = self._made()
+        return resized_band(made, self.band) if self.band else made
+
+    def _made(self) -> UInt8:
+        if self.trimap is not None:
+            return dim.trimap.canonical(read_trimap(self.trimap, max_pixels=self.max_pixels)).trimap
+        if self.mask is not None:
+            return self._banded(read_mask(self.mask, max_pixels=self.max_pixels))
+        assert self.image is not None, "require_one checks it"
+        image = read_image(self.image, max_pixels=self.max_pixels)
+        if self.mask_model is not None:
+            return self._banded(MaskModel(self.mask_model).mask(image))
+        if self.rembg is not None:
+            return self._banded(rembg_mask(image, self.rembg))
+        strokes = Strokes.none(*image.shape[:2])
+        if self.strokes is not None:
+            strokes = read_strokes(self.strokes, max_pixels=self.max_pixels)
+        return propose(image, strokes, self.box)
+
+    def _banded(self, mask: UInt8) -> UInt8:
+        return from_soft_mask(mask, inside=self.inside, outside=self.outside)
+
+
+def parse_box(text: str | None) -> Box | None:
+    """Parse ``"x,y,width,height"``; None for None or an empty text.
+
+    Raises:
+        InputError: another form.
+    """
+    if not text:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) != 4 or not all(part.isascii() and part.isdecimal() and len(part) <= 9 for part in parts):
+        raise InputError(
+            "cannot read the box",
+            got=repr(text[:80]),
+            expected="x,y,width,height in pixels, as 120,80,400,500",
+        )
+    return Box(*map(int, parts))

@@ -1,0 +1,102 @@
+"""``dim-matte auto`` and the sources of ``dim-matte trimap``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from dim.errors import InputError
+from dim_runtime import Matting
+from dim_runtime.backends.fake import FakeBackend
+from dim_runtime.cli.app import app
+
+typer_testing = pytest.importorskip("typer.testing")
+
+
+@pytest.fixture(autouse=True)
+def _without_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "dim_runtime.matting.Matting.from_options",
+        classmethod(lambda cls, options, progress=False: Matting.from_backend(FakeBackend())),
+    )
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    """A red disc over blue, 160 × 200."""
+    distance = np.hypot(*np.ogrid[-80:80, -100:100])
+    image = np.where(distance[..., None] < 50, (30, 60, 230), (150, 80, 20)).astype(np.float64)
+    image += np.random.default_rng(0).normal(0, 6, image.shape)
+    path = tmp_path / "photo.png"
+    cv2.imwrite(str(path), np.clip(image, 0, 255).astype(np.uint8))
+    return path
+
+
+def run(*arguments: object) -> str:
+    """Run the command; its errors are raised."""
+    done = typer_testing.CliRunner().invoke(app, [str(each) for each in arguments], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return str(done.output)
+
+
+def test_a_box_gives_a_cutout(photo: Path, tmp_path: Path) -> None:
+    out, trimap = tmp_path / "cutout.png", tmp_path / "trimap.png"
+    run(
+        *("auto", photo, "-o", out, "--box", "40,20,120,120", "--foreground", "image"),
+        *("--save-trimap", trimap),
+    )
+    cutout = cv2.imread(str(out), cv2.IMREAD_UNCHANGED)
+    levels = cv2.imread(str(trimap), cv2.IMREAD_UNCHANGED)
+    assert cutout.shape == (160, 200, 4)
+    assert (cutout[..., 3][levels == 255] == 255).all()
+    assert (cutout[..., 3][levels == 0] == 0).all()
+    assert levels[80, 100] == 255
+    assert levels[0, 0] == 0
+
+
+def test_a_mask_gives_an_alpha(photo: Path, tmp_path: Path) -> None:
+    mask = np.zeros((160, 200), np.uint8)
+    cv2.circle(mask, (100, 80), 50, 255, -1)
+    cv2.imwrite(str(tmp_path / "mask.png"), mask)
+    run("auto", photo, "-o", tmp_path / "a.png", "--out", "alpha", "--mask", tmp_path / "mask.png")
+    assert cv2.imread(str(tmp_path / "a.png"), cv2.IMREAD_UNCHANGED)[80, 100] == 255
+
+
+def test_scribbles_give_a_trimap(photo: Path, tmp_path: Path) -> None:
+    strokes = np.zeros((160, 200, 4), np.uint8)
+    cv2.line(strokes, (90, 80), (110, 80), (255, 255, 255, 255), 7)
+    cv2.line(strokes, (5, 5), (195, 5), (0, 0, 0, 255), 7)
+    cv2.line(strokes, (5, 155), (195, 155), (0, 0, 0, 255), 7)
+    cv2.imwrite(str(tmp_path / "s.png"), strokes)
+    out = tmp_path / "trimap.png"
+    printed = run("trimap", "--image", photo, "--scribbles", tmp_path / "s.png", "-o", out)
+    assert "unknown" in printed
+    assert set(np.unique(cv2.imread(str(out), cv2.IMREAD_UNCHANGED))) == {0, 128, 255}
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        ([], "nothing that separates"),
+        (["--box", "1,2,3,4", "--mask", "photo.png"], "mask and scribbles or box"),
+        (["--box", "1,2"], "x,y,width,height"),
+        (["--mask-model", "none.onnx"], "no such file"),
+    ],
+)
+def test_wrong_use(
+    photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], part: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=part):
+        run("auto", photo, "-o", tmp_path / "out.png", "--foreground", "image", *options)
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_the_photograph_is_not_overwritten(photo: Path) -> None:
+    before = photo.read_bytes()
+    with pytest.raises(InputError):
+        run("auto", photo, "-o", photo, "--box", "40,20,120,120", "--foreground", "image")
+    assert photo.read_bytes() == before

@@ -1,0 +1,126 @@
+"""Masks by other people's networks: a small one of rembg's layout that is written here."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dim.errors import InputError, MissingExtraError
+from dim_runtime.trimaps.mask_model import DEVIATION, MEAN, MaskModel, rembg_mask
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+from onnx import TensorProto, helper  # noqa: E402
+
+
+def red_model(path: Path, *, side: int | str = 32, channels: int = 3, kind: int = TensorProto.FLOAT) -> Path:
+    """A network whose mask is the normalised red channel."""
+    weights = np.zeros((1, channels, 1, 1), np.float32)
+    weights[0, 0] = 1
+    nodes = [helper.make_node("Conv", ["input", "weights"], ["mask"])]
+    if kind != TensorProto.FLOAT:
+        cast = helper.make_node("Cast", ["input"], ["cast"], to=TensorProto.FLOAT)
+        nodes = [cast, helper.make_node("Conv", ["cast", "weights"], ["mask"])]
+    graph = helper.make_graph(
+        nodes,
+        "red",
+        [helper.make_tensor_value_info("input", kind, [1, channels, side, side])],
+        [helper.make_tensor_value_info("mask", TensorProto.FLOAT, None)],
+        [helper.make_tensor("weights", TensorProto.FLOAT, weights.shape, weights)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.fixture
+def picture() -> Any:
+    """Red 200 in the middle, 50 around it: uint8 64, 96, 3."""
+    image = np.full((64, 96, 3), 50, np.uint8)
+    image[16:48, 24:72, 0] = 200
+    return image
+
+
+@pytest.mark.parametrize("side", [32, "side"])
+def test_the_mask_is_the_stretched_output(tmp_path: Path, picture: Any, side: int | str) -> None:
+    mask = MaskModel(red_model(tmp_path / "m.onnx", side=side)).mask(picture)
+    assert mask.shape == (64, 96)
+    assert mask.dtype == np.uint8
+    assert (mask[20:44, 30:66] == 255).all()
+    assert (mask[:10] == 0).all()
+
+
+def test_the_input_is_normalised_as_rembg_does(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 200, (32, 32, 3), np.uint8)
+    mask = MaskModel(red_model(tmp_path / "m.onnx")).mask(image)
+    red = (image[..., 0] / image.max() - MEAN[0]) / DEVIATION[0]
+    expected = np.round((red - red.min()) / (red.max() - red.min()) * 255)
+    np.testing.assert_allclose(mask, expected, atol=1)
+
+
+def test_16_bits(tmp_path: Path, picture: Any) -> None:
+    model = MaskModel(red_model(tmp_path / "m.onnx"))
+    np.testing.assert_array_equal(model.mask(picture.astype(np.uint16) * 257), model.mask(picture))
+
+
+def test_files_that_are_no_mask_models(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        MaskModel(tmp_path / "none.onnx")
+    (tmp_path / "text.onnx").write_text("text")
+    with pytest.raises(InputError, match="cannot open"):
+        MaskModel(tmp_path / "text.onnx")
+    with pytest.raises(InputError, match="one input, float32"):
+        MaskModel(red_model(tmp_path / "four.onnx", channels=4))
+    with pytest.raises(InputError, match="one input, float32"):
+        MaskModel(red_model(tmp_path / "bytes.onnx", kind=TensorProto.UINT8))
+
+
+def test_external_weights_are_not_read(tmp_path: Path) -> None:
+    path = red_model(tmp_path / "m.onnx")
+    model = onnx.load(path)
+    secret = tmp_path / "secret.bin"
+    secret.write_bytes(np.ones(3, np.float32).tobytes())
+    weights = model.graph.initializer[0]
+    weights.ClearField("float_data")
+    weights.data_location = TensorProto.EXTERNAL
+    entry = weights.external_data.add()
+    entry.key, entry.value = "location", "secret.bin"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(InputError, match="cannot open"):
+        MaskModel(path)
+
+
+def test_a_flat_output_is_no_mask(tmp_path: Path) -> None:
+    model = MaskModel(red_model(tmp_path / "m.onnx"))
+    with pytest.raises(InputError, match="no finite values that differ"):
+        model.mask(np.full((40, 40, 3), 7, np.uint8))
+
+
+def test_rembg_by_name(monkeypatch: pytest.MonkeyPatch, picture: Any) -> None:
+    calls: list[Any] = []
+
+    def remove(image: Any, *, session: str, only_mask: bool) -> Any:
+        calls.append((image.dtype, session, only_mask))
+        return image[..., 0]
+
+    fake = SimpleNamespace(new_session=lambda name: f"session {name}", remove=remove)
+    monkeypatch.setitem(sys.modules, "rembg", fake)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(rembg_mask(picture, "u2net"), picture[..., 0])
+    assert calls == [(np.dtype(np.uint8), "session u2net", True)]
+
+
+def test_rembg_errors_are_ours(monkeypatch: pytest.MonkeyPatch, picture: Any) -> None:
+    def unknown(name: str) -> Any:
+        raise ValueError(f"No session class found for model '{name}'")
+
+    monkeypatch.setitem(sys.modules, "rembg", SimpleNamespace(new_session=unknown))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="No session class"):
+        rembg_mask(picture, "nonsense")
+    monkeypatch.setitem(sys.modules, "rembg", None)  # type: ignore[arg-type]
+    with pytest.raises(MissingExtraError, match="auto"):
+        rembg_mask(picture, "u2net")
