@@ -1,7 +1,7 @@
-"""What Deep Image Matting is: the network, and the vocabulary that training, export and runtime share.
+"""Deep Image Matting: the network, and the definitions that training, export and runtime share.
 
-Importing this package is light. Only :mod:`dim.network`, :mod:`dim.network.pooling` and :mod:`dim.checkpoint`
-import torch; everything else runs on numpy and OpenCV.
+Importing this package is fast. Only :mod:`dim.network` and :mod:`dim.checkpoint` import torch; all other
+modules need numpy and OpenCV only.
 """
 
 __version__ = "0.1.0"

@@ -1,13 +1,20 @@
-"""Errors in four parts: what could not be done; got and expected; why, if known; what to do about it."""
+"""Errors in four parts: the problem, got and expected, the reason if known, and how to fix it."""
 
 from __future__ import annotations
 
 
 class DimError(Exception):
-    """Base of every error that the toolkit raises on purpose.
+    """Base class of the errors that the toolkit raises.
 
-    ``exit_code`` is what the command-line tools leave with: 2 for wrong use or bad input, 1 for a gate or
-    an item that failed.
+    Args:
+        problem: the action that failed, and its object.
+        got: the value that was found.
+        expected: the values that are accepted.
+        why: the reason, if known.
+        fix: a command or change that helps.
+
+    ``exit_code`` is the exit code of the command-line tools: 2 for wrong use or bad input, 1 for a gate or an
+    item that failed.
     """
 
     exit_code = 2
@@ -34,7 +41,7 @@ class InputError(DimError, ValueError):
 
 
 class CheckpointError(DimError):
-    """A checkpoint that cannot be read, or that is not the network it is wanted for."""
+    """A checkpoint that cannot be read, or that is not the expected network."""
 
 
 class MissingExtraError(DimError, ImportError):

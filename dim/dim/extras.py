@@ -1,4 +1,4 @@
-"""Packages that only one task needs: imported, or an error that names the extra."""
+"""Optional packages: an error that names the extra to install."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from dim.errors import MissingExtraError
 
 
 def require(task: str, *packages: str, extra: str = "export") -> None:
-    """MissingExtraError, which names the extra, for the first package that cannot be imported."""
+    """Raise MissingExtraError for the first package that cannot be imported.
+
+    Args:
+        task: the action that needs the packages, for the error.
+        packages: names of modules.
+        extra: extra of this distribution that installs them.
+    """
     for package in packages:
         try:
             import_module(package)

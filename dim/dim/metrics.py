@@ -82,7 +82,7 @@ def conn(alpha: UInt8, truth: UInt8, trimap: UInt8) -> float:
 
 
 def all_metrics(alpha: UInt8, truth: UInt8, trimap: UInt8) -> Metrics:
-    """The four errors at once: the same numbers as the single functions, validated only once."""
+    """Compute all four errors; the numbers of the single functions, with one validation of the arrays."""
     _check(alpha, truth, trimap)
     unknown = trimap == UNKNOWN
     return Metrics(
@@ -169,13 +169,13 @@ def _conn(alpha: UInt8, truth: UInt8, unknown: Bool) -> float:
 
 def _connected_steps(alpha: UInt8, truth: UInt8) -> UInt8:
     """uint8 H, W, 0-10: at how many thresholds in a row, from the first, a pixel is in Ω."""
-    both = np.minimum(alpha, truth, order="C")  # whatever the arguments' layout: OpenCV fills no other
+    both = np.minimum(alpha, truth, order="C")  # OpenCV fills C-contiguous arrays only
     steps = np.zeros(both.shape, np.uint8)
     reached = [value for value in _threshold_values() if value <= both.max()]
     if not reached:
         return steps
     # Only pixels that reach the first threshold can be in any Ω: a box around them loses nothing and keeps
-    # the components' order. The unknown region's box would not do, for components go on outside of it.
+    # the components' order. The unknown region's box would not do, because components continue outside of it.
     box = _box(both >= reached[0])
     both, inside = both[box], steps[box]
     connected = np.ones(both.shape, np.bool_)
@@ -189,7 +189,7 @@ def _connected_steps(alpha: UInt8, truth: UInt8) -> UInt8:
 
 
 def _omega(mask: Bool, core: Pixel) -> Bool:
-    """The largest 4-connected component, given a pixel of the mask that is probably in it."""
+    """Find the largest 4-connected component, given a pixel of the mask that is probably in it."""
     # Filling one component is several times faster than finding all of them, and if it holds more than half
     # of the mask, then no other is as large.
     area, image, _, _ = cv2.floodFill(mask.astype(np.uint8), None, core, 2, flags=4)
@@ -197,7 +197,7 @@ def _omega(mask: Bool, core: Pixel) -> Bool:
 
 
 def _largest_component(mask: Bool) -> Bool:
-    """The largest 4-connected component, the first in reading order if several are equally large."""
+    """Find the largest 4-connected component, the first in reading order if several are equally large."""
     # OpenCV numbers components in reading order, from 1. Counting labels takes less than half of the time
     # of connectedComponentsWithStats, which also finds boxes and centres.
     _, labels = cv2.connectedComponents(mask.view(np.uint8), connectivity=4, ltype=cv2.CV_32S)
@@ -214,13 +214,13 @@ def _thresholds() -> Float32:
 
 @cache
 def _unit_levels() -> Float32:
-    """The 256 levels of alpha in 0-1, float32."""
+    """Return the 256 levels of alpha in 0-1, float32."""
     return np.arange(256, dtype=np.float32) / np.float32(255)
 
 
 @cache
 def _threshold_values() -> list[int]:
-    """The smallest uint8 alpha that reaches each threshold from 0.1 on."""
+    """Return the smallest uint8 alpha that reaches each threshold from 0.1 on."""
     return [int(value) for value in np.searchsorted(_unit_levels(), _thresholds()[1:])]
 
 

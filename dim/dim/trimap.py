@@ -35,7 +35,7 @@ class Reading(NamedTuple):
 
 
 def validate(trimap: object) -> UInt8:
-    """The array itself if it is uint8 H, W with at least one pixel; InputError otherwise."""
+    """Return the array if it is uint8 H, W with at least one pixel; raise InputError otherwise."""
     if not isinstance(trimap, np.ndarray):
         raise InputError(
             "cannot use this trimap", got=type(trimap).__name__, expected="a numpy array, uint8 H, W"
@@ -147,7 +147,7 @@ def from_mask(mask: UInt8, *, inside: int = 10, outside: int = 10) -> UInt8:
 
 
 def ellipse(side: int) -> UInt8:
-    """The elliptical element of morphology, uint8 side, side of 0 and 1; its anchor is at ``side // 2``."""
+    """Return an elliptical structuring element, uint8 side, side of 0 and 1; its anchor is ``side // 2``."""
     if side < 1:
         raise InputError("cannot make a trimap", got=f"element of side {side}", expected="1 or more")
     return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)).astype(np.uint8, copy=False)

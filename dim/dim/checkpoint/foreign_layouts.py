@@ -1,4 +1,4 @@
-"""Checkpoints of the two best-known community repositories: which are this network, and which are not.
+"""Checkpoints of two community repositories: translated if they are this network, refused otherwise.
 
 ==============================================  ==========================================================
  keys                                            written by
@@ -7,15 +7,14 @@
 ``down1.conv1.cbr_unit.0.weight`` …             foamliu/Deep-Image-Matting-PyTorch
 ==============================================  ==========================================================
 
-The first has had several networks under the same keys. The one of 22 April to 8 September 2019 (its releases
-v1.1 to v1.3) is the same function as ours on the same input: RGB normalised with ImageNet's mean and
-standard deviation, trimap divided by 255. The others differ, and so does the second repository's: they are
-refused, with every difference that their tensors show.
+The first repository has had several networks with the same keys. The network of 22 April to 8 September 2019
+(its releases v1.1 to v1.3) is the same function as ours on the same input: RGB normalised with ImageNet's
+mean and standard deviation, trimap divided by 255. The others differ, and so does the second repository's;
+they are refused with the differences that their tensors show.
 
-Two things a state dict does not say. Their release v1.0 (2018) was trained on BGR, 0-255, without a mean:
-zero padding then stands for another colour, so it cannot be folded into the first convolution exactly; if
-its tensors have the accepted names and shapes, nothing shows it. And their code of early 2019 fed the refiner
-alpha times 256; the later code, which is what is read here, feeds 0-1.
+Two differences do not show in a state dict. Release v1.0 (2018) was trained on BGR, 0-255, without a mean.
+Zero padding then has another colour, so that the input cannot be folded exactly into the first convolution.
+And the code of early 2019 fed the refiner alpha times 256; here, as in the later code, alpha is in 0-1.
 """
 
 from __future__ import annotations
@@ -38,10 +37,10 @@ _REFINER = ("refine_conv1", "refine_conv2", "refine_conv3", "refine_pred")
 
 
 class OtherNetworkError(CheckpointError):
-    """A checkpoint of another network than DIM as OpenMMLab implements it.
+    """The checkpoint is of a different network than DIM as OpenMMLab implements it.
 
     Attributes:
-        differences: what is different, one sentence each.
+        differences: the differences, one sentence each.
     """
 
     def __init__(self, source: str, origin: str, differences: tuple[str, ...], *, fix: str) -> None:
@@ -56,14 +55,14 @@ class OtherNetworkError(CheckpointError):
 
 
 class Translated(NamedTuple):
-    """A state dict under our keys; ``origin`` is the repository that wrote it, None if the keys were ours."""
+    """A state dict with our keys; ``origin`` is the repository that wrote it, None if the keys were ours."""
 
     state_dict: dict[str, Tensor]
     origin: str | None
 
 
 def translate(state_dict: Mapping[str, Tensor], *, source: str) -> Translated:
-    """A state dict of a known layout under our keys; any other is given back as it is.
+    """Translate a state dict of a known layout to our keys; any other is returned unchanged.
 
     Keys of a known layout that have no counterpart stay, so that a strict load reports them.
 
@@ -78,7 +77,7 @@ def translate(state_dict: Mapping[str, Tensor], *, source: str) -> Translated:
 
 
 def refuse_whole_model(names: object, *, source: str) -> NoReturn:
-    """For a file in which somebody saved the model object itself: its class is code, which is never run."""
+    """Raise CheckpointError for a file that holds the model object: its class is code, which is never run."""
     origin = f" {FOAMLIU} does so; its network is another one in any case." if _is_foamliu(names) else ""
     raise CheckpointError(
         f"cannot use {source}: it holds a whole pickled model, not its state dict",
@@ -109,7 +108,7 @@ def _renamed(key: str, names: Mapping[str, str]) -> str:
 
 
 def _huochaitiantang_names() -> Iterator[tuple[str, str]]:
-    """Their module names and ours."""
+    """Yield pairs of their module names and ours."""
     for level, (_, depth) in enumerate(ENCODER_STAGES, start=1):
         for index in range(depth):
             yield f"conv{level}_{index + 1}", f"backbone.encoder.layer{level}.{2 * index}"

@@ -65,7 +65,7 @@ def load(path: Path) -> Any:
             got=f"the pickle names {error}",
             expected="tensors and plain data",
             why="nothing in it was run",
-            fix="do not use this file; ask its authors for the weights, as safetensors where they offer it",
+            fix="do not use this file; request the weights from its authors, if possible as safetensors",
         ) from None
     except _DAMAGED as error:
         raise CheckpointError(

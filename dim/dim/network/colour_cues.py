@@ -1,16 +1,17 @@
-"""What the colours around a pixel say about its alpha: two planes for a refiner, beside its own inputs.
+"""Colour cues: two planes of alpha estimated from the colours around a pixel, extra inputs of a refiner.
 
 Within a square around each pixel the mean colours of foreground and background, F and B, are estimated, with
 the decoder's alpha as weight. The pixel's colour I, projected on the line from B to F, gives an alpha,
 
     (I - B) · (F - B) / |F - B|²,
 
-as in matting from colour samples (Chuang et al. 2001 and its successors). How far apart F and B are tells how
-much that is worth. Not part of the published network: convolutions as narrow as the compact network's do not
-find such products.
+as in matting from colour samples (Chuang et al. 2001 and its successors). The distance of F and B shows how
+reliable it is. Not part of the published network: convolutions as narrow as the compact network's cannot
+compute such products.
 
-Means are smooth: they are taken over cells of several pixels, and what they make of a colour, which is linear
-in it, is interpolated (as in the fast guided filter, He and Sun 2015) and meets each pixel's own colour.
+Means are smooth, so they are taken over cells of several pixels. The projection is linear in the pixel's
+colour; its coefficients are interpolated between cells and applied to each pixel's colour, as in the fast
+guided filter (He and Sun 2015).
 """
 
 from __future__ import annotations
@@ -24,23 +25,23 @@ from torch import Tensor
 from dim.contract import CUES_PER_RADIUS, cue_cell
 
 SMALLEST_SHARE = 0.01
-"""How much of all colours is mixed into foreground and background, so that both exist without any."""
+"""Share of the mean of all colours that is mixed into F and B, so that both exist where alpha is 0 or 1."""
 SMALLEST_CONTRAST = 0.02
-"""Added to |F - B|², in normalised units: less is noise. About 8 levels of 255."""
+"""Added to |F - B|², in normalised units, because smaller distances are noise. About 8 levels of 255."""
 MIDDLE_CONTRAST = 0.3
 """The |F - B|² whose contrast cue is ½."""
 BEYOND = 0.5
-"""How far the projection may leave 0-1: colours outside the line between the means are the purest."""
+"""Distance by which the projection may leave 0-1: colours beyond the means are the purest."""
 
 
 def colour_cues(network_input: Tensor, alpha: Tensor, radii: Sequence[int]) -> Tensor:
-    """Alpha by colour, and contrast, of squares of about 2 · radius pixels; halves are computed in float32.
+    """Compute the cues of squares of about 2 · radius pixels; half precision is computed in float32.
 
     Args:
         network_input: N, 4, H, W: normalised colours, and the trimap, 0 and 1 where it is known. H and W are
             multiples of the cells' sides (:func:`dim.contract.cue_cell`).
-        alpha: N, 1, H, W in [0, 1]; counts where the trimap is unknown.
-        radii: of the squares, in pixels; they end at the image's border.
+        alpha: N, 1, H, W in [0, 1]; used where the trimap is unknown.
+        radii: half sides of the squares, in pixels; squares end at the image's border.
 
     Returns:
         N, 2 · radii, H, W: for each radius the projection, in [-BEYOND, 1 + BEYOND], and the contrast
@@ -55,7 +56,13 @@ def colour_cues(network_input: Tensor, alpha: Tensor, radii: Sequence[int]) -> T
 
 
 def _cues(colours: Tensor, maps: Tensor, radius: int) -> tuple[Tensor, Tensor]:
-    """Projection and contrast, from colours, alpha, and colours weighted with alpha."""
+    """Compute projection and contrast.
+
+    Args:
+        colours: N, 3, H, W.
+        maps: N, 7, H, W: colours, alpha, and colours times alpha.
+        radius: half side of the squares, pixels.
+    """
     cell = cue_cell(radius)
     means = box_mean(F.avg_pool2d(maps, cell) if cell > 1 else maps, radius // cell)
     by_cell = torch.cat(_projection(*torch.split(means, [3, 1, 3], 1)), 1)
@@ -67,7 +74,7 @@ def _cues(colours: Tensor, maps: Tensor, radius: int) -> tuple[Tensor, Tensor]:
 
 
 def _projection(mean: Tensor, share: Tensor, weighted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What a colour is multiplied with, what is added, and the contrast; from means over squares."""
+    """Compute slope (N, 3), constant and contrast (N, 1) of the projection from means over squares."""
     # Without any foreground its colour is the mean of all, and so is the background's: no contrast.
     foreground = (weighted + SMALLEST_SHARE * mean) / (share + SMALLEST_SHARE)
     background = ((1 + SMALLEST_SHARE) * mean - weighted) / ((1 + SMALLEST_SHARE) - share)
@@ -78,13 +85,13 @@ def _projection(mean: Tensor, share: Tensor, weighted: Tensor) -> tuple[Tensor, 
 
 
 def box_mean(maps: Tensor, radius: int) -> Tensor:
-    """Mean over the part of a square of 2 · radius + 1 pixels that lies inside; rows first, then columns."""
+    """Return the means over squares of 2 · radius + 1 pixels, without pixels outside the image."""
     side = 2 * radius + 1
     rows = F.avg_pool2d(maps, (side, 1), 1, (radius, 0), count_include_pad=False)
     return F.avg_pool2d(rows, (1, side), 1, (0, radius), count_include_pad=False)
 
 
 def with_known(alpha: Tensor, trimap: Tensor) -> Tensor:
-    """Alpha, but 0 and 1 where the trimap, 0-1, says so."""
+    """Return alpha with 0 and 1 where the trimap, in 0-1, is known."""
     alpha = torch.where(trimap == 0, torch.zeros(()), alpha)
     return torch.where(trimap == 1, torch.ones(()), alpha)

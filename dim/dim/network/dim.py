@@ -37,9 +37,9 @@ class Matte(NamedTuple):
     """Everything a forward pass computes, float32 N, 1, H, W.
 
     Attributes:
-        logits: what the decoder says, before the sigmoid (``raw_alpha`` in OpenMMLab's code).
+        logits: output of the decoder, before the sigmoid (``raw_alpha`` in OpenMMLab's code).
         alpha: ``sigmoid(logits)``, 0-1.
-        refined: the refiner's alpha, or what propagation makes of it, 0-1; None without a refiner.
+        refined: the refiner's alpha, propagated where the network does so, 0-1; None without a refiner.
     """
 
     logits: Tensor
@@ -48,6 +48,7 @@ class Matte(NamedTuple):
 
     @property
     def final(self) -> Tensor:
+        """The refined alpha, or the decoder's without a refiner."""
         return self.alpha if self.refined is None else self.refined
 
 
@@ -75,11 +76,11 @@ class Encoder(nn.Module):
         self.conv6_bn = norm[0] if norm else nn.Identity()
 
     def forward(self, x: Tensor, pooling: Pooling) -> tuple[Tensor, list[PoolState]]:
-        memories = []
+        states = []
         for level in range(1, len(ENCODER_STAGES) + 1):
-            x, memory = pooling.pool(getattr(self, f"layer{level}")(x))
-            memories.append(memory)
-        return F.relu(self.conv6_bn(self.conv6(x))), memories
+            x, state = pooling.pool(getattr(self, f"layer{level}")(x))
+            states.append(state)
+        return F.relu(self.conv6_bn(self.conv6(x))), states
 
 
 class Decoder(nn.Module):
@@ -96,8 +97,8 @@ class Decoder(nn.Module):
             inputs = outputs
         self.deconv1 = nn.Conv2d(inputs, 1, 5, padding=2)
 
-    def forward(self, x: Tensor, memories: list[PoolState], pooling: Pooling) -> Tensor:
-        remaining = list(memories)
+    def forward(self, x: Tensor, states: list[PoolState], pooling: Pooling) -> Tensor:
+        remaining = list(states)
         for name, _, _ in DECODER_STEPS:
             x = F.relu(getattr(self, f"{name}_bn")(getattr(self, name)(x)))
             if remaining:
@@ -116,22 +117,22 @@ class Backbone(nn.Module):
         self.pooling = pooling
 
     def forward(self, x: Tensor) -> Tensor:
-        features, memories = self.encoder(x, self.pooling)
-        logits: Tensor = self.decoder(features, memories, self.pooling)
+        features, states = self.encoder(x, self.pooling)
+        logits: Tensor = self.decoder(features, states, self.pooling)
         return logits
 
 
 SQUARINGS = 3
-"""How often 2 alpha - 1 is squared; trust is multiplied with it, for an alpha that is not clear has none."""
+"""Trust is scaled by (2α − 1)^(2^SQUARINGS): near zero where α is ambiguous."""
 FIRST_TRUST = -2.3
-"""Bias that trust begins with, before its sigmoid: 0.09."""
+"""Initial bias of trust, before its sigmoid: trust begins at 0.09."""
 
 
 class Refiner(nn.Module):
-    """Four 3×3 convolutions over normalised RGB, alpha and perhaps colour cues, added to the logits.
+    """Four 3×3 convolutions over normalised RGB, alpha and, where configured, colour cues.
 
-    With propagation they also say how far the alpha that they make is to be trusted, and
-    :func:`dim.network.propagation.propagate` makes the rest.
+    Their output is added to the logits. With propagation, a second output is the trust in the refined alpha,
+    which :func:`dim.network.propagation.propagate` then propagates.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -144,28 +145,28 @@ class Refiner(nn.Module):
         self.propagation_steps = config.propagation_steps
         self.refine_pred = nn.Conv2d(channels, config.refiner_outputs, 3, padding=1)
 
-    def answer(self, network_input: Tensor, alpha: Tensor) -> Tensor:
-        """What is added to the logits and, with propagation, the logits of trust; N, 1 or 2, H, W."""
+    def convolve(self, network_input: Tensor, alpha: Tensor) -> Tensor:
+        """Compute the change of the logits and, with propagation, the logits of trust; N, 1 or 2, H, W."""
         inputs = [network_input[:, :3].to(alpha.dtype), alpha]
         if self.cue_radii:
             inputs.append(colour_cues(network_input, alpha, self.cue_radii).to(alpha.dtype))
         x = torch.cat(inputs, 1)
         for layer in (self.refine_conv1, self.refine_conv2, self.refine_conv3):
             x = F.relu(layer(x))
-        answer: Tensor = self.refine_pred(x)
-        return answer
+        output: Tensor = self.refine_pred(x)
+        return output
 
     def forward(self, network_input: Tensor, alpha: Tensor, logits: Tensor) -> Tensor:
-        """Alpha in [0, 1]; halves are added in float32, and so is all that follows."""
+        """Compute the refined alpha, N, 1, H, W in [0, 1]; at least float32 from the addition on."""
         precise = torch.promote_types(logits.dtype, torch.float32)
-        answer = self.answer(network_input, alpha).to(precise)
-        refined = torch.sigmoid(logits.to(precise) + answer[:, :1])
+        output = self.convolve(network_input, alpha).to(precise)
+        refined = torch.sigmoid(logits.to(precise) + output[:, :1])
         if not self.propagation_steps:
             return refined
         sure = 2 * refined - 1
         for _ in range(SQUARINGS):
             sure = sure * sure
-        trust = torch.sigmoid(answer[:, 1:]) * sure
+        trust = torch.sigmoid(output[:, 1:]) * sure
         return propagate(network_input, refined, trust, self.propagation_steps)
 
 
@@ -185,7 +186,14 @@ class DIM(nn.Module):
         initialise(self)
 
     def matte(self, x: Tensor) -> Matte:
-        """Forward pass with every intermediate result that the losses need."""
+        """Run the network and return the intermediate results that the losses need.
+
+        Args:
+            x: N, 4, H, W from :func:`normalise`; H and W multiples of 32.
+
+        Raises:
+            InputError: another shape.
+        """
         _require_network_input(x)
         logits = self.backbone(x)
         alpha = torch.sigmoid(logits)
@@ -193,6 +201,7 @@ class DIM(nn.Module):
         return Matte(logits, alpha, refined)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Compute the final alpha, N, 1, H, W in [0, 1], of a network input N, 4, H, W."""
         return self.matte(x).final
 
 
@@ -210,7 +219,7 @@ def _require_network_input(x: Tensor) -> None:
 
 
 def initialise(model: DIM) -> None:
-    """Xavier-normal weights (gain 1) and zero bias for every convolution, as the published recipe has it."""
+    """Set Xavier-normal weights (gain 1) and zero biases in every convolution, as the published recipe."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.xavier_normal_(module.weight)
@@ -223,7 +232,7 @@ def initialise(model: DIM) -> None:
 
 
 def normalise(image: Tensor, trimap: Tensor) -> Tensor:
-    """Make the network's input.
+    """Build the network's input.
 
     Args:
         image: N, 3, H, W, RGB on the scale 0-255, any dtype.
@@ -239,7 +248,7 @@ def normalise(image: Tensor, trimap: Tensor) -> Tensor:
 
 
 def multiply_adds_per_pixel(config: NetworkConfig) -> int:
-    """Multiply-adds of the convolutions for each pixel of a padded input; 666 752 for stage 3, width 1."""
+    """Count the convolutions' multiply-adds per pixel of a padded input; 666 752 for stage 3, width 1."""
     total, scale = 0.0, 1.0
     inputs = 4
     for published, depth in ENCODER_STAGES:

@@ -11,9 +11,9 @@ from dim.network import DECODER_STEPS, DIM, ENCODER_STAGES
 
 @torch.no_grad()
 def fold_batch_norm(model: DIM) -> DIM:
-    """A model of the same function in eval mode without batch norm; the given one is left as it is.
+    """Return a model without batch norm that computes the same function in eval mode.
 
-    Returns the given model where there is nothing to fold.
+    The given model is not changed; it is returned if it has no batch norm.
     """
     if not model.config.batch_norm:
         return model
@@ -28,7 +28,7 @@ def fold_batch_norm(model: DIM) -> DIM:
 
 
 def _convolutions(model: DIM) -> list[nn.Conv2d]:
-    """The convolutions that batch norm follows where the configuration asks for it, in order."""
+    """Return, in order, the convolutions that batch norm follows in networks that have it."""
     encoder, decoder = model.backbone.encoder, model.backbone.decoder
     layers = [
         layer for level in range(1, len(ENCODER_STAGES) + 1) for layer in getattr(encoder, f"layer{level}")

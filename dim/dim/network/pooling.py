@@ -1,9 +1,9 @@
-"""2×2 max-pooling that remembers where each maximum was, and the unpooling that puts values back there.
+"""2×2 max-pooling that stores the place of each maximum, and the unpooling that writes values there.
 
 Two forms of one function, bit-equal, ties included:
 
 * :class:`IndexPooling` uses PyTorch's index tensors: fastest for training.
-* :class:`PhasePooling` uses neither indices nor MaxUnpool, which TensorRT and OpenVINO do not have.
+* :class:`PhasePooling` uses neither indices nor MaxUnpool, which TensorRT and OpenVINO do not support.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 
 
 class Switches(NamedTuple):
-    """Where the maximum of each 2×2 window was; booleans N, C, H/2, W/2, the first maximum wins a tie."""
+    """Place of the maximum of each 2×2 window; booleans N, C, H/2, W/2. Of equal values the first is it."""
 
     top_row: Tensor
     left_in_top: Tensor
@@ -25,15 +25,19 @@ class Switches(NamedTuple):
 
 
 PoolState = Tensor | Switches
-"""What a pool hands to its unpool."""
+"""Places of the maxima, which the matching unpool needs."""
 
 
 class Pooling(Protocol):
     """A pool and the unpool that inverts it. Maps are N, C, H, W with even H and W."""
 
-    def pool(self, x: Tensor) -> tuple[Tensor, PoolState]: ...
+    def pool(self, x: Tensor) -> tuple[Tensor, PoolState]:
+        """Return the maxima, N, C, H/2, W/2, and their places."""
+        ...
 
-    def unpool(self, x: Tensor, memory: PoolState) -> Tensor: ...
+    def unpool(self, x: Tensor, state: PoolState) -> Tensor:
+        """Return N, C, H, W: the values of ``x`` at the places of the maxima, and 0 elsewhere."""
+        ...
 
 
 class IndexPooling:
@@ -43,27 +47,27 @@ class IndexPooling:
         pooled, indices = F.max_pool2d(x, 2, return_indices=True)
         return pooled, indices
 
-    def unpool(self, x: Tensor, memory: PoolState) -> Tensor:
-        assert isinstance(memory, Tensor)
-        return F.max_unpool2d(x, memory, [2, 2])
+    def unpool(self, x: Tensor, state: PoolState) -> Tensor:
+        assert isinstance(state, Tensor)
+        return F.max_unpool2d(x, state, [2, 2])
 
 
 class PhasePooling:
     """Pooling over four phase planes: a = top left, b = top right, c = bottom left, d = bottom right.
 
-    Subclasses may replace the rearrangements; their channel order is depth-column-row (ONNX "DCR").
+    Subclasses may override the rearrangements; their channel order is depth-column-row (ONNX "DCR").
     """
 
     def space_to_depth(self, x: Tensor) -> Tensor:
-        """N, C, H, W -> N, 4·C, H/2, W/2: the planes a, b, c, d one behind the other."""
+        """Rearrange N, C, H, W to N, 4·C, H/2, W/2: the planes a, then b, c and d."""
         return torch.cat([x[..., 0::2, 0::2], x[..., 0::2, 1::2], x[..., 1::2, 0::2], x[..., 1::2, 1::2]], 1)
 
     def phases(self, x: Tensor) -> Sequence[Tensor]:
-        """The planes a, b, c, d of N, C, H, W; each N, C, H/2, W/2."""
+        """Split N, C, H, W into the planes a, b, c, d; each N, C, H/2, W/2."""
         return self.space_to_depth(x).chunk(4, dim=1)
 
     def depth_to_space(self, x: Tensor) -> Tensor:
-        """Inverse of :meth:`space_to_depth`."""
+        """Invert :meth:`space_to_depth`."""
         n, c, h, w = x.shape
         return x.view(n, 2, 2, c // 4, h, w).permute(0, 3, 4, 1, 5, 2).reshape(n, c // 4, 2 * h, 2 * w)
 
@@ -72,13 +76,13 @@ class PhasePooling:
         top, bottom = torch.maximum(a, b), torch.maximum(c, d)
         return torch.maximum(top, bottom), Switches(top >= bottom, a >= b, c >= d)
 
-    def unpool(self, x: Tensor, memory: PoolState) -> Tensor:
-        assert isinstance(memory, Switches)
+    def unpool(self, x: Tensor, state: PoolState) -> Tensor:
+        assert isinstance(state, Switches)
         zero = torch.zeros((), dtype=x.dtype, device=x.device)
-        top, bottom = torch.where(memory.top_row, x, zero), torch.where(memory.top_row, zero, x)
-        a, b = torch.where(memory.left_in_top, top, zero), torch.where(memory.left_in_top, zero, top)
+        top, bottom = torch.where(state.top_row, x, zero), torch.where(state.top_row, zero, x)
+        a, b = torch.where(state.left_in_top, top, zero), torch.where(state.left_in_top, zero, top)
         c, d = (
-            torch.where(memory.left_in_bottom, bottom, zero),
-            torch.where(memory.left_in_bottom, zero, bottom),
+            torch.where(state.left_in_bottom, bottom, zero),
+            torch.where(state.left_in_bottom, zero, bottom),
         )
         return self.depth_to_space(torch.cat([a, b, c, d], 1))

@@ -1,22 +1,22 @@
-"""From alpha where the network is sure to alpha everywhere: propagation along colour lines.
+"""Propagation along colour lines: from alpha where the network is certain to alpha everywhere.
 
 Within a small window alpha is nearly linear in colour, a·I + b (Levin, Lischinski and Weiss 2008). With p for
-alpha as it is and w for how far each pixel's is trusted, closed-form matting asks for the least of
+the given alpha and w for the weight of each pixel's alpha, closed-form matting minimises
 
     Σ windows k, pixels i in k ((x_i - a_k·I_i - b_k)² + ε |a_k|²) + Σ pixels i w_i (x_i - p_i)².
 
-Two things are simple, and done by turns: given x, each window's line (a, b) is a linear regression; and given
-the lines, with t = w / (w + number of windows around i) for trust,
+Two alternating steps decrease it. Given x, each window's line (a, b) is a linear regression. Given the lines,
+with the trust t = w / (w + number of windows around i),
 
     x_i = t_i p_i + (1 - t_i) (a·I_i + b),   a and b averaged over the windows around i.
 
-Pixels come in only as sums over those that share their windows. So windows are made of 3 × 3 square cells,
-and a step takes lines to lines on the grid of cells, whatever their side; pixels are seen twice: when their
-sums are taken, and at the end, where lines are interpolated. Large cells cover long ways, then smaller ones
-go on. Chebyshev's semi-iteration (Golub and Varga 1961) makes each step count: it needs no sums over the
-image, as conjugate gradients do, so that a tile computes what the whole image does.
+Both need only sums over pixels that share their windows. Therefore windows consist of 3 × 3 square cells, and
+a step maps lines to lines on the grid of cells. Pixels are read twice: for the sums, and at the end, where
+lines are interpolated. Large cells cover long distances first, and smaller cells continue from their lines.
+Chebyshev's semi-iteration (Golub and Varga 1961) accelerates the steps. Unlike conjugate gradients it needs
+no sums over the image, so that a tile computes the same as the whole image.
 
-Not part of the published network, which leaves alpha to its refiner.
+Not part of the published network, whose final alpha is the refiner's.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from dim.network.colour_cues import with_known
 FLATTEST = 2e-5
 """ε for each pixel of a window, in normalised colours: a quarter of a gray level, squared."""
 SLOWEST = 0.97
-"""Chebyshev's steps are best for errors of which a plain step leaves at most this share."""
+"""Largest factor by which a plain step shrinks an error for which Chebyshev's weights are optimal."""
 
 
 class Level(NamedTuple):
-    """One size of cells; float N, …, rows and columns of cells.
+    """The constants of one size of cells; float N, …, rows of cells, columns of cells.
 
     Attributes:
-        mean: N, 3: of the colours of each window.
-        inverse: N, 3, 3: of the covariance of its colours, ε added.
-        free: N, 4, 4: from (a, b) to the part of a cell's mean of (x I, x) that follows the lines.
-        held: N, 4: the part of it that alpha holds.
+        mean: N, 3: mean colour of each window.
+        inverse: N, 3, 3: inverse of the covariance of its colours, ε added.
+        free: N, 4, 4: maps lines (a, b) to the part of a cell's mean of (x I, x) that follows the lines.
+        held: N, 4: the part of that mean that the trusted alpha fixes.
     """
 
     mean: Tensor
@@ -53,14 +53,17 @@ class Level(NamedTuple):
 
 
 def propagate(network_input: Tensor, alpha: Tensor, trust: Tensor, steps: Sequence[int]) -> Tensor:
-    """Alpha where it is trusted, and along colour lines from there; halves are computed in float32.
+    """Propagate trusted alpha along colour lines to pixels that are not trusted.
+
+    Half-precision inputs are computed in float32.
 
     Args:
         network_input: N, 4, H, W: normalised colours, and the trimap, 0 and 1 where it is known. H and W are
             multiples of the largest cells.
-        alpha: N, 1, H, W in [0, 1]; counts where the trimap is unknown.
-        trust: N, 1, H, W in [0, 1]: how much of alpha is kept, of an unknown pixel.
-        steps: with the cells of each size (:func:`dim.contract.propagation_cells`), coarsest first.
+        alpha: N, 1, H, W in [0, 1]; used where the trimap is unknown.
+        trust: N, 1, H, W in [0, 1]: share of alpha that an unknown pixel keeps.
+        steps: number of steps with the cells of each size (:func:`dim.contract.propagation_cells`), coarsest
+            first.
 
     Returns:
         N, 1, H, W in [0, 1]; the trimap's 0 and 1 where it is known.
@@ -77,14 +80,17 @@ def propagate(network_input: Tensor, alpha: Tensor, trust: Tensor, steps: Sequen
 
 
 def _lines(colours: Tensor, alpha: Tensor, trust: Tensor, steps: Sequence[int]) -> Tensor:
-    """The lines (a, b) that each pixel's alpha is read from; N, 4, H, W."""
+    """Compute the line (a, b) of each pixel; N, 4, H, W."""
+    # The sums of a window in a and b: moments of the colours, and the same weighted with 1 - t and t p.
     moments = torch.cat([_products(colours), colours], 1)
     free, known = 1 - trust, torch.cat([alpha * colours, alpha], 1)
     weighted = torch.cat([free * moments, free, trust * known, known], 1)
+    # Means over cells of 2, 4, 8 … pixels.
     pyramid = []
     for _ in steps:
         moments, weighted = F.avg_pool2d(moments, 2), F.avg_pool2d(weighted, 2)
         pyramid.append((moments, weighted))
+    # From the largest cells to the smallest: each level starts with the lines of the level before.
     lines = None
     for (moments, weighted), count in zip(reversed(pyramid), steps, strict=True):
         level = _level(moments, weighted[:, :-4])
@@ -95,7 +101,12 @@ def _lines(colours: Tensor, alpha: Tensor, trust: Tensor, steps: Sequence[int]) 
 
 
 def _level(moments: Tensor, weighted: Tensor) -> Level:
-    """From means over cells: of products and colours; of these and 1, times 1 - t; and of t p (I, 1)."""
+    """Compute a level's constants from means over cells.
+
+    Args:
+        moments: N, 9: products of the colours (:func:`_products`), then the colours.
+        weighted: N, 14: the moments and 1, times 1 - t; then t p (I, 1).
+    """
     means = _window_mean(moments)
     products, mean = means[:, :6], means[:, 6:]
     rr, rg, rb, gg, gb, bb, r, g, b, one, *held = torch.split(weighted, 1, 1)
@@ -109,14 +120,22 @@ def _level(moments: Tensor, weighted: Tensor) -> Level:
 
 
 def _stepped(level: Level, lines: Tensor, count: int) -> Tensor:
-    """Lines after some steps, each a combination of a plain step and what went before."""
+    """Improve the lines by Chebyshev's semi-iteration.
+
+    A plain step multiplies each component of the error by a factor in [0, SLOWEST]. Relaxation with
+    ``stride`` centres these factors: they lie in [-share, share]. The weights combine each step
+    with the two iterates before it: the error's polynomial in these factors is then Chebyshev's, the smallest
+    on that interval.
+    """
     share, stride = SLOWEST / (2 - SLOWEST), 2 / (2 - SLOWEST)
     weight, previous = 1.0, lines
     for step in range(count):
+        # A plain step: the cells' sums of x from the lines, then the regression on these sums.
         plain = _regression(level, (level.free * lines.unsqueeze(1)).sum(2) + level.held)
         if step == 0:
             previous, lines = lines, stride * plain + (1 - stride) * lines
             continue
+        # The recurrence of the weights; the first differs because T_1(z) = z, and later T_n has 2z.
         weight = 1 / (1 - share**2 / (2 if step == 1 else 4) * weight)
         following = weight * stride * plain + weight * (1 - stride) * lines + (1 - weight) * previous
         previous, lines = lines, following
@@ -124,7 +143,7 @@ def _stepped(level: Level, lines: Tensor, count: int) -> Tensor:
 
 
 def _regression(level: Level, sums: Tensor) -> Tensor:
-    """Each window's line from cells' means of alpha times (I, 1), averaged over the windows around a cell."""
+    """Fit each window's line to cells' means of x (I, 1); average the lines of the windows around a cell."""
     means = _window_mean(sums)
     alpha = means[:, 3:]
     covariance = means[:, :3] - level.mean * alpha
@@ -134,44 +153,47 @@ def _regression(level: Level, sums: Tensor) -> Tensor:
 
 
 def _window_mean(planes: Tensor) -> Tensor:
-    """Over the 3 × 3 cells around each, as far as they are inside."""
+    """Return the mean over the 3 × 3 cells around each cell, without those outside the image."""
     return F.avg_pool2d(planes, 3, 1, 1, count_include_pad=False)
 
 
 def _enlarged(lines: Tensor) -> Tensor:
-    """To twice the side, linearly between the centres of cells.
+    """Interpolate to twice the side, linearly between the centres of cells.
 
-    Not ``F.interpolate``, which is the same: OpenVINO, asked for bfloat16, computes what follows the last
-    convolution in float32 all the same, but not interpolations nor what leads to them.
+    The same as ``F.interpolate``. But with bfloat16, OpenVINO computes in bfloat16 the interpolations and the
+    layers before them, while it keeps all others after the last convolution in float32.
     """
     four_times = torch.tensor(
         [plane for plane in range(lines.shape[1]) for _ in range(4)], device=lines.device
     )
     repeated = F.pixel_shuffle(lines.index_select(1, four_times), 2)
-    # Twice the mean of two neighbours is 1, 2, 1; beyond a border there is more of what is there.
+    # Two means of two neighbours weight 1, 2, 1; at a border the first one counts only values inside.
     return F.avg_pool2d(F.avg_pool2d(repeated, 2, 1, 1, count_include_pad=False), 2, 1)
 
 
 def _products(colours: Tensor) -> Tensor:
-    """RR, RG, RB, GG, GB, BB of N, 3 planes."""
+    """Return the products RR, RG, RB, GG, GB, BB of N, 3 planes."""
     red, green, blue = torch.split(colours, 1, 1)
     return torch.cat([colours * red, colours[:, 1:] * green, blue * blue], 1)
 
 
 def _inverse(covariance: Tensor) -> Tensor:
-    """Of symmetric matrices, from their 6 values to N, 3, 3, ε added to each pivot.
+    """Invert symmetric 3 × 3 matrices, given as their 6 values, to N, 3, 3; ε is added to each pivot.
 
-    By elimination. A formula with the determinant loses everything where colours lie on a line, as shades of
-    one colour do: it is a difference of numbers that are larger by 1/ε².
+    By elimination. A formula with the determinant loses all digits where colours lie on a line, such as
+    shades of one colour, because there it is a difference of numbers that are larger by 1/ε².
     """
+    # Covariance = L D Lᵀ with a unit lower triangle L. Eliminate red: u and v are the column of L below it.
     rr, rg, rb, gg, gb, bb = torch.split(covariance, 1, 1)
     first = (rr.clamp(min=0) + FLATTEST).reciprocal()
     u, v = rg * first, rb * first
+    # Eliminate green from the remaining 2 × 2 block; w is the last entry of L.
     second = ((gg - u * rg).clamp(min=0) + FLATTEST).reciprocal()
     rest = gb - u * rb
     w = rest * second
     third = ((bb - v * rb - w * rest).clamp(min=0) + FLATTEST).reciprocal()
-    # covariance = L D Lᵀ, and these are the inverse of D, and of L: rows (1, 0, 0), (-u, 1, 0), (s, -w, 1).
+    # D⁻¹ is first, second, third, and L⁻¹ has the rows (1, 0, 0), (-u, 1, 0), (s, -w, 1). The product
+    # L⁻ᵀ D⁻¹ L⁻¹ is the inverse of the covariance.
     s = u * w - v
     corner, side = s * third, -w * third
     edge = s * side - u * second

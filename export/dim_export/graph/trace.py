@@ -62,14 +62,14 @@ class SymbolicPooling(PhasePooling):
         assert isinstance(memory, Switches)
         return pooled, torch.cat(memory, 1)
 
-    def unpool(self, x: Tensor, memory: PoolState) -> Tensor:
+    def unpool(self, x: Tensor, state: PoolState) -> Tensor:
         """As the base class, with products in place of choices; ONNX Runtime's Where is several times slower.
 
         1 · x and x − 1 · x are exact, so the bits are the same for every finite x. The switches are the first
         factor: engines work through the inputs of a node in order, and these are to be ready first.
         """
-        assert isinstance(memory, Tensor)
-        top_row, left_in_top, left_in_bottom = (switch.to(x.dtype) for switch in memory.chunk(3, dim=1))
+        assert isinstance(state, Tensor)
+        top_row, left_in_top, left_in_bottom = (switch.to(x.dtype) for switch in state.chunk(3, dim=1))
         top = top_row * x
         bottom = x - top
         a, c = left_in_top * top, left_in_bottom * bottom
