@@ -135,7 +135,7 @@ OUR_OBJECTS = {
     "values", "array", "metadata", "threading", "super()", "require_cuda(name)",
     "colours", "unknowns",
     "alpha", "read_header(path)", "type(error)", "type(array)", "header", "header.engine", "found", "cuda",
-    "self", "graph", "re", "match",
+    "self", "graph", "re", "match", "dim",
 }  # fmt: skip
 """Expressions of our own classes that share names with the packages'."""
 
