@@ -19,6 +19,19 @@ _DECONVOLUTIONS = ("deconv5_1", "deconv4_1", "deconv3_1", "deconv2_1", "deconv1_
 _LAST_LAYERS = ("deconv1", "refine_pred")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that runs measurements of time."""
+    parser.addoption("--bench", action="store_true", help="run the tests that measure time")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip measurements of time unless they are requested."""
+    if not config.getoption("--bench"):
+        for item in items:
+            if item.get_closest_marker("bench"):
+                item.add_marker(pytest.mark.skip(reason="measures time: --bench"))
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The project's shared folder beside the repository: golden data, photographs."""

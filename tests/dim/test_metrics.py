@@ -199,6 +199,7 @@ def seconds(work: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
+@pytest.mark.bench
 @pytest.mark.parametrize("unknown", [0.4, 0.6])
 def test_fast_takes_a_third_of_the_naive_time(
     unknown: float, one_thread: None, capsys: pytest.CaptureFixture[str]
