@@ -35,8 +35,9 @@ def locate(
 ) -> Path:
     """Return the local file of a checkpoint argument, downloaded into the cache if necessary.
 
-    An existing file takes precedence over a published name. A missing path is returned unchanged; the reader
-    raises.
+    An existing file takes precedence over a published name. The folder of a training run stands for its best
+    weights, or for the newest ones before the first validation. A missing path is returned unchanged; the
+    reader raises.
 
     Args:
         argument: a path, an https URL, or a name of :data:`PUBLISHED`; a suffix ``#sha256=…`` is a digest, as
@@ -52,6 +53,8 @@ def locate(
     path = Path(argument)
     text, named = (str(argument), None) if path.is_file() else _without_digest(str(argument))
     path, expected = Path(text), sha256 or named
+    if path.is_dir():
+        path = _weights_of_run(path)
     if path.is_file():
         if expected is not None:
             require_sha256(path, expected)
@@ -63,6 +66,26 @@ def locate(
         return fetch(url, sha256=expected, cache=cache, progress=progress, opener=opener)
     _refuse_unknown_name(text)
     return path
+
+
+def _weights_of_run(folder: Path) -> Path:
+    """Return the weights in the folder of a training run or in its ``last/``.
+
+    Raises:
+        InputError: the folder holds none.
+    """
+    names = (
+        "best.safetensors", "last/averaged.safetensors", "last/model.safetensors", "averaged.safetensors",
+        "model.safetensors",
+    )  # fmt: skip
+    found = next((folder / name for name in names if (folder / name).is_file()), None)
+    if found is None:
+        raise InputError(
+            f"cannot find weights in the folder {folder}",
+            expected="a checkpoint, or the folder of a training run",
+            why="it holds neither best.safetensors nor last/model.safetensors",
+        )
+    return found
 
 
 def _without_digest(text: str) -> tuple[str, str | None]:

@@ -51,7 +51,7 @@ def test_bad_overrides_are_errors(recipe: Path, override: str) -> None:
 
 
 def test_missing_and_broken_files(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot read the recipe"):
+    with pytest.raises(InputError, match="cannot find the recipe"):
         read_config(tmp_path / "none.toml")
     broken = tmp_path / "broken.toml"
     broken.write_text("steps = = 3")

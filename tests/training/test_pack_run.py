@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import torch
 from dim import checkpoint
 from dim.contract import NetworkConfig
 from dim.errors import InputError
+from dim_training.build import build_run
 from dim_training.config import DataConfig, TrainConfig, read_config
 from dim_training.pack_run import pack_run
 from dim_training.run_state import whole_state
@@ -27,10 +29,14 @@ def _config(steps: int) -> TrainConfig:
     )  # fmt: skip
 
 
+def _trainer(config: TrainConfig, output: Path, **options: Any) -> Trainer:
+    return Trainer(build_run(config, output, **options))
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """The folder of a run of four steps."""
-    Trainer(_config(4), tmp_path / "run").fit()
+    _trainer(_config(4), tmp_path / "run").fit()
     return tmp_path / "run"
 
 
@@ -40,17 +46,17 @@ def _size(folder: Path) -> int:
 
 def test_a_packed_run_holds_the_same_state_rounded(run: Path, tmp_path: Path) -> None:
     written = pack_run(run, tmp_path / "packed")
-    whole, packed = (Trainer(_config(6), tmp_path / name, resume=True) for name in ("run", "packed"))
+    whole, packed = (_trainer(_config(6), tmp_path / name, resume=True) for name in ("run", "packed"))
 
-    assert written == _size(tmp_path / "packed" / "last") + (run / "metrics.csv").stat().st_size
+    beside = sum((run / name).stat().st_size for name in ("metrics.csv", "config.json"))
+    assert written == _size(tmp_path / "packed" / "last") + beside
     assert _size(tmp_path / "packed" / "last") < 0.6 * _size(run / "last")
     assert packed.position == whole.position
-    assert packed.schedule.get_last_lr() == whole.schedule.get_last_lr()
-    for key, value in whole.model.state_dict().items():
-        torch.testing.assert_close(packed.model.state_dict()[key], value, rtol=2**-11, atol=1e-7)
-    for key, value in whole.shipped.state_dict().items():
-        torch.testing.assert_close(packed.shipped.state_dict()[key], value, rtol=2**-11, atol=1e-7)
-    moments, rounded = (t.optimiser.state_dict()["state"] for t in (whole, packed))
+    for key, value in whole.run.model.state_dict().items():
+        torch.testing.assert_close(packed.run.model.state_dict()[key], value, rtol=2**-11, atol=1e-7)
+    for key, value in whole.run.shipped.state_dict().items():
+        torch.testing.assert_close(packed.run.shipped.state_dict()[key], value, rtol=2**-11, atol=1e-7)
+    moments, rounded = (t.run.optimiser.state_dict()["state"] for t in (whole, packed))
     assert len(moments) > 0
     for number, entry in moments.items():
         assert rounded[number]["step"] == entry["step"] == 4
@@ -61,7 +67,7 @@ def test_a_packed_run_holds_the_same_state_rounded(run: Path, tmp_path: Path) ->
 
 def test_training_goes_on_from_a_packed_run(run: Path, tmp_path: Path) -> None:
     pack_run(run, tmp_path / "packed")
-    trainer = Trainer(_config(6), tmp_path / "packed", resume=True)
+    trainer = _trainer(_config(6), tmp_path / "packed", resume=True)
     trainer.fit()
     assert trainer.position.step == 6
     lines = (tmp_path / "packed" / "metrics.csv").read_text().splitlines()
@@ -77,12 +83,11 @@ def test_what_cannot_be_packed_is_an_error(run: Path, tmp_path: Path) -> None:
 
 
 def test_a_weight_beyond_float16_leaves_nothing_behind(run: Path, tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
     file = run / "last" / "model.safetensors"
-    tensors = load_file(file)
-    next(tensor for tensor in tensors.values() if tensor.numel() > 1).view(-1)[0] = 1e6
-    save_file(tensors, file)
+    model = checkpoint.load(file)
+    with torch.no_grad():
+        next(model.parameters()).view(-1)[0] = 1e6
+    checkpoint.save(model, file)
     with pytest.raises(InputError, match="cannot pack a weight as float16"):
         pack_run(run, tmp_path / "packed")
     shutil.rmtree(run)
@@ -95,12 +100,13 @@ def test_the_shipped_run_goes_on_from_the_embedded_weights(tmp_path: Path) -> No
     overrides = ["data.kind=procedural", "data.workers=0", "batch=1", "steps=4801", "precision=fp32"]
     overrides += ["decay_steps=0"]
     recipe = read_config(ROOT / "training" / "configs" / "compact_stage3_longer.toml", overrides)
-    trainer = Trainer(recipe, tmp_path / "further", resume=True)
+    trainer = _trainer(recipe, tmp_path / "further", resume=True)
 
     assert trainer.position.step == 4800
     embedded = checkpoint.load(ROOT / "runtime" / "dim_runtime" / "models" / "dim-compact.safetensors")
     assert all(
-        torch.equal(trainer.shipped.state_dict()[key], value) for key, value in embedded.state_dict().items()
+        torch.equal(trainer.run.shipped.state_dict()[key], value)
+        for key, value in embedded.state_dict().items()
     )
     trainer.fit()
     assert (tmp_path / "further" / "final.safetensors").is_file()

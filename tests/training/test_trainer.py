@@ -18,10 +18,12 @@ from dim import checkpoint
 from dim.contract import NetworkConfig
 from dim.errors import CheckpointError, InputError
 from dim.network import DIM
+from dim_training.build import build_run
 from dim_training.config import DataConfig, TrainConfig, ValidationConfig
 from dim_training.data.dataset import Sample, build_dataset
+from dim_training.losses import TrainingStep
 from dim_training.stages import build_network
-from dim_training.trainer import DivergenceError, Trainer, TrainingStep, learning_rate_factor
+from dim_training.trainer import DivergenceError, Trainer, learning_rate_factor
 
 
 def _config(**changes: Any) -> TrainConfig:
@@ -38,12 +40,16 @@ def _config(**changes: Any) -> TrainConfig:
     return TrainConfig(**(settings | changes))
 
 
+def _trainer(config: TrainConfig, output: Path, **options: Any) -> Trainer:
+    return Trainer(build_run(config, output, **options))
+
+
 def _weights(path: Path) -> dict[str, torch.Tensor]:
     return checkpoint.read(path).state_dict
 
 
 def test_a_run_writes_what_it_promises(tmp_path: Path) -> None:
-    Trainer(_config(), tmp_path, command="dim-train fit x.toml").fit()
+    _trainer(_config(), tmp_path, command="dim-train fit x.toml").fit()
     assert {"last", "best.safetensors", "final.safetensors", "metrics.csv", "config.json"} <= {
         path.name for path in tmp_path.iterdir()
     }
@@ -57,7 +63,7 @@ def test_a_run_writes_what_it_promises(tmp_path: Path) -> None:
 @pytest.mark.parametrize("settings", [{"workers": 0}, {"workers": 1}, {"compose": "device", "workers": 1}])
 def test_a_resumed_run_ends_in_the_same_bits(tmp_path: Path, settings: dict[str, Any]) -> None:
     data = DataConfig(crop_sides=(64,), size=64, photometric=True, **settings)
-    Trainer(_config(data=data), tmp_path / "whole").fit()
+    _trainer(_config(data=data), tmp_path / "whole").fit()
 
     class Interrupted(Trainer):
         def _occasionally(self) -> None:
@@ -66,8 +72,8 @@ def test_a_resumed_run_ends_in_the_same_bits(tmp_path: Path, settings: dict[str,
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Interrupted(_config(data=data), tmp_path / "parts").fit()
-    trainer = Trainer(_config(data=data), tmp_path / "parts", resume=True)
+        Interrupted(build_run(_config(data=data), tmp_path / "parts")).fit()
+    trainer = _trainer(_config(data=data), tmp_path / "parts", resume=True)
     assert trainer.position.step == 2
     trainer.fit()
 
@@ -107,7 +113,7 @@ def photographs(tmp_path: Path) -> Path:
 
 def test_tensorboard_shows_losses_scores_and_panels(tmp_path: Path, photographs: Path) -> None:
     validation = ValidationConfig(root=photographs, every=2)
-    Trainer(_config(validation=validation, tensorboard=True), tmp_path / "run").fit()
+    _trainer(_config(validation=validation, tensorboard=True), tmp_path / "run").fit()
     events = EventAccumulator(str(tmp_path / "run" / "events")).Reload()
     assert {"loss", "loss_alpha", "learning_rate", "sad", "conn"} <= set(events.Tags()["scalars"])
     assert [event.step for event in events.Images("one")] == [2, 4]
@@ -123,7 +129,7 @@ def test_tensorboard_shows_losses_scores_and_panels(tmp_path: Path, photographs:
 
 def test_validation_scores_photographs_and_keeps_the_best(tmp_path: Path, photographs: Path) -> None:
     config = _config(validation=ValidationConfig(root=photographs, every=2))
-    Trainer(config, tmp_path / "run").fit()
+    _trainer(config, tmp_path / "run").fit()
     with (tmp_path / "run" / "metrics.csv").open() as file:
         scores = [float(row["sad"]) for row in csv.DictReader(file) if row["sad"]]
     assert len(scores) == 2
@@ -138,7 +144,7 @@ def test_an_annotation_list_is_scored_as_published(tmp_path: Path, photographs: 
     (tmp_path / "test_list.json").write_text(json.dumps([entry]))
     for root, data_root in ((photographs, None), (tmp_path / "test_list.json", photographs)):
         config = _config(validation=ValidationConfig(root=root, data_root=data_root, every=4))
-        Trainer(config, tmp_path / root.stem).fit()
+        _trainer(config, tmp_path / root.stem).fit()
     rows = [
         (tmp_path / name / "metrics.csv").read_text().splitlines()[-1] for name in ("photos", "test_list")
     ]
@@ -150,9 +156,9 @@ def test_an_annotation_list_is_scored_as_published(tmp_path: Path, photographs: 
 def test_stage_2_needs_a_checkpoint_and_leaves_the_backbone_alone(tmp_path: Path) -> None:
     config = _config(network=NetworkConfig(stage=2, width=0.125, batch_norm=True), ema=None)
     with pytest.raises(InputError, match="stage 1"):
-        Trainer(config, tmp_path)
+        _trainer(config, tmp_path)
     checkpoint.save(DIM(NetworkConfig(width=0.125, batch_norm=True)), tmp_path / "stage1.safetensors")
-    Trainer(config, tmp_path / "run", init=tmp_path / "stage1.safetensors").fit()
+    _trainer(config, tmp_path / "run", init=tmp_path / "stage1.safetensors").fit()
     before, after = (
         _weights(tmp_path / "stage1.safetensors"),
         _weights(tmp_path / "run" / "final.safetensors"),
@@ -160,7 +166,7 @@ def test_stage_2_needs_a_checkpoint_and_leaves_the_backbone_alone(tmp_path: Path
     assert all(torch.equal(before[key], after[key]) for key in before)
     # Going on takes everything from the run's own state.
     longer = config.model_copy(update={"steps": config.steps + 1})
-    Trainer(longer, tmp_path / "run", resume=True).fit()
+    _trainer(longer, tmp_path / "run", resume=True).fit()
     assert after["refiner.refine_pred.bias"].abs().max() > 0
 
 
@@ -178,13 +184,13 @@ def test_stage_2_replaces_a_refiner_of_another_kind(
     checkpoint.save(DIM(plain), tmp_path / "plain.safetensors")
     other = plain.model_copy(update={"stage": 2, **addition})
     before = _weights(tmp_path / "plain.safetensors")
-    Trainer(_config(network=other, ema=None), tmp_path / "run", init=tmp_path / "plain.safetensors").fit()
+    _trainer(_config(network=other, ema=None), tmp_path / "run", init=tmp_path / "plain.safetensors").fit()
     after = _weights(tmp_path / "run" / "final.safetensors")
     assert after["refiner.refine_conv1.weight"].shape[1] == other.refiner_inputs
     assert after["refiner.refine_pred.weight"].shape[0] == other.refiner_outputs
     assert all(torch.equal(before[key], after[key]) for key in before if not key.startswith("refiner."))
     with pytest.raises(CheckpointError, match=named):
-        Trainer(
+        _trainer(
             _config(network=other.model_copy(update={"stage": 3})),
             tmp_path / "third",
             init=tmp_path / "plain.safetensors",
@@ -223,20 +229,20 @@ def test_parts_of_a_batch_give_the_gradient_of_the_whole(
         _trained(_config(**settings, accumulate=n), tmp_path / str(n), tmp_path / "live.safetensors")
         for n in (1, accumulate)
     )
-    for ours, theirs in zip(whole.model.parameters(), parts.model.parameters(), strict=True):
+    for ours, theirs in zip(whole.run.model.parameters(), parts.run.model.parameters(), strict=True):
         assert ours.grad is not None
         assert theirs.grad is not None
         assert (ours.grad - theirs.grad).norm() <= 1e-4 * ours.grad.norm()
 
 
 def _trained(config: TrainConfig, folder: Path, init: Path) -> Trainer:
-    trainer = Trainer(config, folder, init=init)
+    trainer = _trainer(config, folder, init=init)
     trainer.fit()
     return trainer
 
 
 def test_checkpoints_to_keep(tmp_path: Path) -> None:
-    Trainer(_config(keep_every=2), tmp_path).fit()
+    _trainer(_config(keep_every=2), tmp_path).fit()
     assert sorted(path.name for path in tmp_path.glob("step-*")) == [
         "step-0000002.safetensors",
         "step-0000004.safetensors",
@@ -245,12 +251,12 @@ def test_checkpoints_to_keep(tmp_path: Path) -> None:
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(DivergenceError, match="diverged"):
-        Trainer(_config(learning_rate=1e30, network=NetworkConfig(width=0.125), steps=8), tmp_path).fit()
+        _trainer(_config(learning_rate=1e30, network=NetworkConfig(width=0.125), steps=8), tmp_path).fit()
 
 
 def test_resuming_nothing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot resume"):
-        Trainer(_config(), tmp_path, resume=True)
+        _trainer(_config(), tmp_path, resume=True)
 
 
 def test_learning_rate_warms_up_holds_and_decays_to_zero() -> None:

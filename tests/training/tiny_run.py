@@ -9,6 +9,7 @@ import torch
 
 from dim import files
 from dim.contract import NetworkConfig
+from dim_training.build import build_run
 from dim_training.config import DataConfig, TrainConfig
 from dim_training.trainer import Trainer
 
@@ -28,7 +29,7 @@ def main(output: Path) -> None:
         log_every=1,
     )
     resume = files.current_folder(output / "last") is not None
-    trainer = Trainer(config, output, resume=resume)
+    trainer = Trainer(build_run(config, output, resume=resume, overwrite=not resume, device="cpu"))
     print("begins", flush=True)
     trainer.fit()
 

@@ -7,16 +7,19 @@ from pathlib import Path
 
 import torch
 
+from dim_training.build import build_run
 from dim_training.config import read_config
 from dim_training.trainer import Trainer
 
 
 def main(recipe: str, output: str, init: str, *overrides: str) -> None:
     torch.set_num_threads(1)
-    trainer = Trainer(read_config(Path(recipe), overrides), Path(output), init=Path(init))
+    trainer = Trainer(
+        build_run(read_config(Path(recipe), overrides), Path(output), init=Path(init), device="cpu")
+    )
     trainer.fit()
     if trainer.accelerator.is_main_process:
-        gradients = {name: p.grad for name, p in trainer.model.named_parameters()}
+        gradients = {name: p.grad for name, p in trainer.run.model.named_parameters()}
         torch.save(gradients, Path(output) / "gradients.pt")
 
 

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from dim.contract import NetworkConfig
 from dim.errors import InputError
 from dim.frozen_model import FrozenModel
+from dim_training import recipes
 
 
-class _Section(FrozenModel, extra="forbid"):
-    """A section of a recipe; unknown keys are errors."""
+class _Section(FrozenModel, extra="forbid", allow_inf_nan=False):
+    """A section of a recipe; unknown keys and numbers that are not finite are errors."""
+
+
+def _number_as_name(value: object) -> object:
+    """Return a whole number as text: ``data.root=2024`` names a folder."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+FilePath = Annotated[Path, BeforeValidator(_number_as_name)]
+Side = Annotated[int, Field(gt=0)]
 
 
 class DataConfig(_Section):
@@ -43,18 +53,25 @@ class DataConfig(_Section):
     """
 
     kind: Literal["procedural", "rgba", "comp1k"] = "procedural"
-    root: Path | None = None
-    annotations: Path | None = None
+    root: FilePath | None = None
+    annotations: FilePath | None = None
     online: bool = False
-    weights: dict[str, float] = Field(default_factory=dict)
+    weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     tinted: tuple[str, ...] = ()
     procedural: float = Field(default=0.0, ge=0, le=1)
-    crop_sides: tuple[int, ...] = (320, 480, 640)
+    crop_sides: tuple[Side, ...] = Field(default=(320, 480, 640), min_length=1)
     size: int = Field(default=320, multiple_of=32, gt=0)
-    trimap_sizes: tuple[int, int] = (1, 29)
+    trimap_sizes: tuple[Side, Side] = (1, 29)
     photometric: bool = False
     compose: Literal["loader", "device"] = "loader"
     workers: int = Field(default=1, ge=0)
+
+    @model_validator(mode="after")
+    def _ordered_sizes(self) -> Self:
+        smallest, largest = self.trimap_sizes
+        if smallest > largest:
+            raise ValueError(f"trimap_sizes [{smallest}, {largest}]: the smaller size comes first")
+        return self
 
     @model_validator(mode="after")
     def _composable(self) -> Self:
@@ -72,8 +89,8 @@ class ValidationConfig(_Section):
         data_root: what the paths in a list start from; the list's own folder by default.
     """
 
-    root: Path | None = None
-    data_root: Path | None = None
+    root: FilePath | None = None
+    data_root: FilePath | None = None
     every: int = Field(default=1000, gt=0)
 
 
@@ -128,15 +145,30 @@ class TrainConfig(_Section):
             raise ValueError(f"batch {self.batch} cannot be split into {self.accumulate} equal parts")
         return self
 
+    @model_validator(mode="after")
+    def _room_for_the_learning_rate(self) -> Self:
+        if self.warmup_steps + self.decay_steps > self.steps:
+            raise ValueError(
+                f"warmup_steps {self.warmup_steps} and decay_steps {self.decay_steps} do not fit into "
+                f"steps {self.steps}: the learning rate would never reach {self.learning_rate:g}; "
+                f"set all three, such as steps={self.steps} warmup_steps={self.steps // 10} "
+                f"decay_steps={self.steps // 2}"
+            )
+        return self
 
-def read_config(path: Path, overrides: Iterable[str] = ()) -> TrainConfig:
+
+def read_config(recipe: str | Path, overrides: Iterable[str] = ()) -> TrainConfig:
     """Read a TOML recipe and apply ``key=value`` overrides; nested keys are joined with dots.
 
-    ``key=none`` takes a key out of the recipe: its default counts then.
+    ``key=none`` takes a key out of the recipe, so that its default counts.
+
+    Args:
+        recipe: a file, or the name of a recipe that is shipped.
 
     Raises:
-        InputError: no such file, not TOML, an unknown key (the nearest match is named) or a bad value.
+        InputError: no such recipe, not TOML, an unknown key (the nearest match is named) or a bad value.
     """
+    path = recipes.locate(recipe)
     try:
         document = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
@@ -151,6 +183,30 @@ def read_config(path: Path, overrides: Iterable[str] = ()) -> TrainConfig:
         return TrainConfig.model_validate(document)
     except ValidationError as error:
         raise InputError(f"cannot use the recipe {path}", why="\n    ".join(_explain(error))) from error
+
+
+def changed_settings(before: Mapping[str, Any] | None, config: TrainConfig) -> list[str]:
+    """Return ``key: before → after`` for every setting that differs.
+
+    Args:
+        before: the content of a run's ``config.json``; None gives no lines.
+        config: the settings to compare with it.
+    """
+    if before is None:
+        return []
+    old, new = _flat(before), _flat(config.model_dump(mode="json"))
+    return [f"{key}: {old[key]} → {new[key]}" for key in new if key in old and old[key] != new[key]]
+
+
+def _flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Join nested keys with dots; the values of ``data.weights`` stay one setting."""
+    flat: dict[str, Any] = {}
+    for key, value in document.items():
+        if isinstance(value, Mapping) and key != "weights":
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
 
 
 def _override(document: dict[str, Any], text: str) -> None:
@@ -169,7 +225,7 @@ def _override(document: dict[str, Any], text: str) -> None:
 
 
 def _toml_value(text: str) -> Any:
-    """The value as TOML reads it; a bare word is a string."""
+    """Return the value that TOML reads; a bare word is a string."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from dim.contract import Stage
-from dim.network import Matte
+from dim.network import DIM, Matte
+from dim_training.data.dataset import Sample
 
 EPSILON_SQUARED = 1e-12
 ALPHA_WEIGHT, COMPOSITION_WEIGHT, REFINEMENT_WEIGHT = 0.5, 0.5, 1.0
@@ -134,3 +135,31 @@ def _blurred(planes: Tensor) -> Tensor:
     taps = planes.new_tensor(GAUSSIAN)
     padded = F.pad(planes, (2, 2, 2, 2), mode="replicate")
     return F.conv2d(F.conv2d(padded, taps.view(1, 1, 5, 1)), taps.view(1, 1, 1, 5))
+
+
+class TrainingStep(nn.Module):
+    """Forward pass and losses as one module, which accelerate wraps for several processes."""
+
+    def __init__(self, model: DIM, *, laplacian: float = 0.0, cross_entropy: float = 0.0) -> None:
+        super().__init__()
+        self.model = model
+        self.laplacian, self.cross_entropy = laplacian, cross_entropy
+
+    def forward(self, batch: Sample, total: Tensor | None = None) -> dict[str, Tensor]:
+        """Return the loss terms of a batch, or of its part of a batch with ``total`` unknown pixels."""
+        matte = self.model.matte(batch.network_input)
+        # The losses of a bfloat16 forward are summed over many thousand pixels: in float32.
+        matte = matte._replace(
+            logits=matte.logits.float(),
+            alpha=torch.sigmoid(matte.logits.float()),
+            refined=None if matte.refined is None else matte.refined.float(),
+        )
+        truth = Truth(batch.alpha, batch.foreground, batch.background, batch.image, batch.unknown)
+        return stage_losses(
+            self.model.config.stage,
+            matte,
+            truth,
+            total,
+            laplacian=self.laplacian,
+            cross_entropy=self.cross_entropy,
+        )

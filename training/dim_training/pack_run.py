@@ -1,32 +1,29 @@
-"""A run's state in half its size: small enough to ship beside the weights, so that others can go on.
+"""Copy a run's state at half its size: small enough to ship beside the weights, so that others can go on.
 
-Adam moves a weight by about the learning rate, which is more than float16 rounds it by, and the moments need
-range, not digits. A packed state does not go on to the bits that the whole one would have.
+Adam moves a weight by about the learning rate, which is more than float16 rounds it by. The moments need
+range, not digits. A run that goes on from a packed state does not end in the bits of one that goes on from
+the whole state.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dim.errors import InputError
 from dim.files import replace_folder
-from dim_training.run_state import whole_state
-
-Rounding = Callable[[Tensor], Tensor]
+from dim_training.run_folder import CONFIG
+from dim_training.run_state import read_state, whole_state, write_state
 
 
 def pack_run(run: Path, output: Path) -> int:
-    """Write ``output/last/``, from which ``--resume`` goes on, and ``output/metrics.csv``.
+    """Write ``output/last/``, from which ``--resume`` goes on, ``config.json`` and ``metrics.csv``.
 
     Weights and their averages become float16, the optimiser's moments bfloat16; loading makes them float32
-    again. Schedule, random states and position are copied.
+    again. The position and the states of the generators are copied.
 
     Args:
         run: folder of a run.
@@ -38,53 +35,35 @@ def pack_run(run: Path, output: Path) -> int:
     Raises:
         InputError: no whole state in the run, the output exists, or a weight is beyond float16.
     """
-    state = whole_state(run)
-    if state is None:
+    folder = whole_state(run)
+    if folder is None:
         raise InputError(f"cannot pack {run}", got="no last/ in it", expected="the folder of a run")
     if output.exists():
         raise InputError(f"cannot write {output}", got="it exists", fix="name another folder, or remove it")
+    state = read_state(run)
+    for network in filter(None, (state.model, state.averaged)):
+        for value in network.state_dict().values():
+            _require_half(value)
+    moments = {key: _rounded(value) for key, value in state.moments.items()}
     with replace_folder(output) as new:
-        (new / "last").mkdir()
-        for file in sorted(state.iterdir()):
-            _pack(file, new / "last" / file.name)
-        if (run / "metrics.csv").is_file():
-            shutil.copyfile(run / "metrics.csv", new / "metrics.csv")
+        write_state(new / "last", state._replace(moments=moments), half=True)
+        for file in folder.glob("random-*.safetensors"):
+            shutil.copyfile(file, new / "last" / file.name)
+        for name in (CONFIG, "metrics.csv"):
+            if (run / name).is_file():
+                shutil.copyfile(run / name, new / name)
     return sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
 
 
-def _pack(source: Path, target: Path) -> None:
-    if source.suffix == ".safetensors":
-        save_file(_rounded(load_file(source), _half), target)
-        target.chmod(0o644)  # save_file leaves one that only its owner can read
-    elif source.name.startswith("optimizer"):
-        torch.save(_rounded(_load(source), Tensor.bfloat16), target)
-    elif source.name.startswith("custom_checkpoint"):
-        torch.save(_rounded(_load(source), _half), target)
-    else:
-        shutil.copyfile(source, target)
+def _rounded(value: Tensor) -> Tensor:
+    """Return a moment as bfloat16; a count of steps, which is a number, stays."""
+    return value.bfloat16() if value.dtype == torch.float32 and value.ndim > 0 else value
 
 
-def _load(file: Path) -> Any:
-    return torch.load(file, map_location="cpu", weights_only=True)
-
-
-def _rounded(value: Any, rounding: Rounding) -> Any:
-    """The same structure with every float32 tensor rounded, but for numbers (counts of steps)."""
-    if isinstance(value, Tensor):
-        return rounding(value) if value.dtype == torch.float32 and value.ndim > 0 else value
-    if isinstance(value, dict):
-        return {key: _rounded(item, rounding) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_rounded(item, rounding) for item in value]
-    return value
-
-
-def _half(value: Tensor) -> Tensor:
-    half = value.half()
-    if value.isfinite().all() and not half.isfinite().all():
+def _require_half(value: Tensor) -> None:
+    if value.is_floating_point() and value.isfinite().all() and not value.half().isfinite().all():
         raise InputError(
             "cannot pack a weight as float16",
             got=f"{value.abs().max():g}",
             expected=f"at most {torch.finfo(torch.float16).max:g}",
         )
-    return half

@@ -1,4 +1,4 @@
-"""What a run tells: the console, ``metrics.csv``, and TensorBoard with image panels where asked for."""
+"""The log of a run: the console, ``metrics.csv``, and TensorBoard with image panels if it is on."""
 
 from __future__ import annotations
 
@@ -48,18 +48,27 @@ class Panel(NamedTuple):
         return np.hstack([self.image, *(np.dstack([plane] * 3) for plane in planes)])
 
 
-class Journal:
-    """Writes rows of a run into a folder.
+class RunLog:
+    """Rows and notes of a run.
 
     Args:
+        folder: the run's folder.
+        tensorboard: write event files, too.
         step: rows beyond it are dropped from ``metrics.csv``: a resumed run writes them again.
+        quiet: write nothing, neither to the console nor to files; for all processes but the main one.
     """
 
-    def __init__(self, folder: Path, *, tensorboard: bool, step: int = 0) -> None:
-        self.path = folder / "metrics.csv"
+    def __init__(self, folder: Path, *, tensorboard: bool, step: int = 0, quiet: bool = False) -> None:
+        self.path, self.quiet = folder / "metrics.csv", quiet
         self.console = Console(stderr=True, soft_wrap=True, highlight=False)
         self.events = _event_writer(folder) if tensorboard else None
-        _drop_rows_after(self.path, step)
+        if not quiet:
+            _drop_rows_after(self.path, step)
+
+    def note(self, text: str) -> None:
+        """Print a line to the console, which is standard error."""
+        if not self.quiet:
+            self.console.print(text, markup=False)
 
     def write(self, row: dict[str, Any]) -> None:
         """Append a row: console, CSV, TensorBoard scalars."""
@@ -81,6 +90,7 @@ class Journal:
                 self.events.add_image(panel.name, panel.picture(), step, dataformats="HWC")
 
     def progress(self) -> Progress:
+        """Return a progress bar over steps, with images per second."""
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -88,9 +98,10 @@ class Journal:
             TextColumn("{task.fields[rate]:.1f} images/s"),
             TimeRemainingColumn(),
         )
-        return Progress(*columns, console=self.console)
+        return Progress(*columns, console=self.console, disable=self.quiet)
 
     def close(self) -> None:
+        """Finish the event files."""
         if self.events is not None:
             self.events.close()
 

@@ -45,20 +45,23 @@ _DAMAGED = (
 """Errors of Python's and torch's readers on damaged bytes."""
 
 
-def load(path: Path) -> Any:
+def load(path: Path, *, depth: int = 2) -> Any:
     """Read the state dict of a PyTorch file, legacy or zip.
+
+    Args:
+        path: the file.
+        depth: levels of nested dictionaries in which tensors are made; deeper ones stay descriptions.
 
     Returns:
         The object under "state_dict", or the whole object where there is no such key: plain data with
-        placeholders for unknown classes. Tensors at its top and in one dictionary are made, on the CPU;
-        deeper ones stay descriptions.
+        placeholders for unknown classes, and tensors on the CPU.
 
     Raises:
         CheckpointError: not such a file, damaged, or it names something that runs code.
     """
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return _read(content, path)
+            return _read(content, path, depth)
     except CodeRequestedError as error:
         raise CheckpointError(
             f"refused to read {path}: the file would run code",
@@ -75,15 +78,15 @@ def load(path: Path) -> Any:
         ) from error
 
 
-def _read(content: mmap.mmap, path: Path) -> Any:
+def _read(content: mmap.mmap, path: Path, depth: int) -> Any:
     if content[: len(_ZIP_MAGIC)] == _ZIP_MAGIC:
-        return _read_zip(path)
+        return _read_zip(path, depth)
     if content[_TAR_MAGIC_PLACE : _TAR_MAGIC_PLACE + len(_TAR_MAGIC)] == _TAR_MAGIC:
         raise _wrong_container(path, "a tar archive")
-    return _read_legacy(content)
+    return _read_legacy(content, depth)
 
 
-def _read_zip(path: Path) -> Any:
+def _read_zip(path: Path, depth: int) -> Any:
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         if any(name.endswith("constants.pkl") for name in names):
@@ -95,9 +98,9 @@ def _read_zip(path: Path) -> Any:
             _require(archive.read(f"{root}/byteorder") == b"little", "its numbers are big-endian")
         unpickler = RestrictedUnpickler(io.BytesIO(archive.read(data)))
         loaded = _selected(unpickler.load())
-        needed = _storages(loaded)
+        needed = _storages(loaded, depth)
         buffers = {key: _buffer(archive.read(f"{root}/data/{key}"), needed[key]) for key in needed}
-    return _with_tensors(loaded, buffers)
+    return _with_tensors(loaded, buffers, depth)
 
 
 def _require_stored(archive: zipfile.ZipFile, size: int) -> None:
@@ -111,7 +114,7 @@ def _require_stored(archive: zipfile.ZipFile, size: int) -> None:
     _require(total <= size, f"its entries unpack to {total} bytes, more than the file has")
 
 
-def _read_legacy(content: mmap.mmap) -> Any:
+def _read_legacy(content: mmap.mmap, depth: int) -> Any:
     magic, protocol, system = (RestrictedUnpickler(content).load() for _ in range(3))
     _require(
         magic == _LEGACY_MAGIC and protocol == _LEGACY_PROTOCOL, "no magic number of PyTorch at its start"
@@ -120,7 +123,7 @@ def _read_legacy(content: mmap.mmap) -> Any:
     unpickler = RestrictedUnpickler(content)
     loaded = _selected(unpickler.load())
     keys = RestrictedUnpickler(content).load()
-    needed = _storages(loaded)
+    needed = _storages(loaded, depth)
     buffers = {}
     # All storages follow in the order of their keys, each as its number of elements and its bytes.
     for key in keys:
@@ -131,14 +134,14 @@ def _read_legacy(content: mmap.mmap) -> Any:
             buffers[key] = _buffer(content.read(storage.bytes), storage)
         else:
             content.seek(storage.bytes, 1)
-    return _with_tensors(loaded, buffers)
+    return _with_tensors(loaded, buffers, depth)
 
 
 def _selected(loaded: Any) -> Any:
     return loaded["state_dict"] if isinstance(loaded, dict) and "state_dict" in loaded else loaded
 
 
-def _tensors(loaded: Any, depth: int = 2) -> Iterator[TensorReference]:
+def _tensors(loaded: Any, depth: int) -> Iterator[TensorReference]:
     """Yield the tensors that :func:`_with_tensors` makes."""
     if isinstance(loaded, TensorReference):
         yield loaded
@@ -147,9 +150,9 @@ def _tensors(loaded: Any, depth: int = 2) -> Iterator[TensorReference]:
             yield from _tensors(value, depth - 1)
 
 
-def _storages(loaded: Any) -> dict[str, StorageReference]:
+def _storages(loaded: Any, depth: int) -> dict[str, StorageReference]:
     """Return the storages of the tensors to make, by key; refuse many tensors over the same storage."""
-    references = list(_tensors(loaded))
+    references = list(_tensors(loaded, depth))
     storages = {tensor.storage.key: tensor.storage for tensor in references}
     stored = sum(storage.elements for storage in storages.values())
     used = sum(math.prod(tensor.size) for tensor in references)
@@ -167,7 +170,7 @@ def _buffer(content: bytes, storage: StorageReference) -> Tensor:
     return torch.frombuffer(bytearray(content), dtype=torch.uint8)
 
 
-def _with_tensors(loaded: Any, buffers: Mapping[str, Tensor], depth: int = 2) -> Any:
+def _with_tensors(loaded: Any, buffers: Mapping[str, Tensor], depth: int) -> Any:
     if isinstance(loaded, TensorReference):
         key = loaded.storage.key
         _require(key in buffers, f"storage {key[:80]!r} has no numbers in the file")

@@ -12,7 +12,10 @@ import pytest
 from dim.images import read_alpha
 
 RECIPE = Path(__file__).parents[3] / "training" / "configs" / "compact.toml"
-QUICK = "steps=2 batch=1 precision=fp32 data.kind=procedural data.size=64 data.workers=0"
+QUICK = (
+    "steps=2 warmup_steps=0 decay_steps=0 batch=1 precision=fp32 "
+    "data.kind=procedural data.size=64 data.workers=0"
+)
 
 
 def _dim_train(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -44,7 +47,7 @@ def test_samples_are_a_folder_of_pairs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("fit", "none.toml"), "cannot read the recipe none.toml"),
+        (("fit", "none.toml"), "cannot find the recipe none.toml"),
         (("fit", RECIPE, "--set", "stepz=3"), "did you mean steps?"),
         (("fit", RECIPE), "data.root"),
         (("test", "none.safetensors", "--data", "."), "no such file"),

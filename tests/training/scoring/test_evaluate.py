@@ -22,18 +22,11 @@ from dim.contract import NetworkConfig
 from dim.errors import DimError, InputError, MissingExtraError
 from dim.network import DIM, normalise
 from dim.trimap import apply_known
-from dim_training.metric_workers import metric_workers
-from dim_training.scoring.evaluate import (
-    MattingSample,
-    Region,
-    evaluate,
-    mean_sad,
-    mean_scores,
-    predict,
-    score_network,
-)
-from dim_training.scoring.predictors import is_artefact, open_predictor
-from dim_training.scoring.scores import score
+from dim_runtime.images.pairs import MattingSample
+from dim_training.processes import worker_processes
+from dim_training.scoring.evaluate import evaluate, score_network
+from dim_training.scoring.predictors import is_artefact, open_predictor, predict
+from dim_training.scoring.scores import Region, mean_scores, score
 
 
 def _photograph(name: str = "one", height: int = 50, width: int = 70, seed: int = 0) -> MattingSample:
@@ -112,7 +105,7 @@ def test_means_are_unweighted(live_model: Callable[..., DIM]) -> None:
     assert [item.name for item in scores] == ["a", "b"]
     assert all(item.seconds > 0 for item in scores)
     means = mean_scores(scores)
-    assert means.sad == mean_sad(scores) == pytest.approx((scores[0].sad + scores[1].sad) / 2)
+    assert means.sad == pytest.approx((scores[0].sad + scores[1].sad) / 2)
     assert means.conn == pytest.approx((scores[0].conn + scores[1].conn) / 2)
     expected = predict(live_model(), photographs[0].image, photographs[0].trimap)
     assert scores[0].metrics == metrics.all_metrics(expected, photographs[0].alpha, photographs[0].trimap)
@@ -129,16 +122,16 @@ def test_workers_change_neither_scores_nor_order(tmp_path: Path) -> None:
 
 
 def test_a_killed_worker_is_an_error() -> None:
-    with pytest.raises(DimError, match="has died"), metric_workers(1) as pool:
+    with pytest.raises(DimError, match="worker process was killed"), worker_processes(1, fix="") as pool:
         pool.submit(os._exit, 1).result()
-    with pytest.raises(InputError, match="0 or more"), metric_workers(-1):
+    with pytest.raises(InputError, match="0 or more"), worker_processes(-1, fix=""):
         pass
 
 
 def test_workers_end_with_a_killed_parent() -> None:
     code = (
-        "import os\nfrom dim_training.metric_workers import metric_workers\n"
-        "if __name__ == '__main__':\n    with metric_workers(1) as pool:\n"
+        "import os\nfrom dim_training.processes import worker_processes\n"
+        "if __name__ == '__main__':\n    with worker_processes(1, fix='') as pool:\n"
         "        print(pool.submit(os.getpid).result(), flush=True)\n        input()"
     )
     parent = subprocess.Popen(

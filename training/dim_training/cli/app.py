@@ -11,6 +11,9 @@ import typer
 
 from dim import cli_support
 from dim.cli_support import checkpoint_file
+from dim.extras import require
+from dim_training.cli import recipe as recipes
+from dim_training.cli.recipe import More, Overrides, Recipe
 from dim_training.cli.render import render
 from dim_training.cli.samples import samples
 from dim_training.cli.test import score
@@ -18,85 +21,122 @@ from dim_training.cli.test import score
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Train and score Deep Image Matting networks."
 )
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
+NewFolder = Annotated[Path, typer.Option("-o", "--output", help="Folder to make.")]
 
 
 @app.command()
 def fit(
-    config: Annotated[Path, typer.Argument(help="recipe, TOML")],
-    more: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="further overrides")
-    ] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="folder of the run")] = Path("out/train"),
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="override, key=value")] = None,
+    recipe: Recipe,
+    more: More = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the run.")] = Path("out/train"),
+    overrides: Overrides = None,
     init: Annotated[
         Path | None,
         typer.Option(
-            parser=checkpoint_file, metavar="CHECKPOINT", help="start from: path, https URL or name"
+            parser=checkpoint_file,
+            metavar="CHECKPOINT",
+            help="Start from these weights: a path, an https URL or a published name.",
         ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="go on from OUTPUT/last")] = False,
-    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from OUTPUT/last; changed settings count from there on.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an earlier run in the same folder.")
+    ] = False,
+    device: Annotated[
+        str, typer.Option(help="auto (the machine's accelerator, or else the CPU), cpu, cuda or cuda:N.")
+    ] = "auto",
 ) -> None:
-    """Train a recipe; writes last/, best.safetensors, final.safetensors and metrics.csv.
+    """Train a recipe.
+
+    Writes last/, best.safetensors, final.safetensors, config.json and metrics.csv.
+
+    Example: dim-train fit compact -o out/try --set data.kind=procedural steps=200 warmup_steps=20
+    decay_steps=100
 
     Several processes: torchrun --nproc_per_node N -m dim_training.cli fit …, or accelerate launch.
     """
-    from dim_training.config import read_config
+    config = recipes.read(recipe, overrides, more, task="train")
+    if resume and overwrite:
+        raise typer.BadParameter("--resume goes on with the run that --overwrite would remove; choose one.")
+    from dim_training.build import build_run
     from dim_training.trainer import Trainer
 
-    recipe = read_config(config, [*(overrides or []), *(more or [])])
     command = shlex.join(["dim-train", *sys.argv[1:]])
-    Trainer(recipe, output, init=init, resume=resume, device=device, command=command).fit()
+    run = build_run(
+        config, output, init=init, resume=resume, overwrite=overwrite, device=device, command=command
+    )
+    Trainer(run).fit()
+
+
+app.command("recipes")(recipes.list_recipes)
+app.command("test")(score)
 
 
 @app.command()
-def pack_run(
-    run: Annotated[Path, typer.Argument(help="folder of a run")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="folder to make")],
-) -> None:
-    """Copy a run's last/ and metrics.csv at half the size: enough for others to go on with --resume."""
+def pack_run(run: RunFolder, output: NewFolder) -> None:
+    """Copy a run's last/ and metrics.csv at half the size, so that others can go on with --resume."""
+    require("pack a run", "torch", "accelerate", "safetensors", extra="training")
     from dim_training.pack_run import pack_run as pack
 
     typer.echo(f"{pack(run, output) / 1e6:.1f} MB in {output}")
 
 
-app.command("test")(score)
+@app.command()
+def convert_run(
+    run: RunFolder,
+    output: NewFolder,
+    recipe: Annotated[
+        str | None,
+        typer.Option(metavar="RECIPE", help="The run's recipe; only needed if RUN has no config.json."),
+    ] = None,
+) -> None:
+    """Convert the state of an earlier version, which holds pickles; nothing in them is run."""
+    require("convert a run", "torch", "accelerate", "safetensors", extra="training")
+    from dim_training.config import read_config
+    from dim_training.convert_run import convert_run as convert
+
+    convert(run, output, None if recipe is None else read_config(recipe).network)
+    typer.echo(f"converted to {output}")
+
+
 app.command()(samples)
 app.command()(render)
 
 
 @app.command()
 def bench_loader(
-    config: Annotated[Path, typer.Argument(help="recipe, TOML")],
-    more: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="further overrides")
-    ] = None,
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="override, key=value")] = None,
-    samples: Annotated[int, typer.Option(min=1, help="samples to time")] = 200,
+    recipe: Recipe,
+    more: More = None,
+    overrides: Overrides = None,
+    samples: Annotated[int, typer.Option(min=1, help="Samples to time.")] = 200,
     drawn: Annotated[
-        float | None, typer.Option(metavar="MEGAPIXELS", help="load drawn files of this size, not data.root")
+        float | None,
+        typer.Option(metavar="MEGAPIXELS", help="Load drawn files of this size instead of data.root."),
     ] = None,
 ) -> None:
-    """Time the data of a recipe alone: samples a second, and where one process spends its time."""
-    from dim_training.config import read_config
+    """Time the data of a recipe alone: samples per second, and where one process spends its time."""
+    config = recipes.read(recipe, overrides, more, task="time a loader")
     from dim_training.data.loader_bench import bench, bench_drawn
 
-    recipe = read_config(config, [*(overrides or []), *(more or [])])
-    result = bench_drawn(recipe, drawn, samples=samples) if drawn else bench(recipe, samples=samples)
+    result = bench_drawn(config, drawn, samples=samples) if drawn else bench(config, samples=samples)
     typer.echo(f"{result.samples_per_second:.1f} samples/s with {result.workers} workers")
     typer.echo(result.profile)
 
 
 @app.command()
 def prepare_cutouts(
-    images: Annotated[Path, typer.Argument(help="folder of photographs")],
-    alphas: Annotated[Path, typer.Argument(help="folder of their alphas, same stems")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="folder for the RGBA files")],
+    images: Annotated[Path, typer.Argument(help="Folder of photographs.")],
+    alphas: Annotated[Path, typer.Argument(help="Folder of their alphas, at the same relative paths.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the RGBA files.")],
     solve: Annotated[
-        bool, typer.Option("--solve", help="alphas are predictions: solve soft parts by closed form")
+        bool, typer.Option("--solve", help="The alphas are predictions: solve soft parts by closed form.")
     ] = False,
 ) -> None:
     """Turn photographs with alphas into RGBA cut-outs with estimated foreground colours."""
+    require("prepare cut-outs", "pymatting", extra="training")
     from dim_training.prepare.cutouts import prepare_cutouts as prepare
 
     typer.echo(f"{prepare(images, alphas, output, solve=solve)} cut-outs in {output}")
@@ -104,16 +144,20 @@ def prepare_cutouts(
 
 @app.command()
 def prepare_comp1k(
-    data_root: Annotated[Path, typer.Argument(help="unpacked Adobe archive")],
-    coco_root: Annotated[Path, typer.Argument(help="COCO, with train2014 or train2017")],
-    voc_root: Annotated[Path, typer.Argument(help="VOCdevkit")],
+    data_root: Annotated[Path, typer.Argument(help="The unpacked Adobe archive.")],
+    coco_root: Annotated[Path, typer.Argument(help="COCO, with train2014 or train2017.")],
+    voc_root: Annotated[Path, typer.Argument(help="VOCdevkit.")],
     composite: Annotated[
-        bool, typer.Option("--composite", help="compose the training set off line too")
+        bool, typer.Option("--composite", help="Compose the training set off line, too.")
     ] = False,
-    workers: Annotated[int, typer.Option(min=1, help="processes")] = 4,
-    skip_train: Annotated[bool, typer.Option("--skip-train", help="the test set only")] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 4,
+    skip_train: Annotated[bool, typer.Option("--skip-train", help="Prepare the test set only.")] = False,
 ) -> None:
-    """Prepare Composition-1k: backgrounds, composites and annotation lists; an interrupted run goes on."""
+    """Prepare Composition-1k: backgrounds, composites and annotation lists.
+
+    Run the command again after an interruption: files that are complete are kept.
+    """
+    require("prepare Composition-1k", "PIL", extra="training")
     from dim_training.prepare.comp1k.prepare import prepare
 
     summary = prepare(
@@ -125,5 +169,5 @@ def prepare_comp1k(
 
 
 def main() -> None:
-    """Entry point of ``dim-train``."""
+    """Run ``dim-train``."""
     cli_support.run(app)

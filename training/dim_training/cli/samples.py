@@ -1,4 +1,4 @@
-"""``dim-train samples``: the training samples of a recipe as files, to be looked at or calibrated with."""
+"""``dim-train samples``: write the training samples of a recipe as files, to inspect or to calibrate with."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 
 from dim.arrays import UInt8
 from dim.files import write_bytes
+from dim_training.cli.recipe import More, Overrides, Recipe, read
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,23 +20,21 @@ if TYPE_CHECKING:
 
 
 def samples(
-    config: Annotated[Path, typer.Argument(help="recipe, TOML")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="folder for images/, trimaps/ and alphas/")],
-    more: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="further overrides")
-    ] = None,
-    count: Annotated[int, typer.Option(min=1, help="how many")] = 16,
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="override, key=value")] = None,
+    recipe: Recipe,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for images/, trimaps/ and alphas/.")],
+    more: More = None,
+    count: Annotated[int, typer.Option(min=1, help="Number of samples.")] = 16,
+    overrides: Overrides = None,
     jpeg: Annotated[
-        int | None, typer.Option(min=1, max=100, metavar="QUALITY", help="images as JPEG; PNG by default")
+        int | None,
+        typer.Option(min=1, max=100, metavar="QUALITY", help="Write the images as JPEG; default: PNG."),
     ] = None,
 ) -> None:
     """Write the first training samples of a recipe as a folder of pairs with alphas."""
-    from dim_training.config import read_config
+    config = read(recipe, overrides, more, task="draw samples")
     from dim_training.data.dataset import build_dataset
 
-    recipe = read_config(config, [*(overrides or []), *(more or [])])
-    dataset = build_dataset(recipe.data, seed=recipe.seed, length=count)
+    dataset = build_dataset(config.data, seed=config.seed, length=count)
     for index in range(count):
         write_sample(dataset[index], output, f"{index:04d}", jpeg=jpeg)
     typer.echo(f"{count} samples in {output}")
@@ -55,7 +54,7 @@ def write_sample(sample: Sample, folder: Path, name: str, *, jpeg: int | None = 
 
 
 def _levels(values: Tensor) -> UInt8:
-    """0-1 to 0-255."""
+    """Return values of 0-1 as 0-255, rounded."""
     rounded: UInt8 = (values * 255).round().clamp(0, 255).byte().numpy()
     return rounded
 

@@ -29,7 +29,7 @@ from dim_training.scoring.scores import Region, Score
 
 
 class Outputs(NamedTuple):
-    """What to write beside the table; None is not written."""
+    """Files and a folder to write beside the table; None is not written."""
 
     csv: Path | None
     json: Path | None
@@ -41,37 +41,43 @@ def score(
         str,
         typer.Argument(
             metavar="CHECKPOINT_OR_MODEL",
-            help="checkpoint or exported artefact: a path, an https URL, or " + ", ".join(PUBLISHED),
+            help="A checkpoint, the folder of a run or an exported artefact: a path, an https URL, or "
+            + ", ".join(PUBLISHED)
+            + ".",
         ),
     ],
     data: Annotated[
         Path,
         typer.Option(
-            help="folder with images/, trimaps/ and alphas/, or an annotation file of MMagic (JSON)"
+            help="A folder with images/, trimaps/ and alphas/, or an annotation file of MMagic (JSON)."
         ),
     ],
     data_root: Annotated[
-        Path | None, typer.Option(help="what the annotation file's paths start from; default: its folder")
+        Path | None, typer.Option(help="Root of the annotation file's paths; default: its folder.")
     ] = None,
     sha256: Annotated[
         str | None,
         typer.Option(
-            help="digest of the model file; a URL needs it unless its name ends with 8 digits of it"
+            help="Digest of the model file; a URL needs it unless its name ends with 8 digits of it."
         ),
     ] = None,
     region: Annotated[
-        Region | None, typer.Option(help="pixels that count; default: all for a JSON, unknown for a folder")
+        Region | None, typer.Option(help="Pixels that count; default: all for a JSON, unknown for a folder.")
     ] = None,
     device: Annotated[
-        str, typer.Option(help="cpu, cuda or cuda:N; under torchrun cuda means one for each process")
+        str, typer.Option(help="cpu, cuda or cuda:N; under torchrun, cuda is one GPU for each process.")
     ] = "cpu",
-    tile: Annotated[int | None, typer.Option(help="artefacts: largest window side, px")] = None,
+    tile: Annotated[int | None, typer.Option(help="Artefacts: largest window side, pixels.")] = None,
     workers: Annotated[
-        int, typer.Option(help="processes that compute metrics beside the one that predicts")
+        int, typer.Option(help="Processes that compute metrics beside the one that predicts.")
     ] = 1,
-    csv: Annotated[Path | None, typer.Option(help="file for the scores of every photograph")] = None,
-    json: Annotated[Path | None, typer.Option(help="file for scores, means and what was scored")] = None,
-    alphas: Annotated[Path | None, typer.Option(help="folder for the predicted alphas")] = None,
+    csv: Annotated[
+        Path | None, typer.Option(help="Write the scores of every photograph to this file.")
+    ] = None,
+    json: Annotated[
+        Path | None, typer.Option(help="Write scores, means and the name of the model to this file.")
+    ] = None,
+    alphas: Annotated[Path | None, typer.Option(help="Write the predicted alphas into this folder.")] = None,
 ) -> None:
     """Score a network as the published tables do: SAD, MSE, GRAD and CONN, and their means.
 
@@ -102,7 +108,7 @@ def _require_writable(outputs: Outputs) -> None:
 
 
 def _model_file(model: str, sha256: str | None, ranks: Ranks) -> Path:
-    """The local file of a path, URL or published name, checked against the digest where one is known."""
+    """Return the local file of a path, URL or published name, checked against its digest if one is known."""
     if Path(model).is_file():
         return locate(model, sha256=sha256)
     with ranks.first_on_each_machine(), download_bar(quiet=not ranks.is_first) as progress:
@@ -114,12 +120,12 @@ def _device(device: str, ranks: Ranks) -> str:
 
 
 def _threads(ranks: Ranks) -> int | None:
-    """Processes of one machine share its cores; alone, the engine knows best."""
+    """Return this process's share of the cores; None, the engine's own choice, for one process."""
     return None if ranks.local_count == 1 else max(1, (os.cpu_count() or 1) // ranks.local_count)
 
 
 def _readable_entries(data: Path, data_root: Path | None, ranks: Ranks) -> list[Pair]:
-    """All photographs, once every file of them has been decoded by one of the processes."""
+    """Return all photographs, after the processes together have decoded every file once."""
     entries = find_entries(data, data_root)
     found = ranks.gather(survey(ranks.mine(entries)))
     problems = [line for part in found for line in part.problems]

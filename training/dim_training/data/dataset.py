@@ -6,9 +6,10 @@ over several processes, sees the same samples.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from dim import trimap as trimaps
-from dim.arrays import Float32, UInt8
+from dim.arrays import Float32, Random, UInt8
 from dim.errors import InputError
 from dim.network import normalise
 from dim_training.config import DataConfig
@@ -32,6 +33,8 @@ from dim_training.data.sources import (
     ProceduralBackgrounds,
     ProceduralForegrounds,
 )
+
+T = TypeVar("T")
 
 
 class Sample(NamedTuple):
@@ -52,8 +55,8 @@ class Sample(NamedTuple):
     unknown: Tensor
 
 
-class MattingDataset(Dataset[Sample]):
-    """Item i is a function of (seed, i)."""
+class SceneDataset(Dataset[T], ABC, Generic[T]):
+    """Base of the data sets: item i is a function of (seed, i)."""
 
     def __init__(self, scenes: Scenes, trimap_sizes: tuple[int, int], *, seed: int, length: int) -> None:
         self.scenes, self.trimap_sizes, self.seed, self.length = scenes, trimap_sizes, seed, length
@@ -61,8 +64,18 @@ class MattingDataset(Dataset[Sample]):
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> Sample:
-        rng = np.random.default_rng((self.seed, index))
+    def __getitem__(self, index: int) -> T:
+        return self.draw(index, np.random.default_rng((self.seed, index)))
+
+    @abstractmethod
+    def draw(self, index: int, rng: Random) -> T:
+        """Return item ``index``; all chance comes from ``rng``."""
+
+
+class MattingDataset(SceneDataset[Sample]):
+    """Finished samples."""
+
+    def draw(self, index: int, rng: Random) -> Sample:
         scene = self.scenes.draw(index, rng)
         return to_sample(scene, transforms.random_trimap(scene.layers.alpha, self.trimap_sizes, rng))
 
@@ -82,11 +95,6 @@ class GlobalOrder(Sampler[int]):
 
     def __len__(self) -> int:
         return len(self.indices)
-
-
-def quiet_worker(_: int) -> None:
-    """One thread for each loader process: the cores belong to the network."""
-    torch.set_num_threads(1)
 
 
 def build_dataset(config: DataConfig, *, seed: int, length: int) -> MattingDataset:

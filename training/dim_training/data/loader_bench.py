@@ -14,7 +14,8 @@ import cv2
 from torch.utils.data import DataLoader
 
 from dim_training.config import TrainConfig
-from dim_training.data.dataset import GlobalOrder, MattingDataset, build_dataset, quiet_worker
+from dim_training.data.dataset import GlobalOrder, MattingDataset, build_dataset
+from dim_training.data.loader import quiet_worker
 from dim_training.data.on_device import PartsDataset, build_parts
 from dim_training.data.procedural.picture_set import write_drawn_set
 

@@ -14,15 +14,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from dim import trimap as trimaps
 from dim.arrays import Random, UInt8
 from dim.network import normalise
 from dim_training.config import DataConfig
 from dim_training.data.augmentation import LARGEST_BLUR, Look
-from dim_training.data.dataset import Sample, build_scenes
-from dim_training.data.scenes import Parts, Scenes
+from dim_training.data.dataset import Sample, SceneDataset, build_scenes
+from dim_training.data.scenes import Parts
 
 BLUR_RADIUS = round(3 * LARGEST_BLUR)
 """Of the largest kernel, pixels: OpenCV's 8-bit blur reaches 3 σ."""
@@ -55,17 +54,10 @@ class PackedParts(NamedTuple):
     noise_seed: Tensor
 
 
-class PartsDataset(Dataset[PackedParts]):
-    """Item i is a function of (seed, i): the parts of the sample that MattingDataset composes."""
+class PartsDataset(SceneDataset[PackedParts]):
+    """The parts of the samples that :class:`~dim_training.data.dataset.MattingDataset` composes."""
 
-    def __init__(self, scenes: Scenes, trimap_sizes: tuple[int, int], *, seed: int, length: int) -> None:
-        self.scenes, self.trimap_sizes, self.seed, self.length = scenes, trimap_sizes, seed, length
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> PackedParts:
-        rng = np.random.default_rng((self.seed, index))
+    def draw(self, index: int, rng: Random) -> PackedParts:
         parts = self.scenes.parts(index, rng)
         return pack(parts, _elements(self.trimap_sizes, rng))
 

@@ -1,4 +1,7 @@
-"""What can be scored: a checkpoint, through PyTorch; an exported artefact, through the runtime that ships."""
+"""Predictors to score: a checkpoint, through PyTorch, or an artefact, through the runtime that ships.
+
+PyTorch takes seconds to import, and artefacts do without it: only the functions that need it import it.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
 from dim.arrays import UInt8
 from dim.bit_depth import quantise8
+from dim.contract import STRIDE
 from dim.errors import InputError
-from dim_runtime.backends.device import parse_device
-from dim_runtime.errors import DeviceError
+from dim.extras import require
+from dim.trimap import apply_known
 
 if TYPE_CHECKING:
     import torch
 
+    from dim.network import DIM
     from dim_runtime import Matting
 
 ARTEFACT_SUFFIXES = frozenset({".onnx", ".engine"})
@@ -66,8 +73,8 @@ def open_predictor(
             fix="leave out --tile, or: dim-export onnx CHECKPOINT -o MODEL.onnx",
         )
     else:
-        with _network(path, device) as predict:
-            yield predict
+        with _network(path, device) as network:
+            yield network
 
 
 def _artefact(path: Path, device: str, tile: int | None, threads: int | None) -> Matting:
@@ -83,26 +90,71 @@ def _matte(matting: Matting, image: UInt8, trimap: UInt8) -> UInt8:
 
 @contextmanager
 def _network(path: Path, device: str) -> Iterator[Predictor]:
-    # PyTorch takes seconds to import, and artefacts do without it.
+    require("score a checkpoint", "torch", "safetensors", extra="training")
     import torch
 
     from dim.checkpoint import load
-    from dim_training.scoring.prediction import full_float32, predict
+    from dim_training.devices import require_device
 
-    model = load(path).to(_torch_device(device)).to(memory_format=torch.channels_last)
+    model = load(path).to(require_device(device)).to(memory_format=torch.channels_last)
     with full_float32():
         yield partial(predict, model)
 
 
-def _torch_device(name: str) -> torch.device:
+def predict(model: DIM, image: UInt8, trimap: UInt8) -> UInt8:
+    """Return a network's alpha of a whole photograph, as the published test computes it.
+
+    The image is reflected to multiples of 32 at the bottom and the right; alpha is cropped back and rounded
+    half to even, and known pixels are forced.
+
+    Args:
+        model: in eval mode, on any device.
+        image: uint8 H, W, 3, RGB.
+        trimap: canonical, uint8 H, W.
+
+    Returns:
+        uint8 H, W.
+
+    Raises:
+        InputError: the photograph does not fit into the device's memory.
+    """
     import torch
 
-    device = parse_device(name)
-    if device.kind == "cuda" and device.number >= torch.cuda.device_count():
-        raise DeviceError(
-            f"cannot use the device {name!r}",
-            got=f"PyTorch {torch.__version__} with {torch.cuda.device_count()} CUDA devices",
-            expected=f"at least {device.number + 1}",
-            fix="--device cpu, or install PyTorch's CUDA build and the driver",
-        )
-    return torch.device(name)
+    height, width = trimap.shape
+    device = next(model.parameters()).device
+    try:
+        with torch.inference_mode():
+            alpha = model(_network_input(image, trimap, device))[0, 0, :height, :width].float().cpu().numpy()
+    except torch.OutOfMemoryError as error:
+        raise InputError(
+            f"cannot predict a photograph of {width}×{height} px as a whole",
+            got=f"out of memory on {device}",
+            fix="--device cpu, or an artefact, which is cut into windows: dim-export onnx CHECKPOINT -o "
+            "MODEL.onnx",
+        ) from error
+    return apply_known(quantise8(alpha), trimap)
+
+
+def _network_input(image: UInt8, trimap: UInt8, device: torch.device) -> torch.Tensor:
+    """Return float32 1, 4, H, W, channels last; H and W reflected to multiples of 32."""
+    import torch
+
+    from dim.network import normalise
+
+    pad = ((0, -trimap.shape[0] % STRIDE), (0, -trimap.shape[1] % STRIDE))
+    colours = torch.from_numpy(np.pad(image, (*pad, (0, 0)), mode="reflect")).to(device).permute(2, 0, 1)
+    trimaps = torch.from_numpy(np.pad(trimap, pad, mode="reflect")).to(device)
+    return normalise(colours[None], trimaps[None, None]).contiguous(memory_format=torch.channels_last)
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Switch off TF32 in cuDNN's convolutions, which PyTorch allows: it keeps 10 bits of the mantissa."""
+    import torch
+
+    allowed = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = allowed

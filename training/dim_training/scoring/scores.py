@@ -49,12 +49,12 @@ def score(
     """Score one photograph.
 
     Args:
-        name: what the score is called.
+        name: name of the photograph.
         alpha: prediction, uint8 H, W; agrees with the trimap's known pixels.
         truth: true alpha, uint8 H, W.
         trimap: canonical, uint8 H, W.
         region: which pixels count.
-        seconds: what the prediction took.
+        seconds: duration of the prediction.
     """
     if region is Region.UNKNOWN:
         truth = apply_known(truth, trimap)
@@ -62,10 +62,5 @@ def score(
 
 
 def mean_scores(scores: Sequence[Score]) -> Metrics:
-    """Unweighted means over the photographs, as published."""
+    """Return the unweighted means over the photographs, as published."""
     return Metrics(*np.mean([item.metrics for item in scores], axis=0).tolist())
-
-
-def mean_sad(scores: Sequence[Score]) -> float:
-    """Unweighted mean of the SAD over the photographs."""
-    return mean_scores(scores).sad

@@ -19,12 +19,12 @@ from PIL import Image
 
 from dim.arrays import UInt8
 from dim.errors import DimError, InputError
-from dim_training.comp1k_workers import crew
 from dim_training.data import annotations
 from dim_training.prepare.comp1k.files import write_png
 from dim_training.prepare.comp1k.layout import TEST, TRAINING
 from dim_training.prepare.comp1k.pixels import composite, fit_background
 from dim_training.prepare.comp1k.prepare import Summary, prepare
+from dim_training.processes import crew
 
 FEW_TRAINING, FEW_TEST = TRAINING._replace(per_foreground=3), TEST._replace(per_foreground=2)
 ADOBE, OTHER = "Adobe-licensed images", "Other"

@@ -14,7 +14,7 @@ from dim_training.data.render import blender
 from dim_training.data.render.data_set import DataSet, Entry, Settings, file_name, soft_share, write_image
 from dim_training.data.render.develop import develop
 from dim_training.data.render.staging import stage
-from dim_training.metric_workers import metric_workers
+from dim_training.processes import worker_processes
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ def render_all(
     todo = [seed for seed in seeds if seed not in finished]
     if not todo:
         return
-    with metric_workers(min(processes, len(todo))) as pool:
+    fix = "fewer --processes; run again: images that were rendered are kept"
+    with worker_processes(min(processes, len(todo)), fix=fix) as pool:
         jobs = [pool.submit(_try_to_render, seed, folder, settings, subject) for seed in todo]
         for job in as_completed(jobs):
             result = job.result()

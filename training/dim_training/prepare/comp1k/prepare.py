@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 from dim.errors import InputError
 from dim.files import remove_leftovers, write_text
-from dim_training.comp1k_workers import Crew, crew
 from dim_training.data.annotations import Size, listed, sizes_differ
 from dim_training.prepare.comp1k import layout
 from dim_training.prepare.comp1k.batches import Batch, batches, remaining, write
 from dim_training.prepare.comp1k.layout import TEST, TRAINING, Entry, Photographs, Subset
 from dim_training.prepare.comp1k.pixels import probe_all
+from dim_training.processes import Crew, crew
 
 
 class SetSummary(NamedTuple):

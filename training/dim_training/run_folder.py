@@ -1,0 +1,71 @@
+"""The files of a run's folder beside ``last/``: what an earlier run left, and the recipe of this one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from dim.errors import InputError
+from dim.files import write_text
+from dim_training.config import TrainConfig
+
+CONFIG = "config.json"
+_FILES = (
+    CONFIG,
+    "config-until-*.json",
+    "metrics.csv",
+    "best.safetensors",
+    "final.safetensors",
+    "step-*.safetensors",
+    "last",
+    "events",
+)
+"""Patterns of all that a run writes."""
+
+
+def require_new(output: Path) -> None:
+    """Raise InputError if the folder holds an earlier run."""
+    found = _written(output)
+    if found:
+        raise InputError(
+            f"cannot start a run in {output}",
+            got=f"an earlier run: {', '.join(path.name for path in found[:4])}",
+            expected="a new folder",
+            fix="--resume to go on with it, --overwrite to replace it, or another -o",
+        )
+
+
+def clear(output: Path) -> None:
+    """Remove all that an earlier run wrote; other files stay."""
+    for path in _written(output):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def write_config(output: Path, config: TrainConfig, *, step: int, changed: bool) -> None:
+    """Write ``config.json``; the settings before a change stay in ``config-until-STEP.json``."""
+    path = output / CONFIG
+    if changed and path.is_file():
+        path.rename(output / f"config-until-{step:07d}.json")
+    write_text(path, config.model_dump_json(indent=2))
+
+
+def read_config_of(output: Path) -> dict[str, Any] | None:
+    """Return the settings of the run in a folder; None if it has no ``config.json``."""
+    try:
+        document = json.loads((output / CONFIG).read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot resume {output}", got=f"a damaged {CONFIG}", why=str(error)) from error
+    if not isinstance(document, dict):
+        raise InputError(f"cannot resume {output}", got=f"a damaged {CONFIG}", expected="a JSON object")
+    return document
+
+
+def _written(output: Path) -> list[Path]:
+    return sorted(path for pattern in _FILES for path in output.glob(pattern))
