@@ -15,9 +15,15 @@ from dim_training.config import TrainConfig
 from dim_training.data.dataset import Sample, to_sample
 from dim_training.data.scenes import Scene
 from dim_training.data.transforms import Layers
-from dim_training.losses import Truth, charbonnier, cross_entropy_loss, laplacian_loss, stage_losses
+from dim_training.losses import (
+    TrainingStep,
+    Truth,
+    charbonnier,
+    cross_entropy_loss,
+    laplacian_loss,
+    stage_losses,
+)
 from dim_training.stages import trained_part
-from dim_training.trainer import TrainingStep
 
 
 def _batch(arrays: dict[str, Any]) -> Sample:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -89,3 +90,12 @@ def test_torchvision_state_dict_and_bad_files(archive: Path, tmp_path: Path) -> 
         load_vgg16(str(tmp_path / "other.pth"))
     with pytest.raises(InputError, match="no such file"):
         load_vgg16(str(tmp_path / "none.npz"))
+
+
+def test_without_a_network_the_error_names_a_place_for_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(**_: object) -> None:
+        raise URLError("Name or service not known")
+
+    monkeypatch.setattr("torchvision.models.vgg16", unreachable)
+    with pytest.raises(InputError, match=r"(?s)Name or service not known.*vgg16-397923af\.pth.*vgg=FILE"):
+        load_vgg16("torchvision")

@@ -38,9 +38,7 @@ def load_vgg16(source: str) -> list[Convolution]:
             ``block{b}_conv{i}.weight`` and ``.bias`` that expects BGR, 0-255, mean subtracted.
     """
     if source == "torchvision":
-        from torchvision.models import VGG16_Weights, vgg16
-
-        return _from_state_dict(vgg16(weights=VGG16_Weights.IMAGENET1K_V1).state_dict())
+        return _from_state_dict(_downloaded())
     path = Path(source)
     if not path.is_file():
         raise InputError(
@@ -49,6 +47,23 @@ def load_vgg16(source: str) -> list[Convolution]:
     if path.suffix == ".npz":
         return _from_bgr_archive(path)
     return _from_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+
+
+def _downloaded() -> dict[str, Tensor]:
+    """Return torchvision's state dict, from its cache or from the network."""
+    from torchvision.models import VGG16_Weights, vgg16
+
+    weights = VGG16_Weights.IMAGENET1K_V1
+    try:
+        state_dict: dict[str, Tensor] = vgg16(weights=weights).state_dict()
+    except (OSError, RuntimeError) as error:
+        cache = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+        raise InputError(
+            f"cannot download torchvision's VGG-16 from {weights.url}",
+            why=str(error),
+            fix=f"put the file at {cache}, or give a local file: --set vgg=FILE",
+        ) from error
+    return state_dict
 
 
 def _from_state_dict(state_dict: dict[str, Tensor]) -> list[Convolution]:

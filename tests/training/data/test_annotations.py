@@ -131,3 +131,32 @@ def test_files_that_are_not_there_or_not_json(root: Path) -> None:
         (root / "bad.json").write_bytes(content)
         with pytest.raises(InputError, match="not JSON"):
             annotations.read(root / "bad.json", root)
+
+
+def _turned_image(path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("L", (8, 6)).save(path, exif=exif)
+
+
+@pytest.mark.parametrize("orientation", [2, 3, 6, 8])
+def test_files_that_exif_turns_away_from_their_alpha_are_refused(
+    root: Path, entries: list[Entry], orientation: int
+) -> None:
+    _turned_image(root / "a set" / "fg.png", orientation)
+    message = _error(root, entries)
+    assert f"fg.png: EXIF orientation {orientation}, but" in message
+    assert ("6 × 8 px" in message) == (orientation > 4)
+
+
+def test_files_that_exif_turns_together_have_one_size(root: Path, entries: list[Entry]) -> None:
+    for name in ("alpha", "fg", "bg 0", "bg 1", "trimap 0", "trimap 1"):
+        _turned_image(root / "a set" / f"{name}.png", 6)
+    assert len(annotations.read(_write(root, entries), root)) == 2
+
+
+def test_a_background_may_have_any_orientation_of_its_size(root: Path, entries: list[Entry]) -> None:
+    _turned_image(root / "a set" / "bg 0.png", 3)
+    assert len(annotations.read(_write(root, entries), root)) == 2
+    _turned_image(root / "a set" / "bg 0.png", 6)
+    assert "bg 0.png: 6 × 8 px" in _error(root, entries)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dim.errors import InputError
-from dim_training.config import DataConfig
+from dim_training.config import DataConfig, read_config
 from dim_training.data.dataset import build_dataset
 
 SMALL = {"crop_sides": (96, 128), "size": 64, "workers": 0}
@@ -71,6 +71,48 @@ def test_names_of_folders_that_are_not_there(cutout_root: Path) -> None:
     config = DataConfig(**SMALL, kind="rgba", root=cutout_root, weights={"animal": 3.0})
     with pytest.raises(InputError, match="animal"):
         build_dataset(config, seed=0, length=1)
+
+
+def test_the_recipe_own_needs_no_names_of_folders(cutout_root: Path) -> None:
+    overrides = [f"data.root={cutout_root}", "data.workers=0", "data.size=64", "data.crop_sides=[96]"]
+    dataset = build_dataset(read_config("own", overrides).data, seed=0, length=3)
+    assert dataset[2].unknown.any()
+    with pytest.raises(InputError, match=r"data\.weights=none"):
+        build_dataset(read_config("compact", overrides).data, seed=0, length=1)
+
+
+def test_files_beside_folders_are_not_ignored(cutout_root: Path) -> None:
+    source = cutout_root / "foregrounds" / "smoke" / "a.png"
+    (cutout_root / "foregrounds" / "loose.png").write_bytes(source.read_bytes())
+    with pytest.raises(InputError, match=r"loose\.png"):
+        build_dataset(DataConfig(**SMALL, kind="rgba", root=cutout_root), seed=0, length=1)
+
+
+def test_hidden_files_are_left_out(cutout_root: Path) -> None:
+    for folder in (
+        "foregrounds/animals",
+        "foregrounds/__MACOSX",
+        "foregrounds/.ipynb_checkpoints",
+        "backgrounds",
+    ):
+        (cutout_root / folder).mkdir(exist_ok=True)
+        (cutout_root / folder / "._a.png").write_bytes(b"not an image")
+    (cutout_root / "foregrounds" / ".DS_Store.png").write_bytes(b"not an image")
+    dataset = build_dataset(DataConfig(**SMALL, kind="rgba", root=cutout_root), seed=0, length=2)
+    assert dataset[1].alpha.any()
+
+
+@pytest.mark.parametrize("side", [1, 3, 15])
+def test_tiny_backgrounds_are_found_before_training(cutout_root: Path, side: int) -> None:
+    cv2.imwrite(str(cutout_root / "backgrounds" / "tiny.png"), np.zeros((side, 200, 3), np.uint8))
+    with pytest.raises(InputError, match=r"(?s)tiny\.png.*200×"):
+        build_dataset(DataConfig(**SMALL, kind="rgba", root=cutout_root), seed=0, length=1)
+
+
+def test_foregrounds_that_show_nothing_are_found_before_training(cutout_root: Path) -> None:
+    cv2.imwrite(str(cutout_root / "foregrounds" / "smoke" / "clear.png"), np.zeros((20, 20, 4), np.uint8))
+    with pytest.raises(InputError, match=r"(?s)clear\.png.*shows nothing"):
+        build_dataset(DataConfig(**SMALL, kind="rgba", root=cutout_root), seed=0, length=1)
 
 
 def test_missing_folders_and_cutouts_without_alpha(cutout_root: Path, tmp_path: Path) -> None:

@@ -79,3 +79,27 @@ def test_other_sizes_and_no_pairs(tmp_path: Path) -> None:
     (alphas / "one.png").rename(alphas / "other.png")
     with pytest.raises(InputError, match="no common file names"):
         prepare_cutouts(images, alphas, output)
+
+
+def test_pairs_have_the_same_sub_folder(tmp_path: Path) -> None:
+    image, alpha, _ = _photograph()
+    images, alphas = tmp_path / "images", tmp_path / "alphas"
+    for folder, content in ((images / "a", image), (images / "b", image[::-1]), (alphas / "b", alpha[::-1])):
+        folder.mkdir(parents=True)
+        cv2.imwrite(str(folder / "one.png"), content)
+    assert prepare_cutouts(images, alphas, tmp_path / "cutouts") == 1
+    written = [path.relative_to(tmp_path) for path in (tmp_path / "cutouts").rglob("*.png")]
+    assert written == [Path("cutouts/b/one.png")]
+    cv2.imwrite(str(alphas / "b" / "one.bmp"), alpha)
+    with pytest.raises(InputError, match="2 files for b/one"):
+        prepare_cutouts(images, alphas, tmp_path / "other")
+
+
+def test_a_bad_pair_does_not_stop_the_others(tmp_path: Path) -> None:
+    image, alpha, _ = _photograph()
+    images, alphas, output = _folders(tmp_path, image, alpha)
+    cv2.imwrite(str(images / "bad.png"), image)
+    (alphas / "bad.png").write_bytes(b"not an image")
+    with pytest.raises(InputError, match=r"(?s)1 of 2 pairs.*bad\.png"):
+        prepare_cutouts(images, alphas, output)
+    assert [path.name for path in output.iterdir()] == ["one.png"]

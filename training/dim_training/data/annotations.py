@@ -19,10 +19,19 @@ from dim.errors import InputError
 SUFFIX = "_path"
 """What every key of a file ends with; the ones that MMEditing's documentation shows lack it."""
 
+_DRAWN_TOGETHER = frozenset({"fg", "merged", "trimap"})
+"""Keys of files whose pixels belong to the alpha's; a background may have any orientation."""
+
 _MOST_LISTED = 20
 
 _READERS = 16
 """Threads that look at headers: the work is waiting for the disk or the network."""
+
+_ORIENTATION = 0x0112
+"""EXIF tag."""
+
+_QUARTER_TURNS = frozenset({5, 6, 7, 8})
+"""EXIF orientations that exchange width and height."""
 
 Size = tuple[int, int]
 """Width and height, pixels."""
@@ -54,10 +63,17 @@ class ScoringAnnotation(NamedTuple):
 
 
 class Probe(NamedTuple):
-    """What a look at an image file found: its size, or what is wrong with it."""
+    """The result of opening an image file.
+
+    Attributes:
+        size: after the file is turned upright, as its EXIF orientation asks; None if it cannot be read.
+        problem: reason why it cannot be read.
+        orientation: EXIF orientation, 1 to 8; 1 is upright.
+    """
 
     size: Size | None
     problem: str | None
+    orientation: int = 1
 
 
 def read(path: Path, data_root: Path, *, composed: bool = False) -> list[Annotation]:
@@ -99,7 +115,12 @@ def probe(path: Path, look: Callable[[Image.Image], Size] | None = None) -> Prob
         return Probe(None, f"{path}: no such file")
     try:
         with Image.open(path) as image:
-            return Probe(image.size if look is None else look(image), None)
+            if look is not None:
+                return Probe(look(image), None)
+            orientation = image.getexif().get(_ORIENTATION, 1)
+            # From 5 on, upright means a quarter turn.
+            size = image.size[::-1] if orientation in _QUARTER_TURNS else image.size
+            return Probe(size, None, orientation)
     except Exception as error:  # decoders raise whatever they like on what they cannot read
         return Probe(None, f"{path}: {_reason(error)}")
 
@@ -140,8 +161,11 @@ class _Entries:
         probes = _probe_all({row[key] for row in self.rows for key in keys if key in row})
         self.problems += [probe.problem for probe in probes.values() if probe.problem is not None]
         sizes = {file: probe.size for file, probe in probes.items() if probe.size is not None}
-        # A dictionary, for many entries share one foreground and its quarrel with its alpha.
-        self.problems += dict.fromkeys(text for row in self.rows for text in _quarrels(row, keys, sizes))
+        # dict.fromkeys removes duplicates: entries share a foreground.
+        self.problems += dict.fromkeys(
+            text for row in self.rows for text in _size_mismatches(row, keys, sizes)
+        )
+        self.problems += dict.fromkeys(text for row in self.rows for text in _turned(row, keys, probes))
         if self.problems:
             raise InputError(
                 f"cannot use the data of {self.path}: {len(self.problems)} problems",
@@ -205,8 +229,22 @@ def _probe_all(paths: Iterable[Path]) -> dict[Path, Probe]:
         return dict(zip(unique, readers.map(probe, unique), strict=True))
 
 
-def _quarrels(row: dict[str, Path], keys: Iterable[str], sizes: dict[Path, Size]) -> list[str]:
-    """Files of an entry whose size is not its alpha's."""
+def _turned(row: dict[str, Path], keys: Iterable[str], probes: dict[Path, Probe]) -> list[str]:
+    """Report files that EXIF turns otherwise than their alpha: the alpha may be of the pixels as stored."""
+    alpha = probes.get(row["alpha"]) if "alpha" in row else None
+    if alpha is None:
+        return []
+    files = [row[key] for key in keys if key in row and key in _DRAWN_TOGETHER and row[key] in probes]
+    return [
+        f"{file}: EXIF orientation {probes[file].orientation}, but {row['alpha']} has {alpha.orientation}; "
+        "save both upright"
+        for file in files
+        if probes[file].orientation != alpha.orientation
+    ]
+
+
+def _size_mismatches(row: dict[str, Path], keys: Iterable[str], sizes: dict[Path, Size]) -> list[str]:
+    """Report files of an entry whose size is not its alpha's."""
     alpha = row.get("alpha")
     if alpha is None or alpha not in sizes:
         return []

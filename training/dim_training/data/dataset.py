@@ -19,6 +19,8 @@ from torch.utils.data import Dataset, Sampler
 from dim import trimap as trimaps
 from dim.arrays import Float32, Random, UInt8
 from dim.errors import InputError
+from dim.images.files import READABLE
+from dim.images.folders import SYSTEM_FOLDER
 from dim.network import normalise
 from dim_training.config import DataConfig
 from dim_training.data import transforms
@@ -136,18 +138,38 @@ def _canvas(config: DataConfig) -> int:
 
 
 def _cutout_sources(root: Path, config: DataConfig) -> tuple[Sequence[Foregrounds], list[float]]:
-    folders = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    folders = _foreground_folders(root)
     unknown = (set(config.weights) | set(config.tinted)) - {folder.name for folder in folders}
     if unknown:
         raise InputError(
             f"cannot find the foreground folders {', '.join(sorted(unknown))}",
             got=", ".join(folder.name for folder in folders) or f"no folders in {root}",
+            why="the recipe names them in data.weights and data.tinted",
+            fix="the recipe own, or --set data.weights=none data.tinted=none",
         )
     sources = [
         CutoutForegrounds(image_files(folder), side=_canvas(config), tinted=folder.name in config.tinted)
         for folder in folders or [root]
     ]
     return sources, [config.weights.get(folder.name, 1.0) for folder in folders or [root]]
+
+
+def _foreground_folders(root: Path) -> list[Path]:
+    """Return the sub-folders of ``foregrounds/``; none if its files lie in it directly."""
+    visible = (
+        [path for path in sorted(root.iterdir()) if not path.name.startswith(".")] if root.is_dir() else []
+    )
+    folders = [path for path in visible if path.is_dir() and path.name != SYSTEM_FOLDER]
+    loose = [path.name for path in visible if path.is_file() and path.suffix.lower() in READABLE]
+    if folders and loose:
+        raise InputError(
+            f"cannot use {root}: it holds image files and folders",
+            got=f"{len(loose)} files, among them {loose[0]}, beside {folders[0].name}/",
+            expected="either files or folders of files",
+            why="each folder is one source with one weight",
+            fix="move the files into a folder",
+        )
+    return folders
 
 
 def to_sample(scene: Scene, trimap: UInt8) -> Sample:

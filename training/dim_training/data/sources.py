@@ -17,6 +17,9 @@ from dim_training.data import augmentation
 from dim_training.data.files import image_files, read_rgb
 from dim_training.data.procedural import canvas, shapes
 
+SMALLEST_BACKGROUND = 16
+"""Smallest side of a background, pixels: a window of it is a third as large, and must show something."""
+
 LARGEST_BACKGROUND = 900
 """Backgrounds are kept in memory at most this large; crops never need more."""
 
@@ -61,7 +64,7 @@ class PhotographBackgrounds:
     """Random windows, at random scale, of the photographs in a folder."""
 
     def __init__(self, root: Path) -> None:
-        self.photographs = read_all(image_files(root), lambda path: _limit_size(read_rgb(path)))
+        self.photographs = read_all(image_files(root), _read_background)
 
     def draw(self, side: int, rng: Random) -> UInt8:
         photograph = self.photographs[rng.integers(len(self.photographs))]
@@ -183,7 +186,23 @@ def _place(cutout: Cutout, side: int, rng: Random) -> Cutout:
 def _read_cutout(path: Path) -> Cutout:
     image = eight_bits(read_rgba(path))
     colours, alpha = np.ascontiguousarray(image[..., :3]), np.ascontiguousarray(image[..., 3])
+    if not alpha.any():
+        raise InputError(
+            "cannot use a foreground that shows nothing", got="alpha 0 everywhere", expected="visible pixels"
+        )
     return Cutout(_bleed(colours, alpha), alpha)
+
+
+def _read_background(path: Path) -> UInt8:
+    image = read_rgb(path)
+    height, width = image.shape[:2]
+    if min(height, width) < SMALLEST_BACKGROUND:
+        raise InputError(
+            "cannot use a background this small",
+            got=f"{width}×{height} px",
+            expected=f"at least {SMALLEST_BACKGROUND} px a side",
+        )
+    return _limit_size(image)
 
 
 def _bleed(colours: UInt8, alpha: UInt8) -> UInt8:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from rich.console import Console
 from rich.progress import track
 
 from dim import trimap as trimaps
 from dim.arrays import UInt8
 from dim.errors import InputError
-from dim.images import read_alpha, write_image
-from dim_training.data.files import image_files, read_rgb
+from dim.images import folders, read_alpha, write_image
+from dim_training.data.annotations import listed
+from dim_training.data.files import read_rgb
 
 BAND = 0.008
 """Radius by which the unknown band is widened before alpha is solved for, as a share of the longer side."""
@@ -23,34 +25,73 @@ ROUNDED = 0.02
 
 
 def prepare_cutouts(images: Path, alphas: Path, output: Path, *, solve: bool = False) -> int:
-    """Write one RGBA PNG for every image whose alpha has the same stem; returns how many.
+    """Write one RGBA PNG for every image with an alpha of the same relative path; return how many.
 
     The foreground's colours are estimated with the fast multi-level method (Germer et al. 2020, pymatting),
-    so that a new background does not shine through with the old one's colours. Files that are there already
-    are kept: an interrupted run goes on.
+    so that a new background does not shine through with the old one's colours. Files that exist are kept:
+    an interrupted preparation continues.
 
     Args:
+        images: folder of photographs, searched with its sub-folders.
+        alphas: folder of their alphas; suffixes may differ.
+        output: folder to write, with the same sub-folders.
         solve: the alphas are predictions, softer than the photographs: see :func:`solved_alpha`.
-    """
-    from pymatting import estimate_foreground_ml
 
-    output.mkdir(parents=True, exist_ok=True)
-    by_stem = {path.stem: path for path in image_files(alphas)}
-    pairs = [(image, by_stem[image.stem]) for image in image_files(images) if image.stem in by_stem]
-    if not pairs:
-        raise InputError(
-            f"cannot pair {images} with {alphas}", got="no common file names", expected="same stems"
-        )
-    for image_path, alpha_path in track(pairs, "cut-outs"):
-        target = output / f"{image_path.stem}.png"
+    Raises:
+        InputError: no pairs, ambiguous names, or pairs that cannot be used; the others are written first.
+    """
+    pairs = _pairs(images, alphas)
+    problems = []
+    for name, (image_path, alpha_path) in track(pairs.items(), "cut-outs", console=Console(stderr=True)):
+        target = output / f"{name}.png"
         if target.exists():
             continue
-        image, alpha = _read_pair(image_path, alpha_path)
-        if solve:
-            alpha = solved_alpha(image, alpha, source=alpha_path)
-        foreground = estimate_foreground_ml(image / 255.0, alpha / 255.0)
-        write_image(target, np.dstack([np.clip(foreground * 255, 0, 255).round().astype(np.uint8), alpha]))
+        try:
+            write_image(target, _cutout(image_path, alpha_path, solve=solve))
+        except InputError as error:
+            parts = (error.problem, error.got, error.expected)
+            problems.append("; ".join(str(part) for part in parts if part))
+    if problems:
+        raise InputError(
+            f"cannot use {len(problems)} of {len(pairs)} pairs; the others are in {output}",
+            got=listed(problems),
+            fix="correct these files or take them out, then repeat the command: finished files are kept",
+        )
     return len(pairs)
+
+
+def _pairs(images: Path, alphas: Path) -> dict[str, tuple[Path, Path]]:
+    """Return image and alpha by their common path below the two folders, without suffix."""
+    found, matching = folders.by_name(images), folders.by_name(alphas)
+    common = [name for name in found if name in matching]
+    if not common:
+        raise InputError(
+            f"cannot pair {images} with {alphas}",
+            got="no common file names",
+            expected="the same names, in the same sub-folders",
+        )
+    ambiguous = [
+        folders.unmatched(name, folder, files[name])
+        for name in common
+        for folder, files in ((images, found), (alphas, matching))
+        if len(files[name]) > 1
+    ]
+    if ambiguous:
+        raise InputError(
+            f"cannot pair {images} with {alphas}", got=listed(ambiguous), expected="one file each"
+        )
+    return {name: (found[name][0], matching[name][0]) for name in common}
+
+
+def _cutout(image_path: Path, alpha_path: Path, *, solve: bool) -> UInt8:
+    """Return uint8 H, W, 4."""
+    from pymatting import estimate_foreground_ml
+
+    image, alpha = _read_pair(image_path, alpha_path)
+    if solve:
+        alpha = solved_alpha(image, alpha, source=alpha_path)
+    foreground = estimate_foreground_ml(image / 255.0, alpha / 255.0)
+    return np.dstack([np.clip(foreground * 255, 0, 255).round().astype(np.uint8), alpha])
 
 
 def solved_alpha(image: UInt8, predicted: UInt8, *, source: Path) -> UInt8:

@@ -119,7 +119,9 @@ def _check(root: Path, plans: list[_Plan], hands: Crew) -> tuple[list[Batch], li
     left = [batch for batch in hands.map(remaining, wanted, "finished images") if batch.tasks]
     photographs = sorted({task.photograph for batch in left for task in batch.tasks})
     problems = [*probes.values(), *hands.map(probe_all, photographs, "photographs")]
-    _refuse(root, [found.problem for found in problems if found.problem] + _quarrels(root, plans, sizes))
+    _refuse(
+        root, [found.problem for found in problems if found.problem] + _size_mismatches(root, plans, sizes)
+    )
     return wanted, left
 
 
@@ -130,8 +132,8 @@ def _given(plans: list[_Plan]) -> list[str]:
     return sorted(foregrounds | {entry.trimap for entry in entries if entry.trimap is not None})
 
 
-def _quarrels(root: Path, plans: list[_Plan], sizes: dict[str, Size]) -> list[str]:
-    """Alphas and trimaps whose size is not their foreground's."""
+def _size_mismatches(root: Path, plans: list[_Plan], sizes: dict[str, Size]) -> list[str]:
+    """Report alphas and trimaps whose size is not their foreground's."""
     pairs = dict.fromkeys(
         (file, entry.foreground.colours)
         for plan in plans
