@@ -1,0 +1,37 @@
+"""Time of a call on a device, and the options that the kit's scripts share."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import torch
+
+
+def milliseconds(call: Callable[[], object], device: str, *, runs: int = 15, warm: int = 5) -> float:
+    """Return the median time of a call, in milliseconds, with its work on the device complete."""
+    times = []
+    for _ in range(warm + runs):
+        started = perf_counter()
+        call()
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()
+        times.append(1e3 * (perf_counter() - started))
+    return median(times[warm:])
+
+
+def peak_mib(device: str) -> int | None:
+    """Return the largest memory that PyTorch has allocated on a GPU so far, MiB; None on the CPU."""
+    return torch.cuda.max_memory_allocated() >> 20 if device.startswith("cuda") else None
+
+
+def options(description: str) -> argparse.Namespace:
+    """Read the command line of a script: output, device, and whether it is a dry run."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("output", type=Path, help="JSON to write")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--dry", action="store_true", help="tiny sizes, to try the script")
+    return parser.parse_args()
