@@ -22,7 +22,7 @@ def kit(monkeypatch: pytest.MonkeyPatch) -> Any:
 def step(kit: Any, code: str, seconds: int = 60) -> Any:
     """Return a step that runs a line of Python."""
     return kit.Step(
-        "try", seconds, lambda setting: [sys.executable, "-c", code], lambda report: report["said"]
+        "try", seconds, lambda setting: [sys.executable, "-c", code], lambda report: report["text"]
     )
 
 
