@@ -66,7 +66,7 @@ def equal_components() -> Inputs:
 
 
 def two_components(width: int) -> Inputs:
-    """A component of 3 × width that is gone from 0.8 on, then one of 3 × 3 that goes on."""
+    """A component of 3 × width that is gone from 0.8 on, then one of 3 × 3 that continues."""
     alpha = np.zeros((8, 8), np.uint8)
     alpha[:3, :width], alpha[4:7, :3] = 200, 230
     return alpha, np.full_like(alpha, 255), np.full_like(alpha, 128)

@@ -181,7 +181,7 @@ def test_foamliu_is_another_network(tmp_path: Path) -> None:
 
 
 class Whole(torch.nn.Module):
-    """Stands for a network class of somebody else's: a checkpoint may hold the object itself."""
+    """A foreign network class; a checkpoint may hold an object of it."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -120,7 +120,7 @@ def test_a_pickle_cannot_set_attributes(tmp_path: Path, name: str, read: Any) ->
 
 
 def test_no_patch_file_is_written(tmp_path: Path) -> None:
-    """torch.load compares the source of pickled modules, and writes a patch where a class asks for it."""
+    """torch.load compares the source of pickled modules, and writes a patch if a class requests it."""
     state = pickle.dumps((None, {"dump_patches": True, "__name__": str(tmp_path / "written")}), 2)[2:-1]
     source = b"X\x01\x00\x00\x00fX\x05\x00\x00\x00hello"
     body = (

@@ -37,7 +37,7 @@ def _scene() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
 
 
 def _undecided() -> torch.Tensor:
-    """The alpha of a decoder that saw no strands: known pixels speak for themselves."""
+    """The alpha of a decoder that saw no strands: the known pixels give their colours."""
     return torch.full((1, 1, 48, 64), 0.5, dtype=torch.float64)
 
 

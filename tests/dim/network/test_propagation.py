@@ -131,7 +131,7 @@ def test_a_few_steps_in_numbers() -> None:
 
 @pytest.mark.parametrize("side", [8, 32])
 def test_one_colour_everywhere_leaves_means(side: int) -> None:
-    """Nothing to tell pixels apart, and covariances that are all rounding."""
+    """Pixels are not distinguishable, and covariances are only rounding."""
     x, alpha, trust = _noise(side)
     x[:3] = np.array([0.3, -1.2, 2.1])[:, None, None]
     x[3] = UNKNOWN
