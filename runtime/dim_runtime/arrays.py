@@ -84,9 +84,7 @@ def _require_numpy(what: str, array: Any, expected: str) -> None:
         return
     kind = type(array)
     if isinstance(array, str | bytes) or hasattr(array, "__fspath__"):
-        fix = (
-            "read the file first: cv2.imread(path)[..., ::-1] for an image, cv2.imread(path, 0) for a trimap"
-        )
+        fix = "read the file: dim.images.read_image(path), dim.images.read_trimap(path)"
     else:
         fix = f"numpy.asarray({what}), for example of a PIL image"
     raise InputError(

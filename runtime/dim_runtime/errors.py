@@ -9,10 +9,12 @@ __all__ = [
     "BackendError",
     "DeviceError",
     "DimError",
+    "FrozenShapeWarning",
     "InputError",
     "MemoryLimitError",
     "MinimumError",
     "MissingExtraError",
+    "NothingUnknownWarning",
     "ProfileWarning",
     "TileError",
     "TrimapWarning",
@@ -72,6 +74,20 @@ class TrimapWarning(UserWarning):
             f"{mapped} pixels of {source} are not 0, 128 or 255: at most 10 was read as background, "
             "at least 245 as foreground, the rest as unknown"
         )
+
+
+class NothingUnknownWarning(UserWarning):
+    """A trimap has no unknown pixels: the alpha is the trimap itself, as for a binary mask."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "no pixel of the trimap is unknown (128): the alpha repeats the trimap; "
+            "dim-matte trimap or dim.trimap.from_mask makes a band of unknown pixels around a mask"
+        )
+
+
+class FrozenShapeWarning(UserWarning):
+    """A frozen window is larger than the image: the alpha differs from that of a graph with free shapes."""
 
 
 class ProfileWarning(UserWarning):

@@ -30,10 +30,10 @@ from dim_runtime.arrays import (
 )
 from dim_runtime.backends.base import Backend
 from dim_runtime.backends.open import BackendName, Precision, open_backend
-from dim_runtime.errors import TrimapWarning
+from dim_runtime.errors import FrozenShapeWarning, NothingUnknownWarning, TrimapWarning
 from dim_runtime.inference.stream import Job, Stream, one_by_one
 from dim_runtime.inference.tiler import pixels_per_second, run_plan
-from dim_runtime.memory import parse_bytes, resident_bytes
+from dim_runtime.memory import parse_bytes, release_free_memory, resident_bytes
 from dim_runtime.planning.geometry import Plan
 from dim_runtime.planning.planner import DEFAULT_TILE, Context, Planner, PlanOptions
 from dim_runtime.planning.survey import TrimapSurvey, survey
@@ -234,10 +234,12 @@ class Matting:
         """
         with reporting(self._progress) as progress:
             for job in self.stream(map(_given, pairs), progress=progress):
-                if job.mapped:
+                alpha = job.take_alpha()
+                for warning in _warnings(job.plan, job.mapped):
                     # stacklevel=2 makes the warning point at the caller's request for the next result.
-                    warnings.warn(TrimapWarning(job.mapped), stacklevel=2)
-                yield job.take_alpha()
+                    warnings.warn(warning, stacklevel=2)
+                yield alpha
+                del alpha
 
     def stream(
         self,
@@ -298,9 +300,9 @@ class Matting:
     def _into(self, image: Any, trimap: Any, out: Any, progress: Progress | None = None) -> Plan:
         with reporting(progress or self._progress) as chosen:
             computed = self._compute(image, trimap, out, chosen)
-        if computed.mapped:
+        for warning in _warnings(computed.plan, computed.mapped):
             # stacklevel=3 makes the warning point at the caller of Matting() or into().
-            warnings.warn(TrimapWarning(computed.mapped), stacklevel=3)
+            warnings.warn(warning, stacklevel=3)
         return computed.plan
 
     def _compute(self, image: Any, trimap: Any, out: Any, progress: Progress | None) -> _Computed:
@@ -331,6 +333,9 @@ class Matting:
 
     def _plan(self, found: TrimapSurvey, trimap: Any, image: Any = None, out: Any = None) -> Plan:
         """Plan one image; without ``out`` for a new float32 array."""
+        if self._options.memory_limit is not None:
+            # Freed memory that the C library keeps would count twice: as held, and as what the windows need.
+            release_free_memory()
         held = resident_bytes() + held_bytes(image) + held_bytes(trimap) + _output_bytes(trimap, out)
         plan = Planner(found, self._open, self._options, held_bytes=held).plan()
         return plan if self._batch == 1 else replace(plan, peak_bytes=plan.peak_bytes + self._beside(plan))
@@ -362,6 +367,15 @@ def _loaded(job: Job) -> tuple[Any, Any]:
         expected="a tuple of image and trimap",
         fix="matting.map([(image, trimap), …])",
     )
+
+
+def _warnings(plan: Plan | None, mapped: int) -> Iterator[Warning]:
+    if mapped:
+        yield TrimapWarning(mapped)
+    if plan is not None and plan.unknown_pixels == 0:
+        yield NothingUnknownWarning()
+    if plan is not None and plan.windows and plan.frozen_padding and plan.note is not None:
+        yield FrozenShapeWarning(plan.note)
 
 
 def _output_bytes(trimap: Sliceable, out: object) -> int:

@@ -26,6 +26,10 @@ UNITS = {
 }
 
 
+RESERVE_BYTES = 16 << 20
+"""Bytes that are added to the limit which an error states: what a process holds varies a little."""
+
+
 def parse_bytes(text: str) -> int:
     """Parse ``"2GB"``, ``"1.5 GiB"``, ``"800MB"`` or plain bytes; InputError for anything else."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
@@ -37,7 +41,9 @@ def parse_bytes(text: str) -> int:
 
 
 def format_bytes(count: int) -> str:
-    """Format bytes in decimal megabytes or gigabytes, rounded up: the text, parsed, is never too small."""
+    """Format bytes in decimal KB, MB or GB, rounded up: the text, parsed, is never too small."""
+    if count < 10**6:
+        return f"{-(-count // 10**3)}KB"
     if count < 10**9:
         return f"{-(-count // 10**6)}MB"
     return f"{-(-count // 10**7) / 100:.2f}GB"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -17,9 +20,18 @@ from dim.contract import ArtefactMetadata
 from dim.errors import InputError
 from dim_runtime import Matting
 from dim_runtime.backends.base import Backend
-from dim_runtime.errors import BackendError, MemoryLimitError, TileError, TrimapWarning
+from dim_runtime.backends.fake import FakeBackend
+from dim_runtime.errors import (
+    BackendError,
+    FrozenShapeWarning,
+    MemoryLimitError,
+    NothingUnknownWarning,
+    TileError,
+    TrimapWarning,
+)
 from dim_runtime.images.samples import lemur
 from dim_runtime.inference.stream import Job
+from dim_runtime.planning.planner import STRIP_BYTES
 
 
 @pytest.fixture
@@ -339,3 +351,114 @@ def test_device_arrays_go_to_the_back_end_as_they_are(identity: Any) -> None:
 def test_device_arrays_are_refused_by_back_ends_without_a_device(identity: Any) -> None:
     with pytest.raises(BackendError, match="GPU"):
         Matting.from_backend(identity).on_device(object(), object())
+
+
+def test_a_job_is_planned_as_a_call_is(metadata: Any, pair: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One place computes the memory that is held: 4 bytes a pixel of output are part of it."""
+    monkeypatch.setattr("dim_runtime.matting.resident_bytes", lambda: 10**8)
+    image, trimap = pair(200, 300)
+    for size in (1, 2):
+        matting = Matting.from_backend(Batching(metadata(), size))
+        planned = matting.plan(trimap).peak_bytes
+        (job,) = matting.stream([Job(lambda: (image, trimap))])
+        assert job.plan is not None
+        assert job.plan.peak_bytes == planned
+        assert matting.into(image, trimap, np.empty(trimap.shape, np.float32)).peak_bytes == planned
+        assert matting.into(image, trimap, np.empty(trimap.shape)).peak_bytes == planned + 4 * trimap.size
+        empty = [matting.plan(np.zeros((side, 300), np.uint8)).peak_bytes for side in (200, 201)]
+        assert empty == [10**8 + STRIP_BYTES + 4 * 300 * side for side in (200, 201)]
+
+
+@pytest.mark.parametrize("limit", [None, 10**12])
+def test_a_progress_callback_may_call_the_matting(identity: Any, pair: Any, limit: int | None) -> None:
+    inner, image_and_trimap = [], pair(20, 30)
+
+    def progress(done: int, total: int) -> None:
+        if done == total and not inner:
+            inner.append(None)
+            inner[0] = matting(*image_and_trimap)
+
+    matting = Matting.from_backend(identity, memory_limit=limit, progress=progress)
+    np.testing.assert_array_equal(matting(*image_and_trimap), inner[0])
+
+
+def test_a_frozen_window_larger_than_the_image_is_a_warning(metadata: Any, pair: Any) -> None:
+    matting = Matting.from_backend(FakeBackend(metadata(static_shape=(1, 512, 512))))
+    with pytest.warns(FrozenShapeWarning, match="512×512 px, not 160×128 px") as caught:
+        matting(*pair(120, 160))
+    assert caught[0].filename == __file__
+    with pytest.warns(FrozenShapeWarning):
+        list(matting.map([pair(120, 160)]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        matting(*pair(500, 512))
+
+
+def test_a_mask_in_place_of_a_trimap_is_a_warning(identity: Any, image: Any) -> None:
+    mask = np.zeros((20, 30), np.uint8)
+    mask[5:9] = 255
+    with pytest.warns(NothingUnknownWarning, match="from_mask"):
+        alpha = Matting.from_backend(identity)(image(20, 30), mask)
+    np.testing.assert_array_equal(alpha, mask / 255)
+
+
+@pytest.mark.parametrize(
+    ("limit", "bytes_"), [("2GB", 2 * 10**9), ("1.5 GiB", 3 * 2**29), (7, 7), (None, None)]
+)
+def test_a_memory_limit_may_be_a_text(identity: Any, limit: Any, bytes_: int | None) -> None:
+    assert Matting.from_backend(identity, memory_limit=limit).memory_limit == bytes_
+
+
+@pytest.mark.parametrize(
+    "options", [{"memory_limit": "lots"}, {"memory_limit": 1.5}, {"tile": "512"}, {"tile": 1e3}]
+)
+def test_options_of_another_type_are_typed_errors(identity: Any, options: Any) -> None:
+    with pytest.raises(InputError, match="cannot"):
+        Matting.from_backend(identity, **options)
+
+
+def test_an_open_back_end_excludes_the_arguments_that_open_one(identity: Any) -> None:
+    with pytest.raises(InputError, match="threads"):
+        Matting(backend=identity, threads=2)
+
+
+@pytest.mark.parametrize(
+    ("image", "advice"),
+    [
+        (np.zeros((3, 8, 8), np.uint8), "moveaxis"),
+        (np.zeros((8, 8, 3), np.bool_), "astype"),
+        (np.zeros((8, 8, 3), np.float32), "255"),
+        (np.zeros((8, 8, 3), ">u2"), "byte order"),
+        ("photo.png", "read_image"),
+        ([[1]], "asarray"),
+    ],
+)
+def test_errors_of_arrays_name_what_to_do(matting: Matting, image: Any, advice: str) -> None:
+    with pytest.raises(InputError, match=f"fix: .*{advice}"):
+        matting(image, np.zeros((8, 8), np.uint8))
+
+
+def test_swapped_arguments_and_lone_images_are_explained(matting: Matting, pair: Any) -> None:
+    image, trimap = pair(8, 8)
+    with pytest.raises(InputError, match="the image first"):
+        matting(trimap, image)
+    with pytest.raises(InputError, match="a tuple of image and trimap"):
+        list(matting.map([image]))
+    with pytest.raises(InputError, match="cannot pickle"):
+        pickle.dumps(matting)
+
+
+EXIT_WHILE_MAPPING = """
+from dim_runtime import Matting
+from dim_runtime.images.samples import lemur
+image, trimap = lemur()
+results = Matting(threads=2).map((image[:200], trimap[:200]) for _ in range(10**6))
+next(results)
+"""
+
+
+def test_the_interpreter_may_exit_while_an_iterator_is_alive() -> None:
+    pytest.importorskip("onnxruntime")
+    command = [sys.executable, "-c", EXIT_WHILE_MAPPING]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")

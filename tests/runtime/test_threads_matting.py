@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -72,3 +74,42 @@ def test_one_call_at_a_time_under_a_memory_limit(identity: Any, pair: Any) -> No
     assert most == 1
     in_threads(Matting.from_backend(identity), [pair(20, 20)] * 24)
     assert most > 1
+
+
+RESIDENT = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+import numpy as np
+from dim_runtime import Matting
+from dim_runtime.images.samples import lemur
+from dim_runtime.memory import resident_bytes
+
+threads, requests, limit = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3] or None
+image, trimap = lemur()
+matting, found = Matting(threads=1, memory_limit=limit), []
+
+def request(number):
+    height, width = np.random.default_rng(number).integers(64, 320, 2)
+    matting(image[:height, 200 : 200 + width].copy(), trimap[:height, 200 : 200 + width].copy())
+    found.append(resident_bytes())
+
+request(0)
+start = resident_bytes()
+with ThreadPoolExecutor(threads) as pool:
+    list(pool.map(request, range(requests)))
+print(start, *found)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="resident memory is exact on Linux only")
+@pytest.mark.parametrize("limit", ["", "450MB"])
+def test_resident_memory_does_not_grow_with_the_threads(limit: str) -> None:
+    """Sixteen threads hold about what two do; under a limit that one request keeps none is refused."""
+    pytest.importorskip("onnxruntime")
+    command = [sys.executable, "-c", RESIDENT, "16", "160", limit]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    start, *found = map(int, done.stdout.split())
+    assert max(found) < start + 250 * 10**6
+    assert np.mean(found[-40:]) < 1.1 * np.mean(found[40:80])

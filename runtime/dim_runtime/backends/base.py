@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import starmap
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from dim.arrays import Floating, UInt8
-from dim.contract import STRIDE, ArtefactMetadata
+from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA, STRIDE, ArtefactMetadata
 from dim_runtime.errors import ArtefactError, BackendError, InputError
 
 
@@ -123,6 +123,40 @@ def require_single_windows(path: Path, metadata: ArtefactMetadata) -> None:
             why="windows are run one by one",
             fix=f"export again without --shape, or with --shape 1,{height},{width}",
         )
+
+
+class Tensor(NamedTuple):
+    """An input or output of a graph: numpy's name of its dtype, and its number of axes."""
+
+    dtype: str
+    axes: int
+
+
+CONTRACT = {
+    INPUT_IMAGE: Tensor("uint8", 4),
+    INPUT_TRIMAP: Tensor("uint8", 3),
+    OUTPUT_ALPHA: Tensor("float32", 3),
+}
+"""The tensors of every artefact, see :mod:`dim.contract`."""
+
+
+def require_contract(path: Path, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> None:
+    """Raise ArtefactError if a graph that was opened has other inputs, or another alpha, than an artefact."""
+    named = {INPUT_IMAGE, INPUT_TRIMAP} == set(inputs) and OUTPUT_ALPHA in outputs
+    found = {**inputs, **outputs}
+    if named and all(found[name] == tensor for name, tensor in CONTRACT.items()):
+        return
+    raise ArtefactError(
+        f"cannot use {path}: its inputs and outputs are not those of an artefact",
+        got=_listed(found),
+        expected=_listed(CONTRACT),
+        why="the metadata of this toolkit is in a graph of other origin",
+        fix="export the checkpoint again: dim-export onnx CHECKPOINT -o MODEL.onnx",
+    )
+
+
+def _listed(tensors: Mapping[str, Tensor]) -> str:
+    return ", ".join(f"{name} {dtype} of {axes} axes" for name, (dtype, axes) in tensors.items()) or "none"
 
 
 def require_windows(image: tuple[int, ...], trimap: tuple[int, ...]) -> None:

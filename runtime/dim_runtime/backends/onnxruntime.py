@@ -14,10 +14,13 @@ from dim_runtime.artefacts.onnx_file import read_metadata
 from dim_runtime.backends.base import (
     ENGINE_BYTES,
     Backend,
+    Tensor,
     first_line,
+    require_contract,
     require_single_windows,
 )
 from dim_runtime.backends.device import parse_device
+from dim_runtime.backends.threads import EngineThreads, fitting
 from dim_runtime.errors import ArtefactError, BackendError, DeviceError, DimError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -70,6 +73,10 @@ class OnnxRuntimeBackend(Backend):
             self._bound = _bound_session(engine, path, device, threads)
         else:
             self._session: Any = _session(engine, path, [CPU_PROVIDER], threads)
+            require_contract(
+                path, _tensors(self._session.get_inputs()), _tensors(self._session.get_outputs())
+            )
+            self._threads = EngineThreads(fitting(threads))
             # Gives back after each window what it took: memory is bounded by one window, not by the sum of
             # what windows of different shapes leave behind.
             self._run_options.add_run_config_entry(SHRINK_ARENA, "cpu:0")
@@ -83,7 +90,8 @@ class OnnxRuntimeBackend(Backend):
             if self._bound is not None:
                 return self._bound.run(image, trimap, self._run_options)
             inputs = {INPUT_IMAGE: image, INPUT_TRIMAP: trimap}
-            alpha: Floating = self._session.run([OUTPUT_ALPHA], inputs, self._run_options)[0]
+            session = self._session
+            alpha: Floating = self._threads.run(session.run, [OUTPUT_ALPHA], inputs, self._run_options)[0]
             return alpha
 
     def run_on_device(self, image: Any, trimap: Any) -> Any:
@@ -144,6 +152,11 @@ def _register_arena(engine: Any) -> None:
     except RuntimeError as error:
         if ALREADY_THERE not in str(error):
             raise
+
+
+def _tensors(nodes: list[Any]) -> dict[str, Tensor]:
+    kinds = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
+    return {node.name: Tensor(kinds.get(node.type, node.type), len(node.shape or ())) for node in nodes}
 
 
 def _session(engine: Any, path: Path, providers: list[Any], threads: int | None) -> Any:

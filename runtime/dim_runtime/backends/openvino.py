@@ -23,7 +23,14 @@ import numpy as np
 from dim.arrays import Floating, UInt8, WindowShape
 from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA, STRIDE, ArtefactMetadata, Precision
 from dim_runtime.artefacts.onnx_file import read_metadata
-from dim_runtime.backends.base import Backend, first_line, require_single_windows, require_windows
+from dim_runtime.backends.base import (
+    Backend,
+    Tensor,
+    first_line,
+    require_contract,
+    require_single_windows,
+    require_windows,
+)
 from dim_runtime.backends.openvino_memory import (
     Arithmetic,
     compiled_bytes,
@@ -94,6 +101,7 @@ class OpenVinoBackend(Backend):
         self._core: Any = engine.Core()
         self._config = _configuration(self._arithmetic, threads)
         self._model: Any = _read(self._core, engine, path)
+        require_contract(path, _tensors(self._model.inputs), _tensors(self._model.outputs))
         self._free: Any = None
         """The graph with free shapes, once it was needed."""
         self._compiled: OrderedDict[WindowShape, Any] = OrderedDict()
@@ -292,6 +300,13 @@ def _engine(path: Path) -> Any:
     except ImportError as error:
         raise MissingExtraError(f"run {path.name}", package="openvino", extra="openvino") from error
     return openvino
+
+
+def _tensors(ports: list[Any]) -> dict[str, Tensor]:
+    return {
+        port.get_any_name(): Tensor(port.element_type.to_dtype().name, port.partial_shape.rank.get_length())
+        for port in ports
+    }
 
 
 def _read(core: Any, engine: Any, path: Path) -> Any:

@@ -19,7 +19,7 @@ from dim_runtime.cli.doctor import doctor
 from dim_runtime.cli.run import run
 from dim_runtime.cli.serve import serve
 from dim_runtime.cli.trimap import trimap
-from dim_runtime.errors import ProfileWarning, TrimapWarning
+from dim_runtime.errors import FrozenShapeWarning, NothingUnknownWarning, ProfileWarning, TrimapWarning
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -62,7 +62,7 @@ app.command(epilog="Example: dim-matte doctor --json")(doctor)
 def main() -> None:
     """Run the program ``dim-matte``."""
     warnings.showwarning = _show_warning
-    for kind in (TrimapWarning, ProfileWarning):
+    for kind in (TrimapWarning, NothingUnknownWarning, FrozenShapeWarning, ProfileWarning):
         warnings.simplefilter("always", kind)
     # SIGTERM ends the program as an exception does, so that temporary files are removed.
     signal.signal(signal.SIGTERM, _terminate)

@@ -1,27 +1,32 @@
 """Threads that work on one stream of items, each a step ahead of the next, through bounded queues.
 
-Every step is a plain generator over the step before it; :meth:`Pipeline.ahead` moves it into a thread.
+Each step is a generator over the step before it; :meth:`Pipeline.ahead` runs it in a thread.
 """
 
 from __future__ import annotations
 
 import threading
+import time
+import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Generic, Self, TypeVar
 
 Item = TypeVar("Item")
 
+EXIT_SECONDS = 5.0
+"""How long the end of the interpreter waits for a thread that is inside the caller's code."""
+
 
 class Stopped(Exception):  # noqa: N818 - a signal, not an error: it never leaves this module's threads
-    """The pipeline was stopped while a thread waited."""
+    """Raised in a thread that waits while the pipeline is stopped."""
 
 
 class Channel(Generic[Item]):
     """A bounded queue between two threads, which ends, fails or is stopped.
 
     Args:
-        size: items that wait at most; a full channel makes the writer wait.
+        size: the writer waits while so many items are in the channel.
     """
 
     def __init__(self, size: int) -> None:
@@ -32,7 +37,7 @@ class Channel(Generic[Item]):
         self._error: BaseException | None = None
 
     def put(self, item: Item) -> None:
-        """Append an item when there is room; Stopped if there never will be."""
+        """Append an item when there is room; raise Stopped if the pipeline is stopped."""
         with self._changed:
             self._changed.wait_for(lambda: self._stopped or len(self._items) < self._size)
             self._require_running()
@@ -40,13 +45,13 @@ class Channel(Generic[Item]):
             self._changed.notify_all()
 
     def end(self, error: BaseException | None = None) -> None:
-        """Nothing more comes; an error is raised by the reader after the items before it."""
+        """End the channel; the reader raises the error after the items before it."""
         with self._changed:
             self._ended, self._error = True, error
             self._changed.notify_all()
 
     def stop(self) -> None:
-        """Wake both sides; what waits is dropped."""
+        """Wake both sides and drop the items."""
         with self._changed:
             self._stopped = True
             self._items.clear()
@@ -54,7 +59,7 @@ class Channel(Generic[Item]):
 
     @property
     def ready(self) -> bool:
-        """Whether the reader would get something, or the end, at once."""
+        """Whether the reader gets an item, or the end, without waiting."""
         with self._changed:
             return self._stopped or self._ended or bool(self._items)
 
@@ -78,7 +83,7 @@ class Channel(Generic[Item]):
 
 
 class Pipeline:
-    """The threads and channels of one stream; all stop together.
+    """The threads and channels of one stream; all stop together, at the latest when the interpreter exits.
 
     Args:
         in_flight: items between their source and the end, at most.
@@ -90,9 +95,12 @@ class Pipeline:
         self._channels: list[Channel[None]] = [self._tokens]
         for _ in range(in_flight):
             self._tokens.put(None)
+        # A daemon thread inside an engine or a decoder aborts the process when the interpreter exits.
+        self._all: list[threading.Thread] = []
+        self._at_exit = weakref.finalize(self, _stop_at_exit, self._channels, self._all)
 
     def admit(self, source: Iterable[Item]) -> Iterator[Item]:
-        """The source's items, each pulled only when there is room for it."""
+        """Yield the source's items, each pulled only when there is room for it."""
         items = iter(source)
         while True:
             next(self._tokens)
@@ -101,34 +109,45 @@ class Pipeline:
             except StopIteration:
                 return
             yield item
-            # Or this frame would keep it alive until the next one is there.
+            # Drop our reference so that the item can be freed before the next one is read.
             del item
 
     def release(self) -> None:
-        """One item has reached the end: another may enter."""
+        """Admit another item, because one has reached the end."""
         self._tokens.put(None)
 
     def ahead(self, items: Iterator[Item], *, waited_for: bool = True) -> Channel[Item]:
-        """The same items, made in a thread of their own, at most one before it is wanted.
+        """Return the same items, made in a separate thread, at most one ahead of the reader.
 
         Args:
-            items: a step; an error in it is raised where its next item would be.
-            waited_for: False for a thread that may be held up by somebody else's code: it ends by itself.
+            items: a step; an error in it is raised in place of its next item.
+            waited_for: False for a thread that the caller's code may block: :meth:`stop` does not join it.
         """
         channel: Channel[Item] = Channel(1)
         thread = threading.Thread(target=_fill, args=(channel, items), name="dim-matting", daemon=True)
         self._channels.append(channel)  # type: ignore[arg-type]
+        self._all.append(thread)
         if waited_for:
             self._threads.append(thread)
         thread.start()
         return channel
 
     def stop(self) -> None:
-        """End every thread: at once where it waits, else after the item that it works on."""
+        """End every thread: immediately if it waits, else after its current item."""
+        self._at_exit.detach()
         for channel in self._channels:
             channel.stop()
         for thread in self._threads:
             thread.join()
+
+
+def _stop_at_exit(channels: list[Channel[None]], threads: list[threading.Thread]) -> None:
+    for channel in channels:
+        channel.stop()
+    end = time.monotonic() + EXIT_SECONDS
+    for thread in threads:
+        if thread is not threading.current_thread():
+            thread.join(max(end - time.monotonic(), 0))
 
 
 def _fill(channel: Channel[Item], items: Iterator[Item]) -> None:

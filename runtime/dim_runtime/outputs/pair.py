@@ -15,7 +15,7 @@ import dim.trimap
 from dim.arrays import Float32, Image
 from dim.images import files
 from dim.images.files import read_image, write_image
-from dim_runtime.errors import TrimapWarning
+from dim_runtime.errors import MemoryLimitError, TrimapWarning
 from dim_runtime.matting import Matting
 from dim_runtime.memory import format_bytes, peak_resident_bytes
 from dim_runtime.outputs.render import kept_profile, render, require_room, whole_bytes
@@ -75,13 +75,25 @@ def run_pair(matting: Matting, image_path: Path, trimap_path: Path, out: Path, r
         plan, seconds = run_streamed(matting, image_path, trimap_path, out, recipe)
         return Outcome(plan, seconds, peak_resident_bytes())
     loaded = load(image_path, trimap_path, recipe)
-    require_room(matting.memory_limit, recipe, held=whole_bytes(recipe, loaded.image))
+    _require_memory(matting, loaded, recipe)
     started = time.perf_counter()
     alpha = np.empty(loaded.trimap.shape, np.float32)
     plan = matting.into(loaded.image, loaded.trimap, alpha)
     outcome = Outcome(plan, time.perf_counter() - started, peak_resident_bytes())
     save(out, loaded, alpha, recipe)
     return outcome
+
+
+def _require_memory(matting: Matting, loaded: Loaded, recipe: Recipe) -> None:
+    """Raise the MemoryLimitError of the step that takes most, so that the stated limit holds for all."""
+    try:
+        require_room(matting.memory_limit, recipe, held=whole_bytes(recipe, loaded.image))
+    except MemoryLimitError as rendering:
+        try:
+            matting.plan(loaded.trimap)
+        except MemoryLimitError as planning:
+            raise max(rendering, planning, key=lambda error: error.minimum) from None
+        raise
 
 
 def plan_pair(matting: Matting, image_path: Path, trimap_path: Path, out: Path, recipe: Recipe) -> Plan:

@@ -21,7 +21,7 @@ from dim.images.files import read_image
 from dim.images.headers import declared_pixels
 from dim_runtime.arrays import Sliceable
 from dim_runtime.errors import MemoryLimitError, ProfileWarning
-from dim_runtime.memory import format_bytes, resident_bytes
+from dim_runtime.memory import RESERVE_BYTES, format_bytes, resident_bytes
 from dim_runtime.outputs import foreground
 from dim_runtime.outputs.spec import Output, Recipe
 
@@ -164,8 +164,9 @@ def require_room(limit: int | None, recipe: Recipe, *, held: int) -> None:
         seen = foreground.TILE + 2 * foreground.OVERLAP
         needed += ESTIMATOR_LIBRARY_BYTES + foreground.ESTIMATOR_BYTES * seen**2
     if limit is not None and needed > limit:
+        needed += RESERVE_BYTES
         raise MemoryLimitError(
-            f"cannot make a {recipe.output} below this memory limit",
+            f"cannot make the {recipe.output} below this memory limit",
             minimum=needed,
             got=f"{limit} bytes ({format_bytes(limit)})",
             expected=f"at least {needed} bytes ({format_bytes(needed)})",

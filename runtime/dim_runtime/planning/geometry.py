@@ -65,7 +65,7 @@ class Plan:
         exact: whether the context is enough for the result of the whole image; if not, windows are blended.
         unknown_pixels: how many pixels of the trimap are unknown.
         peak_bytes: expected peak resident memory of the process during the call, bytes.
-        note: why the tile is not the requested one; None if it is.
+        note: why the tile is not the requested one, or why a frozen shape changes the alpha; None if neither.
         seconds: expected time of the network at the speed of this machine; None if it was not measured.
     """
 
@@ -81,6 +81,11 @@ class Plan:
     peak_bytes: int
     note: str | None = None
     seconds: float | None = None
+
+    @property
+    def frozen_padding(self) -> bool:
+        """Whether a frozen window is larger than the image: more is padded than to a multiple of 32."""
+        return (self.padded_height, self.padded_width) != (round_up(self.height), round_up(self.width))
 
     @property
     def cost(self) -> float:

@@ -12,7 +12,7 @@ from dim.contract import STRIDE
 from dim.errors import InputError
 from dim_runtime.backends.base import Backend
 from dim_runtime.errors import MemoryLimitError, TileError
-from dim_runtime.memory import format_bytes
+from dim_runtime.memory import RESERVE_BYTES, format_bytes
 from dim_runtime.planning.geometry import Plan, Rectangle, Window, round_up
 from dim_runtime.planning.partition import Limits, Piece, partition
 from dim_runtime.planning.survey import TrimapSurvey
@@ -23,6 +23,8 @@ DEFAULT_TILE = 1536
 """Largest window side of a plan unless the user sets another, pixels."""
 WORKING_BYTES = 40
 """Bytes per window pixel that the tiler holds at most: the padded window, its 16-bit source, the blend."""
+WEIGHT_BYTES = 4
+"""Bytes of a weight in memory."""
 STRIP_BYTES = 8 << 20
 """Bytes that are held while a trimap is surveyed and the known pixels are written."""
 
@@ -107,7 +109,7 @@ class Planner:
         if limit is None or wanted.peak_bytes <= limit:
             return wanted
         if self.frozen:
-            raise self._too_little(limit, wanted.peak_bytes)
+            raise self._too_little(limit, wanted, wanted)
         return self._within(limit, wanted)
 
     def _within(self, limit: int, wanted: Plan) -> Plan:
@@ -122,17 +124,24 @@ class Planner:
         smallest = self._at(self._smallest_tile(), f"tile lowered from {wanted.tile} px")
         if smallest.peak_bytes <= limit:
             return smallest
-        raise self._too_little(limit, min(smallest.peak_bytes, wanted.peak_bytes))
+        raise self._too_little(limit, min(smallest, wanted, key=lambda plan: plan.peak_bytes), wanted)
 
-    def _too_little(self, limit: int, minimum: int) -> MemoryLimitError:
+    def _too_little(self, limit: int, least: Plan, wanted: Plan) -> MemoryLimitError:
+        """Return the error that states a limit which is kept at the next attempt, and one without loss."""
+        # The next attempt may hold a little more, and the model a second time.
+        room = RESERVE_BYTES + WEIGHT_BYTES * self.backend.metadata.parameters
+        minimum, ample = least.peak_bytes + room, wanted.peak_bytes + room
+        fix = f"memory_limit={minimum} (--memory-limit {format_bytes(minimum)})"
+        if ample > minimum:
+            fix += f": {_work(least)}; or {format_bytes(ample)}: {_work(wanted)}"
         return MemoryLimitError(
             f"cannot stay below this memory limit with an image of {self.width}×{self.height} px",
             minimum=minimum,
             got=f"{limit} bytes ({format_bytes(limit)})",
             expected=f"at least {minimum} bytes ({format_bytes(minimum)})",
             why=f"{format_bytes(self.held_bytes)} are held by the process, its arrays, the model and the "
-            f"output; the rest goes to the smallest window, {self._smallest_tile()} px",
-            fix=f"memory_limit={minimum} (--memory-limit {format_bytes(minimum)}), or a smaller context",
+            f"output; the rest is for the smallest windows, {least.tile} px",
+            fix=f"{fix}; or a smaller context",
         )
 
     def _smallest_tile(self) -> int:
@@ -175,7 +184,17 @@ class Planner:
             exact=self.exact,
             unknown_pixels=self.found.unknown,
             peak_bytes=self._peak({(window.height, window.width) for window in windows}),
-            note=note,
+            note=note or self._frozen_note(),
+        )
+
+    def _frozen_note(self) -> str | None:
+        """Return why the alpha is not that of the whole image: a frozen window is larger than the image."""
+        usual = (round_up(self.height), round_up(self.width))
+        if self.padded == usual:
+            return None
+        return (
+            f"the frozen window makes the network see {self.padded[1]}×{self.padded[0]} px, "
+            f"not {usual[1]}×{usual[0]} px: alpha differs near the bottom and right border"
         )
 
     def _peak(self, shapes: set[tuple[int, int]]) -> int:
@@ -206,6 +225,11 @@ class Planner:
         core = _pixels(piece.top, piece.bottom, piece.left, piece.right)
         outer = _pixels(top, bottom, left, right)
         return Window(outer.y, outer.x, outer.height, outer.width, core)
+
+
+def _work(plan: Plan) -> str:
+    count = len(plan.windows)
+    return f"{count} window{'' if count == 1 else 's'}, {plan.cost:.1f} × the work of the whole image"
 
 
 def _span(start: int, stop: int, axis: int, limits: Limits) -> tuple[int, int]:

@@ -316,7 +316,7 @@ def test_a_limit_below_the_result_is_told_before_any_work(
     identity: Any, large: tuple[Path, Path, Path], recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Matting.from_backend(identity, memory_limit=10_000_000) as matting:
-        with pytest.raises(MemoryLimitError, match=f"cannot make a {recipe.output}") as streamed:
+        with pytest.raises(MemoryLimitError, match=f"cannot make the {recipe.output}") as streamed:
             run_pair(matting, *large, recipe)
         monkeypatch.setattr("dim_runtime.outputs.stream_tiff.STREAMED_PIXELS", 1 << 40)
         with pytest.raises(MemoryLimitError) as ordinary:

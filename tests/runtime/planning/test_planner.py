@@ -15,6 +15,7 @@ from dim.contract import STRIDE, ArtefactMetadata
 from dim.errors import InputError
 from dim_runtime.backends.base import Backend
 from dim_runtime.errors import MemoryLimitError, TileError
+from dim_runtime.memory import RESERVE_BYTES
 from dim_runtime.planning.geometry import Plan
 from dim_runtime.planning.planner import Planner, PlanOptions
 from dim_runtime.planning.survey import survey
@@ -158,15 +159,27 @@ def test_a_memory_limit_that_is_large_enough_changes_nothing(backend: Planned) -
     assert plan_of(full(2000, 2000), backend, PlanOptions(memory_limit=free.peak_bytes)) == free
 
 
-def test_a_memory_limit_that_cannot_be_kept_names_the_minimum(backend: Planned) -> None:
+def test_a_memory_limit_that_cannot_be_kept_states_one_that_can(backend: Planned) -> None:
+    trimap = full(800, 900)
     with pytest.raises(MemoryLimitError, match="at least") as caught:
-        plan_of(full(800, 900), backend, PlanOptions(memory_limit=10**6), held_bytes=10**8)
+        plan_of(trimap, backend, PlanOptions(memory_limit=10**6), held_bytes=10**8)
     minimum = caught.value.minimum
-    plan = plan_of(full(800, 900), backend, PlanOptions(memory_limit=minimum), held_bytes=10**8)
+    plan = plan_of(trimap, backend, PlanOptions(memory_limit=minimum), held_bytes=10**8)
     assert plan.peak_bytes <= minimum
-    assert plan.tile == 416
+    # The next attempt may hold more, within the reserve.
+    assert (
+        plan_of(trimap, backend, PlanOptions(memory_limit=minimum), held_bytes=10**8 + RESERVE_BYTES).tile
+        == 2 * 192 + STRIDE
+    )
+    least = minimum - RESERVE_BYTES - 4 * backend.metadata.parameters
+    assert plan_of(trimap, backend, PlanOptions(memory_limit=least), held_bytes=10**8).peak_bytes == least
     with pytest.raises(MemoryLimitError):
-        plan_of(full(800, 900), backend, PlanOptions(memory_limit=minimum - 1), held_bytes=10**8)
+        plan_of(trimap, backend, PlanOptions(memory_limit=least - 1), held_bytes=10**8)
+
+
+def test_the_error_states_what_more_memory_buys(backend: Planned) -> None:
+    with pytest.raises(MemoryLimitError, match=r"at least (?s:.*): \d+ windows, .*; or \d+MB: 1 window,"):
+        plan_of(full(1500, 1500), backend, PlanOptions(memory_limit=10**6))
 
 
 def test_a_frozen_shape_gives_every_window_that_shape(metadata: Metadata) -> None:
