@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args
 
 import typer
 from rich.console import Console
@@ -13,12 +13,20 @@ from dim.cli_support import CHECKPOINT_HELP, checkpoint_file
 from dim.errors import InputError
 from dim.extras import require
 from dim.files import write_text
-from dim_runtime.backends.open import BackendName, Precision
+from dim_runtime.backends.open import BackendName
 
 if TYPE_CHECKING:
     from dim_export.bench.artefacts import ArtefactBench
 
 ARTEFACTS = (".onnx", ".engine")
+BACKENDS: tuple[str, ...] = get_args(BackendName)
+
+
+def _backend(text: str) -> str:
+    """Check the name of a back end: typer has no choices for options that are repeated."""
+    if text not in BACKENDS:
+        raise typer.BadParameter(f"{text!r} is not one of {', '.join(map(repr, BACKENDS))}")
+    return text
 
 
 def bench(
@@ -33,13 +41,14 @@ def bench(
     backend: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="|".join(get_args(BackendName)),
-            help="Artefacts: engine that runs them; repeat it.",
+            parser=_backend,
+            metavar=f"[{'|'.join(BACKENDS)}]",
+            help="Artefacts: inference engine that runs them; can be repeated.",
         ),
     ] = None,
     lowered: Annotated[
-        str | None,
-        typer.Option(metavar="bf16", help="OpenVINO: each a second time, its floating-point part in bf16."),
+        Literal["bf16"] | None,
+        typer.Option(help="OpenVINO: time each a second time, its floating-point part in bf16."),
     ] = None,
     device: Annotated[str, typer.Option(help="Artefacts: cpu, cuda or cuda:N.")] = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="Of all engines; their own by default.")] = None,
@@ -54,9 +63,14 @@ def bench(
     if all(model.suffix in ARTEFACTS for model in models):
         from dim_export.bench.artefacts import bench_artefacts
 
-        names = [None] if backend is None else [_backend(name) for name in backend]
         found = bench_artefacts(
-            models, names, lowered=_lowered(lowered), size=size, rounds=pairs, device=device, threads=threads
+            models,
+            cast("list[BackendName] | None", backend) or [None],
+            lowered=lowered,
+            size=size,
+            rounds=pairs,
+            device=device,
+            threads=threads,
         )
         _print(found)
         text = found.model_dump_json(indent=2)
@@ -84,20 +98,6 @@ def _require_one_checkpoint(models: list[Path], backend: list[str] | None, devic
             expected="one checkpoint, without --backend and --device; or artefacts only",
             fix="export checkpoints first: dim-export onnx CHECKPOINT -o MODEL.onnx",
         )
-
-
-def _backend(text: str) -> BackendName:
-    if text not in get_args(BackendName):
-        raise InputError(
-            "there is no such back end", got=repr(text), expected=", ".join(get_args(BackendName))
-        )
-    return cast(BackendName, text)
-
-
-def _lowered(text: str | None) -> Precision | None:
-    if text not in (None, "bf16"):
-        raise InputError("cannot lower to this precision", got=repr(text), expected="bf16")
-    return "bf16" if text else None
 
 
 def _print(found: ArtefactBench) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import typer
 from pydantic import TypeAdapter
@@ -22,7 +22,7 @@ def context(
     images: Annotated[Path, typer.Option(help="Folder of images/, trimaps/ and, if there are any, alphas/.")],
     trimaps: Annotated[Path | None, typer.Option(help="Folder of trimaps that are only planned for.")] = None,
     tile: Annotated[int, typer.Option(help="Largest window side, context included, px.")] = DEFAULT_TILE,
-    backend: Annotated[str | None, typer.Option(help="Default: by the model's suffix.")] = None,
+    backend: Annotated[BackendName | None, typer.Option(help="Default: by the model's suffix.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the engine.")] = None,
     json: Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this file.")] = None,
 ) -> None:
@@ -32,7 +32,7 @@ def context(
         read_scenes(images),
         trimaps=[] if trimaps is None else read_trimaps(trimaps),
         tile=tile,
-        backend=cast("BackendName | None", backend),
+        backend=backend,
         threads=threads,
     )
     _show(rows)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast, get_args
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from rich.console import Console
@@ -18,11 +17,11 @@ from dim.contract import Precision
 from dim.errors import InputError, MissingExtraError
 from dim.extras import require
 from dim.files import write_text
-from dim_export.cli import verify as verify_command
-from dim_export.cli.progress_bar import bar
+from dim_export.cli.support import BATCH, bar, command_line, parse_axes, require_suffix
+from dim_export.int8 import Method
 
 if TYPE_CHECKING:
-    from dim_export.onnx_export.precision import Quantisation
+    from dim_export.int8.convert import Quantisation
 
 NOTHING = "none"
 """What ``--keep-float`` takes for an empty list."""
@@ -34,18 +33,18 @@ def onnx(
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The ONNX file to write.")],
     precision: Annotated[
-        str, typer.Option(metavar="|".join(get_args(Precision)), help="What the network computes in.")
+        Precision, typer.Option(help="Number format that the network computes in.")
     ] = "fp32",
     shape: Annotated[
-        str | None, typer.Option(metavar="N,H,W", help="Freeze batch, height and width; all free by default.")
+        str | None, typer.Option(metavar=BATCH, help="Freeze batch, height and width; all free by default.")
     ] = None,
     calibration: Annotated[
         Path | None,
         typer.Option(help="int8: folder of images/ and trimaps/ to calibrate on; shipped pairs by default."),
     ] = None,
     calibration_method: Annotated[
-        str | None,
-        typer.Option(metavar="minmax|percentile|mse", help="int8: how the range of an activation is chosen."),
+        Method | None,
+        typer.Option(help="int8: how the range of an activation is chosen; mse by default."),
     ] = None,
     keep_float: Annotated[
         list[str] | None,
@@ -69,30 +68,28 @@ def onnx(
     first; one that fails its precision's gates is not left behind.
     """
     require("export a checkpoint", "torch", "onnxscript")
-    chosen = _precision(precision)
-    frozen = _shape(shape)
-    _require_onnx_suffix(output)
+    frozen = None if shape is None else cast("WindowShape", parse_axes(shape, BATCH, "--shape"))
+    require_suffix(output, ".onnx")
     given = {
+        "--precision": None if precision == "fp32" else precision,
         "--shape": shape,
-        "--calibration": calibration and calibration.name,
+        "--calibration": calibration,
         "--calibration-method": calibration_method,
         "--keep-float": keep_float,
     }
     if verify:
-        _require_verifiable(frozen, chosen)
+        _require_verifiable(frozen, precision)
     from dim_export.onnx_export import export
 
-    with _quantisation(chosen, calibration, calibration_method, keep_float) as quantisation:
+    with _quantisation(precision, calibration, calibration_method, keep_float) as quantisation:
         metadata = export.export(
             checkpoint,
             output,
             static_shape=frozen,
-            precision=chosen,
+            precision=precision,
             quantisation=quantisation,
-            verify=(lambda path: verify_command.require_parity(checkpoint, path, output.name, threads))
-            if verify
-            else None,
-            command=_command(checkpoint, output, chosen, given),
+            verify=(lambda path: _require_parity(checkpoint, path, output.name, threads)) if verify else None,
+            command=command_line("onnx", [checkpoint], output, given),
         )
     if json is not None:
         write_text(json, metadata.model_dump_json(indent=2) + "\n")
@@ -101,7 +98,7 @@ def onnx(
 
 @contextmanager
 def _quantisation(
-    precision: Precision, calibration: Path | None, method: str | None, keep_float: list[str] | None
+    precision: Precision, calibration: Path | None, method: Method | None, keep_float: list[str] | None
 ) -> Iterator[Quantisation | None]:
     """The options of int8, with a progress bar; None for the other precisions, which have none."""
     options = {"--calibration": calibration, "--calibration-method": method, "--keep-float": keep_float}
@@ -109,12 +106,12 @@ def _quantisation(
         _require_absent(precision, options)
         yield None
         return
-    from dim_export.onnx_export.precision import DEFAULT_METHOD, Quantisation, checked_method
+    from dim_export.int8.convert import DEFAULT_METHOD, Quantisation
 
     with bar("calibrating") as progress:
         yield Quantisation(
             calibration=calibration,
-            method=DEFAULT_METHOD if method is None else checked_method(method),
+            method=DEFAULT_METHOD if method is None else method,
             keep_float=None if keep_float is None else _layers(keep_float),
             progress=progress,
         )
@@ -134,23 +131,19 @@ def _layers(names: list[str]) -> tuple[str, ...]:
     return () if names == [NOTHING] else tuple(names)
 
 
-def _precision(text: str) -> Precision:
-    if text not in get_args(Precision):
-        raise InputError(
-            "there is no such precision", got=repr(text), expected=", ".join(get_args(Precision))
-        )
-    return cast(Precision, text)
+def _require_parity(checkpoint: Path, artefact: Path, name: str, threads: int | None) -> None:
+    """Compare a new artefact with its checkpoint and print the result under ``name``.
 
+    Raises:
+        ParityError: it failed a gate.
+    """
+    from dim_export.cli.printing import print_parity
+    from dim_export.parity import verify as parity
+    from dim_export.parity.result import require_passed
 
-def _command(checkpoint: Path, output: Path, precision: Precision, given: Mapping[str, object]) -> str:
-    """What to type to repeat it; files without their folders, which are nobody's business."""
-    words = ["dim-export", "onnx", checkpoint.name, "-o", output.name]
-    if precision != "fp32":
-        words += ["--precision", precision]
-    for name, value in given.items():
-        for part in value if isinstance(value, list) else [value]:
-            words += [] if part is None else [name, str(part)]
-    return shlex.join(words)
+    report = parity.verify(checkpoint, artefact, threads=threads).model_copy(update={"artefact": name})
+    print_parity(report, Console())
+    require_passed(report)
 
 
 def _require_verifiable(shape: WindowShape | None, precision: Precision) -> None:
@@ -167,24 +160,4 @@ def _require_verifiable(shape: WindowShape | None, precision: Precision) -> None
             expected="N = 1",
             why="verification goes through the runtime, which runs windows one by one",
             fix="--no-verify, or leave the shape free",
-        )
-
-
-def _shape(text: str | None) -> WindowShape | None:
-    if text is None:
-        return None
-    parts = text.split(",")
-    if len(parts) != 3 or not all(part.strip().isdecimal() for part in parts):
-        raise InputError("cannot read --shape", got=repr(text), expected="N,H,W, such as 1,512,768")
-    n, h, w = map(int, parts)
-    return n, h, w
-
-
-def _require_onnx_suffix(output: Path) -> None:
-    if output.suffix != ".onnx":
-        raise InputError(
-            f"cannot write {output}",
-            got=f"suffix {output.suffix!r}",
-            expected=".onnx",
-            fix=f"-o {output.with_suffix('.onnx')}",
         )

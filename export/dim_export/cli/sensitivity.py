@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.table import Table
 
 from dim.cli_support import CHECKPOINT_HELP, checkpoint_file
-from dim.errors import InputError
 from dim.extras import require
 from dim.files import write_text
-from dim_export.cli.progress_bar import bar
+from dim_export.cli.support import bar
+from dim_export.int8 import Method, Mode
 
 if TYPE_CHECKING:
     from dim_export.int8.sensitivity import Sensitivity
@@ -27,10 +27,12 @@ def sensitivity(
         Path, typer.Option(help="Folder of images/, trimaps/ and, to score against the truth, alphas/.")
     ],
     mode: Annotated[
-        str,
-        typer.Option(metavar="alone|spared", help="Only the layer in int8, or all but the layer."),
+        Mode,
+        typer.Option(help="alone: only the layer in int8; spared: all but the layer."),
     ] = "alone",
-    method: Annotated[str, typer.Option("--calibration-method", metavar="minmax|percentile|mse")] = "mse",
+    method: Annotated[
+        Method, typer.Option("--calibration-method", help="How the range of an activation is chosen.")
+    ] = "mse",
     calibration: Annotated[
         Path | None, typer.Option(help="Folder of pairs for the ranges; the shipped ones by default.")
     ] = None,
@@ -44,16 +46,13 @@ def sensitivity(
     require("measure the layers", "torch", "onnxscript")
     require("measure the layers", "onnxruntime", extra="cpu")
     from dim_export.int8.sensitivity import measure
-    from dim_export.onnx_export.precision import checked_method
 
-    if mode not in ("alone", "spared"):
-        raise InputError("there is no such mode", got=repr(mode), expected="alone or spared")
     with bar("scoring") as progress:
         found = measure(
             checkpoint,
             data,
-            method=checked_method(method),
-            mode="alone" if mode == "alone" else "spared",
+            method=method,
+            mode=mode,
             calibration=calibration,
             threads=threads,
             progress=progress,

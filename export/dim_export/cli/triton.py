@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json as json_text
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
-from dim.errors import InputError
 from dim.files import write_text
+from dim_export.cli.support import WINDOW, parse_axes
 from dim_export.triton.repository import write_repository
 from dim_export.triton.serving import Device, Engine, Options, ServedModel, Side
 
@@ -23,7 +23,7 @@ def triton(
     ] = None,
     windows: Annotated[
         list[str] | None,
-        typer.Option(metavar="H,W", help="Fixed window, pixels; each gets a model of its own."),
+        typer.Option(metavar=WINDOW, help="Fixed window, pixels; each gets a model of its own."),
     ] = None,
     instances: Annotated[int, typer.Option(min=1, help="Copies that run at the same time.")] = 1,
     device: Annotated[
@@ -44,7 +44,7 @@ def triton(
     """
     options = Options(
         max_batch=max_batch,
-        windows=tuple(map(_window, windows or [])),
+        windows=tuple(cast("Side", parse_axes(text, WINDOW, "--windows")) for text in windows or []),
         instances=instances,
         device=device,
         engine=backend,
@@ -54,13 +54,6 @@ def triton(
     _print(served, output)
     if json is not None:
         write_text(json, json_text.dumps([model.model_dump() for model in served], indent=2) + "\n")
-
-
-def _window(text: str) -> Side:
-    parts = text.split(",")
-    if len(parts) != 2 or not all(part.strip().isdecimal() for part in parts):
-        raise InputError("cannot read --windows", got=repr(text), expected="H,W, such as 512,768")
-    return int(parts[0]), int(parts[1])
 
 
 def _print(served: list[ServedModel], repository: Path) -> None:

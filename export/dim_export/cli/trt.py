@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
-from typing import Annotated, cast, get_args
+from typing import Annotated, cast
 
 import typer
 from rich.console import Console
@@ -13,18 +12,17 @@ from dim.arrays import WindowShape
 from dim.contract import STRIDE, ArtefactMetadata, EngineBuilder, ShapeProfile
 from dim.errors import InputError
 from dim.files import write_text
+from dim_export.cli.support import BATCH, command_line, parse_axes, require_suffix
 from dim_runtime.artefacts.engine_compatibility import RTX_PORTABLE
 from dim_runtime.artefacts.onnx_file import read_metadata
 from dim_runtime.memory import parse_bytes
-
-SHAPE = "N,H,W"
 
 
 def trt(
     model: Annotated[Path, typer.Argument(help="An ONNX artefact of dim-export.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The engine file to write.")],
     builder: Annotated[
-        str | None, typer.Option(help="tensorrt or tensorrt-rtx; default: the only one installed.")
+        EngineBuilder | None, typer.Option(help="Program that builds; default: the only one installed.")
     ] = None,
     compute_capability: Annotated[
         str | None,
@@ -33,13 +31,13 @@ def trt(
     tile: Annotated[int | None, typer.Option(help="Largest window side, px; 1536 by default.")] = None,
     batch: Annotated[int | None, typer.Option(help="Most windows at once; 1 by default.")] = None,
     smallest: Annotated[
-        str | None, typer.Option("--min", metavar=SHAPE, help="Smallest shape; default 1,32,32.")
+        str | None, typer.Option("--min", metavar=BATCH, help="Smallest shape; default 1,32,32.")
     ] = None,
     optimum: Annotated[
-        str | None, typer.Option("--opt", metavar=SHAPE, help="Shape to optimise for; default 1,TILE,TILE.")
+        str | None, typer.Option("--opt", metavar=BATCH, help="Shape to optimise for; default 1,TILE,TILE.")
     ] = None,
     largest: Annotated[
-        str | None, typer.Option("--max", metavar=SHAPE, help="Largest shape; default BATCH,TILE,TILE.")
+        str | None, typer.Option("--max", metavar=BATCH, help="Largest shape; default BATCH,TILE,TILE.")
     ] = None,
     hardware_compatible: Annotated[
         bool, typer.Option("--hardware-compatible", help="For all GPUs from 8.0 on (TensorRT).")
@@ -54,7 +52,7 @@ def trt(
     json: Annotated[Path | None, typer.Option("--json", help="Also write the header to this file.")] = None,
 ) -> None:
     """Build an engine: TensorRT-RTX needs no GPU for that, TensorRT does. No GPU has run one of ours yet."""
-    _require_suffix(output)
+    require_suffix(output, ".engine")
     from dim_export.tensorrt.builders import BuildOptions
     from dim_export.tensorrt.convert import convert
 
@@ -76,7 +74,11 @@ def trt(
         "--workspace": workspace,
     }
     metadata = convert(
-        model, output, builder=_builder(builder), options=options, command=_command(model, output, flags)
+        model,
+        output,
+        builder=builder,
+        options=options,
+        command=command_line("trt", [model], output, flags),
     )
     _print(metadata, output)
     if json is not None:
@@ -96,26 +98,25 @@ def _profile(
         return None
     if tile is not None and "--max" in given:
         raise InputError(
-            "--tile and --max say the same", got=f"--tile {tile} --max {given['--max']}", fix="one of them"
+            "cannot use --tile and --max together",
+            got=f"--tile {tile} --max {given['--max']}",
+            fix="one of them",
         )
     if batch is not None and "--max" in given:
         raise InputError(
-            "--batch and --max say the same", got=f"--batch {batch} --max {given['--max']}", fix="one of them"
+            "cannot use --batch and --max together",
+            got=f"--batch {batch} --max {given['--max']}",
+            fix="one of them",
         )
-    smallest, optimum, largest = (None if text is None else _shape(text) for text in shapes)
+    smallest, optimum, largest = (
+        None if text is None else cast("WindowShape", parse_axes(text, BATCH, option))
+        for text, option in zip(shapes, ("--min", "--opt", "--max"), strict=True)
+    )
     side = TILE if tile is None else tile
     if largest is None and smallest is None and optimum is None:
         return window_profile(side, 1 if batch is None else batch)
     largest = largest or (1 if batch is None else batch, side, side)
     return checked_profile(smallest or (1, STRIDE, STRIDE), optimum or (1, *largest[1:]), largest)
-
-
-def _shape(text: str) -> WindowShape:
-    parts = [part.strip() for part in text.split(",")]
-    if len(parts) != 3 or not all(part.isascii() and part.isdecimal() for part in parts):
-        raise InputError("cannot read this shape", got=repr(text), expected="N,H,W, such as 1,1536,1536")
-    n, h, w = map(int, parts)
-    return n, h, w
 
 
 def _capabilities(text: str | None) -> tuple[str, ...]:
@@ -130,35 +131,6 @@ def _capabilities(text: str | None) -> tuple[str, ...]:
                 "cannot read --compute-capability", got=repr(text), expected="such as 8.6 or 8.6,12.0"
             )
     return tuple(dict.fromkeys(parts))
-
-
-def _builder(name: str | None) -> EngineBuilder | None:
-    if name is not None and name not in get_args(EngineBuilder):
-        raise InputError(
-            "there is no such builder", got=repr(name), expected=" or ".join(get_args(EngineBuilder))
-        )
-    return cast("EngineBuilder | None", name)
-
-
-def _require_suffix(output: Path) -> None:
-    if output.suffix != ".engine":
-        raise InputError(
-            f"cannot write {output}",
-            got=f"suffix {output.suffix!r}",
-            expected=".engine",
-            fix=f"-o {output.with_suffix('.engine')}",
-        )
-
-
-def _command(model: Path, output: Path, flags: dict[str, str | int | bool | None]) -> str:
-    """What was typed, without the folders, which concern nobody else."""
-    words = ["dim-export", "trt", model.name, "-o", output.name]
-    for flag, value in flags.items():
-        if value is True:
-            words.append(flag)
-        elif value is not None and value is not False:
-            words += [flag, str(value)]
-    return shlex.join(words)
 
 
 def _print(metadata: ArtefactMetadata, output: Path) -> None:

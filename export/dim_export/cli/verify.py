@@ -1,20 +1,20 @@
-"""``dim-export verify``, and the same comparison before ``dim-export onnx`` keeps a file."""
+"""``dim-export verify``: artefacts that exist, compared with their checkpoint."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn, cast, get_args
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from dim.cli_support import CHECKPOINT_HELP, checkpoint_file
 from dim.contract import Precision
-from dim.errors import InputError
 from dim.extras import require
 from dim.files import write_text
+from dim_export.cli.support import command_line
 from dim_runtime.backends.open import BackendName
 
 if TYPE_CHECKING:
@@ -37,14 +37,12 @@ def verify(
         typer.Option("--float64", help="Also compare with PyTorch in float64: what rounding alone does."),
     ] = False,
     backend: Annotated[
-        str | None, typer.Option(metavar="|".join(get_args(BackendName)), help="Engine that runs them.")
+        BackendName | None, typer.Option(help="Inference engine that runs them; by default, by suffix.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     precision: Annotated[
-        str | None,
-        typer.Option(
-            metavar="|".join(get_args(Precision)), help="Lower the artefacts, where the engine can."
-        ),
+        Precision | None,
+        typer.Option(help="Lower the artefacts to this precision, where the engine can."),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder for report.json and report.html.")
@@ -60,11 +58,19 @@ def verify(
     from dim_export.measure.opened import open_engine
     from dim_export.parity import report as release_report
 
-    name, lowered = _backend_name(backend), _precision(precision)
+    given = {
+        "--images": images,
+        "--float64": float64,
+        "--backend": backend,
+        "--device": device,
+        "--precision": precision,
+        "--threads": threads,
+        "--runs": runs,
+    }
     with ExitStack() as opened, _telling() as tell:
         engines = []
         for path in artefacts:
-            engine = open_engine(path, backend=name, device=device, precision=lowered, threads=threads)
+            engine = open_engine(path, backend=backend, device=device, precision=precision, threads=threads)
             opened.callback(engine.backend.close)
             engines.append(engine)
         release = release_report.examine(
@@ -73,37 +79,12 @@ def verify(
             folder=images,
             float64=float64,
             runs=runs,
-            command=_command(
-                checkpoint,
-                artefacts,
-                images=images,
-                float64=float64,
-                backend=backend,
-                device=device,
-                precision=precision,
-                threads=threads,
-                runs=runs,
-            ),
+            command=command_line("verify", [checkpoint, *artefacts], None, given),
             tell=tell,
         )
     _publish(release, output, json)
     if not release.report.passed:
         raise typer.Exit(1)
-
-
-def require_parity(checkpoint: Path, artefact: Path, name: str, threads: int | None) -> None:
-    """Compare a new artefact with its checkpoint and print the result under ``name``.
-
-    Raises:
-        ParityError: it failed a gate.
-    """
-    from dim_export.cli.printing import print_parity
-    from dim_export.parity import verify as parity
-    from dim_export.parity.result import require_passed
-
-    report = parity.verify(checkpoint, artefact, threads=threads).model_copy(update={"artefact": name})
-    print_parity(report, Console())
-    require_passed(report)
 
 
 def _publish(release: Release, output: Path | None, json: Path | None) -> None:
@@ -129,32 +110,3 @@ def _telling() -> Iterator[Tell]:
     console = Console(stderr=True)
     with console.status("loading") as status:
         yield status.update
-
-
-def _backend_name(text: str | None) -> BackendName | None:
-    for name in get_args(BackendName):
-        if name == text:
-            return cast(BackendName, name)
-    return None if text is None else _refuse("back end", text, get_args(BackendName))
-
-
-def _precision(text: str | None) -> Precision | None:
-    for name in get_args(Precision):
-        if name == text:
-            return cast(Precision, name)
-    return None if text is None else _refuse("precision", text, get_args(Precision))
-
-
-def _refuse(what: str, text: str, names: tuple[str, ...]) -> NoReturn:
-    raise InputError(f"there is no such {what}", got=repr(text), expected=", ".join(names))
-
-
-def _command(checkpoint: Path, artefacts: list[Path], **options: object) -> str:
-    """What to type to repeat it; files without their folders, which are nobody's business."""
-    words = ["dim-export verify", checkpoint.name, *(path.name for path in artefacts)]
-    for name, value in options.items():
-        if value is True:
-            words.append(f"--{name}")
-        elif value not in (None, False):
-            words += [f"--{name}", value.name if isinstance(value, Path) else str(value)]
-    return " ".join(words)

@@ -14,7 +14,7 @@ from dim.contract import ArtefactMetadata
 from dim.network import DIM, normalise
 from dim.network.pooling import IndexPooling, PoolState
 from dim.trimap import apply_known
-from dim_export.graph.metadata import describe
+from dim_export.graph.onnx_file import describe
 from dim_runtime.backends.base import Backend
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,90 +20,15 @@ from dim.arrays import WindowShape
 from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA, STRIDE
 from dim.errors import InputError
 from dim.network import DIM, normalise
+from dim.network.colour_cues import Known, with_known
 from dim.network.folding import fold_batch_norm
-from dim.network.pooling import PhasePooling, PoolState, Switches
 from dim_export.graph.clean import tidy
+from dim_export.graph.pooling import SlicingPooling, SymbolicPooling
 from dim_runtime.planning.geometry import round_up
 
 OPSET = 18
 IR_VERSION = 8
 """The file format that goes with opset 18; the exporter's newer default would lock out older engines."""
-
-ENDLESS = 2**31 - 1
-"""The end of a slice that goes as far as there is something."""
-
-
-class SymbolicPooling(PhasePooling):
-    """Phase pooling whose rearrangements become one ONNX node each while a graph is being exported.
-
-    Outside an export it computes what its base class computes.
-    """
-
-    def space_to_depth(self, x: Tensor) -> Tensor:
-        if not torch.compiler.is_exporting():
-            return super().space_to_depth(x)
-        n, c, h, w = x.shape
-        return _onnx_node("SpaceToDepth", x, (n, 4 * c, h // 2, w // 2), blocksize=2)
-
-    def depth_to_space(self, x: Tensor) -> Tensor:
-        if not torch.compiler.is_exporting():
-            return super().depth_to_space(x)
-        n, c, h, w = x.shape
-        return _onnx_node("DepthToSpace", x, (n, c // 4, 2 * h, 2 * w), blocksize=2, mode="DCR")
-
-    def pool(self, x: Tensor) -> tuple[Tensor, PoolState]:
-        """As the base class; what is remembered is one tensor with the three switches one behind the other.
-
-        Engines that choose the order of work themselves (OpenVINO) compare the values only when the
-        comparison is needed. For one of three switches that would be in the middle of the unpooling, and
-        the values, eight times the size of the switches, would be kept until then.
-        """
-        pooled, memory = super().pool(x)
-        assert isinstance(memory, Switches)
-        return pooled, torch.cat(memory, 1)
-
-    def unpool(self, x: Tensor, state: PoolState) -> Tensor:
-        """As the base class, with products in place of choices; ONNX Runtime's Where is several times slower.
-
-        1 · x and x − 1 · x are exact, so the bits are the same for every finite x. The switches are the first
-        factor: engines work through the inputs of a node in order, and these are to be ready first.
-        """
-        assert isinstance(state, Tensor)
-        top_row, left_in_top, left_in_bottom = (switch.to(x.dtype) for switch in state.chunk(3, dim=1))
-        top = top_row * x
-        bottom = x - top
-        a, c = left_in_top * top, left_in_bottom * bottom
-        return self.depth_to_space(torch.cat([a, top - a, c, bottom - c], 1))
-
-
-class SlicingPooling(SymbolicPooling):
-    """Symbolic pooling that cuts each plane out by itself, in place of rearranging all and splitting.
-
-    The same bits. In int8 graphs it is faster (OpenVINO by 4 to 5 %, ONNX Runtime by 5 to 7 %); in float32
-    ONNX Runtime is slower with it (by 5 to 8 %).
-    """
-
-    def phases(self, x: Tensor) -> Sequence[Tensor]:
-        if not torch.compiler.is_exporting():
-            return super().phases(x)
-        n, c, h, w = x.shape
-        return [
-            _onnx_node("Slice", x, (n, c, h // 2, w // 2), *_every_second(row, column))
-            for row in (0, 1)
-            for column in (0, 1)
-        ]
-
-
-def _every_second(row: int, column: int) -> list[Tensor]:
-    """The further inputs of Slice: first row and column, ends, axes, steps."""
-    return [torch.tensor(values) for values in ([row, column], [ENDLESS, ENDLESS], [2, 3], [2, 2])]
-
-
-def _onnx_node(
-    operator: str, x: Tensor, shape: tuple[int, ...], *further: Tensor, **attributes: Any
-) -> Tensor:
-    node: Tensor = torch.onnx.ops.symbolic(operator, [x, *further], attributes, dtype=x.dtype, shape=shape)
-    return node
 
 
 class MattingGraph(nn.Module):
@@ -126,23 +51,24 @@ class MattingGraph(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, image: Tensor, trimap: Tensor) -> Tensor:
-        """Image uint8 N, H, W, 3 RGB and trimap uint8 N, H, W -> alpha float32 N, H, W in [0, 1].
+        """Return alpha float32 N, H, W in [0, 1] of image uint8 N, H, W, 3 RGB and trimap uint8 N, H, W.
 
         H and W are multiples of 32. Exactly 0 and 1 where the trimap is 0 and 255.
         """
         # Cast before anything else: engines take uint8 as an input, but TensorRT computes nothing with it.
-        colours, hints = image.float().permute(0, 3, 1, 2), trimap.float()
-        x = normalise(colours, hints.unsqueeze(1))
-        alpha = self._alpha(x).squeeze(1)
-        alpha = torch.where(hints == 0, torch.zeros(()), alpha)
-        return torch.where(hints == 255, torch.ones(()), alpha)
+        colours, levels = image.float().permute(0, 3, 1, 2), trimap.float().unsqueeze(1)
+        # Known pixels come from the input's levels, with half a level to spare and before any division. After
+        # it, an equality with 1 fails as soon as a tool stores 1/255 in half precision.
+        known = Known(levels < 0.5, levels > 254.5)
+        alpha = self._alpha(normalise(colours, levels), known)
+        return with_known(alpha, known).squeeze(1)
 
-    def _alpha(self, x: Tensor) -> Tensor:
-        """What the network answers; float32 N, 1, H, W."""
+    def _alpha(self, x: Tensor, known: Known) -> Tensor:
+        """Return the network's alpha, float32 N, 1, H, W."""
         logits: Tensor = self.network.backbone(x.to(self.dtype))
         if self.network.refiner is None:
             return torch.sigmoid(logits.float())
-        refined: Tensor = self.network.refiner(x, torch.sigmoid(logits), logits)
+        refined: Tensor = self.network.refiner(x, torch.sigmoid(logits), logits, known)
         return refined
 
 

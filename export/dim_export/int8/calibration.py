@@ -22,7 +22,8 @@ from dim.errors import InputError
 from dim.network import DIM
 from dim.network.folding import fold_batch_norm
 from dim_export.graph.torch_backend import TorchBackend
-from dim_export.int8.histogram import Histogram, Method
+from dim_export.int8 import Method
+from dim_export.int8.histogram import Histogram
 from dim_export.parity.comparison import graded
 from dim_runtime.backends.base import Backend
 from dim_runtime.images.pairs import MattingSample, find_pairs, read_sample

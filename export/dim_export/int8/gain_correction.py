@@ -15,8 +15,7 @@ import numpy as np
 from onnxscript import ir
 
 from dim.network import DIM
-from dim_export.graph.metadata import describe
-from dim_export.graph.write import write
+from dim_export.graph.onnx_file import describe, write
 from dim_export.int8.calibration import Answer, calibration_windows
 from dim_export.parity.comparison import gain
 from dim_runtime.backends.open import open_backend

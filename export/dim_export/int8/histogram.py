@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -11,16 +10,7 @@ from torch import Tensor
 
 from dim.arrays import Float64
 from dim.errors import InputError
-
-Method = Literal["minmax", "percentile", "mse"]
-"""How the range of an activation is chosen.
-
-* minmax: the largest magnitude seen.
-* percentile: the magnitude that only 1 of 10 000 values other than 0 exceeds.
-* mse: the one that makes the mean squared error of rounding and clipping least.
-"""
-
-METHODS: tuple[Method, ...] = get_args(Method)
+from dim_export.int8 import Method
 
 BINS = 1024
 """8 bytes each: 55 MB for the 6.7 thousand channels of the published network."""

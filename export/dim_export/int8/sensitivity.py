@@ -17,19 +17,15 @@ from dim import checkpoint
 from dim.arrays import UInt8
 from dim.frozen_model import FrozenModel
 from dim.metrics import sad
-from dim_export.graph.metadata import describe
+from dim_export.graph.onnx_file import describe, write
 from dim_export.graph.trace import trace
-from dim_export.graph.write import write
+from dim_export.int8 import Method, Mode
 from dim_export.int8.calibration import CalibrationPairs, calibrate
 from dim_export.int8.equalisation import Equalised, equalise
-from dim_export.int8.histogram import Method
 from dim_export.int8.quantise import convolution_names, quantise, require_layers
 from dim_runtime.backends.open import open_backend
 from dim_runtime.images.pairs import MattingSample, find_pairs, read_sample
 from dim_runtime.matting import Matting
-
-Mode = Literal["alone", "spared"]
-"""alone: only this convolution in int8. spared: all but this one in int8."""
 
 Progress = Callable[[int, int], None]
 

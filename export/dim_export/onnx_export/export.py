@@ -1,20 +1,37 @@
-"""Checkpoint -> ONNX artefact: traced graph, metadata, and a file that appears only if it is good."""
+"""Export a checkpoint as an ONNX artefact: lower, trace, describe, write, verify.
+
+Modules of int8 are imported only where they are used: an fp32 export loads none of them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from onnxscript import ir
 
 from dim import checkpoint
 from dim.arrays import WindowShape
-from dim.contract import ArtefactMetadata, Precision
+from dim.contract import ArtefactMetadata, Precision, QuantisationInfo
+from dim.errors import CheckpointError, InputError
 from dim.files import atomic_path, sha256
-from dim_export.graph.metadata import describe
-from dim_export.graph.write import write
-from dim_export.onnx_export.precision import Quantisation, lower
+from dim.network import DIM
+from dim.network.folding import fold_batch_norm
+from dim_export.graph.onnx_file import describe, write
+from dim_export.graph.trace import IR_VERSION, OPSET, trace
+
+if TYPE_CHECKING:
+    from dim_export.int8.convert import Quantisation
+
+BF16_OPSET, BF16_IR_VERSION = 22, 10
+"""The first operator set whose convolution takes bfloat16, and the file format that goes with it."""
+
+LARGEST_FP16 = torch.finfo(torch.float16).max
 
 Verify = Callable[[Path], None]
-"""Looks at a finished file and raises a DimError if it must not be kept."""
+"""Validates the finished file; raises a DimError to discard it."""
 
 
 def export(
@@ -60,3 +77,80 @@ def export(
         if verify is not None:
             verify(temporary)
     return metadata
+
+
+class Lowered(NamedTuple):
+    """A graph, and what its metadata says about its quantisation; None for the other precisions."""
+
+    graph: ir.Model
+    quantisation: QuantisationInfo | None = None
+
+
+def lower(
+    model: DIM,
+    precision: Precision,
+    *,
+    static_shape: WindowShape | None = None,
+    quantisation: Quantisation | None = None,
+) -> Lowered:
+    """The graph of a network in a precision.
+
+    fp16 and bf16 hold their weights in that type, and compute everything in it but the normalisation of the
+    inputs and the last sigmoid. int8 is the float32 graph with Q/DQ nodes.
+
+    Args:
+        quantisation: for int8 only; None takes the defaults.
+
+    Raises:
+        InputError: an impossible shape, an option that does not apply, or pairs that cannot be used.
+        CheckpointError: numbers that the precision cannot represent.
+    """
+    if precision == "int8":
+        from dim_export.int8.convert import Quantisation, to_int8
+
+        return Lowered(*to_int8(model, static_shape, quantisation or Quantisation()))
+    if quantisation is not None:
+        raise InputError(
+            f"cannot calibrate an artefact in {precision}", expected="options of quantisation with int8 only"
+        )
+    if precision == "fp16":
+        _require_fp16(model)
+        return Lowered(trace(model, static_shape=static_shape, dtype=torch.float16))
+    if precision == "bf16":
+        return Lowered(
+            trace(
+                model,
+                static_shape=static_shape,
+                dtype=torch.bfloat16,
+                opset=BF16_OPSET,
+                ir_version=BF16_IR_VERSION,
+            )
+        )
+    return Lowered(trace(model, static_shape=static_shape, opset=OPSET, ir_version=IR_VERSION))
+
+
+def _require_fp16(model: DIM) -> None:
+    """Weights, and what the network computes on the shipped photograph, must be below 65 504."""
+    for name, value in fold_batch_norm(model).state_dict().items():
+        largest = float(value.abs().max())
+        if largest > LARGEST_FP16:
+            raise _too_large_for_fp16(f"{name} with a value of magnitude {largest:.3g}")
+    from dim_export.int8.calibration import calibrate
+    from dim_runtime.images.pairs import MattingSample
+    from dim_runtime.images.samples import lemur
+
+    seen = calibrate(model, [MattingSample(*lemur())])
+    if seen.largest_output > LARGEST_FP16:
+        raise _too_large_for_fp16(
+            f"an activation of magnitude {seen.largest_output:.3g} on the shipped photograph"
+        )
+
+
+def _too_large_for_fp16(got: str) -> CheckpointError:
+    return CheckpointError(
+        "cannot export this checkpoint in fp16",
+        got=got,
+        expected=f"magnitudes of at most {LARGEST_FP16:.0f}",
+        why="fp16 makes larger numbers infinite",
+        fix="--precision bf16, which has the range of fp32, or int8",
+    )

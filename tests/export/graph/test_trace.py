@@ -18,8 +18,10 @@ from dim.arrays import UInt8
 from dim.contract import NetworkConfig
 from dim.errors import InputError
 from dim.network import DIM
+from dim_export.graph.onnx_file import describe, write
 from dim_export.graph.trace import MattingGraph, trace
-from dim_export.onnx_export.export import describe, export, write
+from dim_export.onnx_export.export import export
+from dim_runtime.matting import default_model
 
 SHAPE_ARITHMETIC = {
     "Shape",
@@ -77,6 +79,25 @@ def test_each_pool_and_its_unpool_take_21_nodes(graph: Any) -> None:
         # input) belong to no pool.
         others = {"Cast": 2, "Sub": 1, "Concat": 2}.get(operator, 0)
         assert sum(node.op_type == operator for node in graph.node) == 5 * count + others, operator
+
+
+def test_known_pixels_are_found_without_equality_and_before_any_division() -> None:
+    graph = onnx.load(default_model()).graph
+    assert not any(node.op_type == "Equal" for node in graph.node)
+    producers = {name: node for node in graph.node for name in node.output}
+    comparisons = [node for node in graph.node if node.op_type in ("Less", "Greater")]
+    assert len(comparisons) == 2
+    for node in comparisons:
+        before, source = set(), node.input[0]
+        while source in producers:
+            before.add(producers[source].op_type)
+            source = producers[source].input[0]
+        assert source == "trimap"
+        assert before <= {"Cast", "Unsqueeze"}
+
+
+def test_no_node_has_more_than_four_outputs() -> None:
+    assert max(len(node.output) for node in onnx.load(default_model()).graph.node) == 4
 
 
 def test_batch_norm_is_folded(graph: Any) -> None:

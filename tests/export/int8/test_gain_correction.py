@@ -17,11 +17,11 @@ from dim.images.files import write_image
 from dim.network import DIM
 from dim_export.graph.trace import trace
 from dim_export.int8.calibration import ANSWERED_PIXELS, Answer, Calibration, calibrate
+from dim_export.int8.convert import Quantisation
 from dim_export.int8.gain_correction import rounding_gain
 from dim_export.int8.quantise import scale_logits
 from dim_export.measure.opened import open_engine
 from dim_export.onnx_export import export
-from dim_export.onnx_export.precision import Quantisation
 from dim_export.parity.cases import Picture, sample_cases
 from dim_export.parity.gates import Measure
 from dim_export.parity.reference import Reference

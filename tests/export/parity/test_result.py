@@ -13,7 +13,7 @@ from rich.console import Console
 from dim.contract import NetworkConfig
 from dim.network import DIM
 from dim_export.cli.printing import print_parity
-from dim_export.onnx_export.export import describe
+from dim_export.graph.onnx_file import describe
 from dim_export.parity.cases import cases, equal_rows, pictures, sample_cases
 from dim_export.parity.comparison import against_truth, compare, gain, relative_shift
 from dim_export.parity.gates import gates_for

@@ -356,11 +356,11 @@ def test_the_command_and_inspect(
     ("flags", "message"),
     [
         (("--compute-capability", "86"), "such as 8.6"),
-        (("--builder", "trtexec"), "no such builder"),
+        (("--builder", "trtexec"), "'trtexec' is not"),
         (("--max", "1,64"), "N,H,W"),
         (("--tile", "100"), "multiples of 32"),
-        (("--tile", "64", "--max", "1,64,64"), "say the same"),
-        (("--batch", "2", "--max", "1,64,64"), "say the same"),
+        (("--tile", "64", "--max", "1,64,64"), "both set the largest shape"),
+        (("--batch", "2", "--max", "1,64,64"), "both set the largest shape"),
         (("--min", "1,64,64", "--max", "1,32,32"), "--min ≤ --opt ≤ --max"),
         (("--workspace", "much"), "amount of memory"),
         (("-o", "model.plan"), "model.engine"),
@@ -601,8 +601,8 @@ def full_width() -> Any:
 
 @pytest.fixture(scope="module")
 def full_width_artefact(full_width: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from dim_export.graph.onnx_file import describe, write
     from dim_export.graph.trace import trace
-    from dim_export.onnx_export.export import describe, write
 
     path = tmp_path_factory.mktemp("full") / "fp32.onnx"
     write(trace(full_width), describe(full_width, checkpoint_sha256=""), path)
@@ -610,14 +610,15 @@ def full_width_artefact(full_width: Any, tmp_path_factory: pytest.TempPathFactor
 
 
 def _graph(model: Any, fp32: Path, precision: Precision) -> Any:
-    """The parts of dim_export.onnx_export.precision.lower, without what looks at photographs there."""
+    """The parts of dim_export.int8.convert.lower, without what looks at photographs there."""
     import torch
     from onnxscript import ir
 
     from dim_export.graph.trace import trace
     from dim_export.int8.calibration import calibrate
+    from dim_export.int8.convert import kept_float
     from dim_export.int8.quantise import quantise
-    from dim_export.onnx_export.precision import BF16_IR_VERSION, BF16_OPSET, kept_float
+    from dim_export.onnx_export.export import BF16_IR_VERSION, BF16_OPSET
     from dim_runtime.images.pairs import MattingSample
 
     if precision == "fp16":
@@ -645,7 +646,7 @@ def test_the_full_width_network(
     tmp_path: Path,
 ) -> None:
     """Builds for two kinds of GPU without a GPU, and computes in what was asked for."""
-    from dim_export.onnx_export.export import describe, write
+    from dim_export.graph.onnx_file import describe, write
 
     path = tmp_path / "full.onnx"
     graph = _graph(full_width, full_width_artefact, precision)

@@ -184,8 +184,8 @@ Exporter = Callable[[Any], Path]
 def exported(live_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Exporter:
     """Makes artefacts of the small live network."""
     pytest.importorskip("onnxscript")
+    from dim_export.int8.convert import Quantisation
     from dim_export.onnx_export.export import export
-    from dim_export.onnx_export.precision import Quantisation
 
     folder = tmp_path_factory.mktemp("precisions")
 

@@ -1,11 +1,14 @@
-"""The metadata document of a network's artefact."""
+"""Write a graph and its metadata document as one ONNX file."""
 
 from __future__ import annotations
 
 from importlib.metadata import version
+from pathlib import Path
+
+from onnxscript import ir
 
 import dim
-from dim.contract import ArtefactMetadata, Precision, QuantisationInfo, exact_context
+from dim.contract import METADATA_KEY, ArtefactMetadata, Precision, QuantisationInfo, exact_context
 from dim.network import DIM, multiply_adds_per_pixel
 
 OLDEST_READERS: dict[Precision, dict[str, str]] = {
@@ -43,3 +46,10 @@ def describe(
         oldest_readers=OLDEST_READERS[precision],
         command=command,
     )
+
+
+def write(onnx_model: ir.Model, metadata: ArtefactMetadata, path: Path) -> None:
+    """One file, weights inside, the metadata document under the key ``dim``."""
+    onnx_model.metadata_props[METADATA_KEY] = metadata.to_json()
+    onnx_model.producer_name, onnx_model.producer_version = "dim-export", dim.__version__
+    path.write_bytes(ir.to_proto(onnx_model).SerializeToString())

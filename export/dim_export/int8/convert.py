@@ -1,0 +1,99 @@
+"""Convert a float network to its int8 graph: calibrate, equalise, quantise, correct the slope."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from onnxscript import ir
+from torch import nn
+
+from dim.arrays import WindowShape
+from dim.contract import NetworkConfig, QuantisationInfo
+from dim.network import DIM
+from dim_export.graph.trace import trace
+from dim_export.int8 import Method
+from dim_export.int8.calibration import CalibrationPairs, Progress, calibrate
+from dim_export.int8.equalisation import equalise
+from dim_export.int8.gain_correction import rounding_gain
+from dim_export.int8.quantise import quantise, require_layers, scale_logits
+
+DEFAULT_METHOD: Method = "mse"
+
+BUILT_IN = "built-in"
+"""Name of the calibration pairs that ship with the exporter, as metadata records it."""
+
+
+def kept_float(config: NetworkConfig) -> tuple[str, ...]:
+    """What int8 keeps in float32 by default: the convolutions that see colours.
+
+    Four channels of different ranges share one scale there, in the refiner alpha among them, whose step would
+    be 1/48; they are 0.7 % of the work. ``dim-export sensitivity`` on the embedded model and five photographs
+    (SAD 7.213 in float32) says that every other layer can be in int8: all of them together cost 1.3 %, one
+    alone at most 0.9 % (``layer1.2``, whose output the first pool compares).
+    """
+    refiner = ("refiner.refine_conv1",) if config.has_refiner else ()
+    return ("backbone.encoder.layer1.0", *refiner)
+
+
+class Quantisation(NamedTuple):
+    """How to make int8.
+
+    Attributes:
+        calibration: folder of ``images/`` and ``trimaps/``; None for the pairs that ship.
+        method: how the ranges of the activations are chosen.
+        keep_float: convolutions that stay in float32; None for :func:`kept_float`.
+        progress: called with the calibration pairs done and in all.
+    """
+
+    calibration: Path | None = None
+    method: Method = DEFAULT_METHOD
+    keep_float: tuple[str, ...] | None = None
+    progress: Progress | None = None
+
+
+class Int8Graph(NamedTuple):
+    """An int8 graph, and how it was calibrated."""
+
+    graph: ir.Model
+    quantisation: QuantisationInfo
+
+
+def to_int8(model: DIM, static_shape: WindowShape | None, options: Quantisation) -> Int8Graph:
+    """Calibrate, equalise and quantise a network, and correct the slope of its logits.
+
+    Args:
+        model: left as it is.
+        static_shape: N, H, W to freeze; None leaves all three free.
+
+    Raises:
+        InputError: an unknown layer, or calibration pairs that cannot be used.
+        CheckpointError: a weight that is not finite.
+        MissingExtraError: ONNX Runtime, which measures the slope, is not installed.
+    """
+    keep = kept_float(model.config) if options.keep_float is None else options.keep_float
+    # Check the names before the slow calibration, to fail fast.
+    require_layers(keep, _layer_names(model))
+    pairs = CalibrationPairs(options.calibration)
+    seen = calibrate(model, pairs, progress=options.progress)
+    equalised = equalise(model, seen.channel_ranges(options.method))
+
+    def quantised(shape: WindowShape | None) -> ir.Model:
+        graph = trace(equalised.model, static_shape=shape, slicing=True)
+        return quantise(graph, equalised.ranges, keep_float=keep)
+
+    # Measure the slope on a graph of free shape: a frozen one does not accept the calibration windows.
+    free = quantised(None)
+    slope = rounding_gain(free, model, pairs, seen.answers)
+    graph = scale_logits(free if static_shape is None else quantised(static_shape), 1 / slope)
+    about = QuantisationInfo(
+        method=options.method,
+        calibration=BUILT_IN if options.calibration is None else options.calibration.resolve().name,
+        windows=seen.windows,
+        keep_float=keep,
+    )
+    return Int8Graph(graph, about)
+
+
+def _layer_names(model: DIM) -> list[str]:
+    return [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
