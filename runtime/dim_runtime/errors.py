@@ -5,6 +5,7 @@ from __future__ import annotations
 from dim.errors import DimError, InputError, MissingExtraError
 
 __all__ = [
+    "AlphaError",
     "ArtefactError",
     "BackendError",
     "DeviceError",
@@ -33,6 +34,10 @@ class ArtefactError(DimError):
 
 class BackendError(DimError):
     """An engine is missing, cannot run this artefact, or failed while running it."""
+
+
+class AlphaError(BackendError):
+    """A back end computed no alpha: another shape or dtype, NaN, infinity, or values outside of [0, 1]."""
 
 
 class DeviceError(BackendError):

@@ -17,6 +17,7 @@ guided filter (He and Sun 2015).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +35,29 @@ BEYOND = 0.5
 """Distance by which the projection may leave 0-1: colours beyond the means are the purest."""
 
 
-def colour_cues(network_input: Tensor, alpha: Tensor, radii: Sequence[int]) -> Tensor:
+HALF_LEVEL = 0.5 / 255
+"""Half a gray level of the trimap plane."""
+
+
+class Known(NamedTuple):
+    """Where the trimap is known; booleans N, 1, H, W."""
+
+    background: Tensor
+    foreground: Tensor
+
+
+def known_pixels(network_input: Tensor) -> Known:
+    """Return where the trimap plane of N, 4, H, W, which is level / 255, stands for the levels 0 and 255.
+
+    Levels are rounded, not compared for equality: tools that store 1/255 in half precision move the plane.
+    """
+    trimap = network_input[:, 3:]
+    return Known(trimap < HALF_LEVEL, trimap > 1 - HALF_LEVEL)
+
+
+def colour_cues(
+    network_input: Tensor, alpha: Tensor, radii: Sequence[int], known: Known | None = None
+) -> Tensor:
     """Compute the cues of squares of about 2 · radius pixels; half precision is computed in float32.
 
     Args:
@@ -42,13 +65,14 @@ def colour_cues(network_input: Tensor, alpha: Tensor, radii: Sequence[int]) -> T
             multiples of the cells' sides (:func:`dim.contract.cue_cell`).
         alpha: N, 1, H, W in [0, 1]; used where the trimap is unknown.
         radii: half sides of the squares, in pixels; squares end at the image's border.
+        known: known pixels; None takes those of the network input.
 
     Returns:
         N, 2 · radii, H, W: for each radius the projection, in [-BEYOND, 1 + BEYOND], and the contrast
         |F - B|² / (|F - B|² + MIDDLE_CONTRAST).
     """
     x, alpha = (value.to(torch.promote_types(value.dtype, torch.float32)) for value in (network_input, alpha))
-    colours, weight = x[:, :3], with_known(alpha, x[:, 3:])
+    colours, weight = x[:, :3], with_known(alpha, known or known_pixels(x))
     maps = torch.cat([colours, weight, colours * weight], 1)
     cues = torch.cat([cue for radius in radii for cue in _cues(colours, maps, radius)], 1)
     assert cues.shape[1] == CUES_PER_RADIUS * len(radii)
@@ -91,7 +115,7 @@ def box_mean(maps: Tensor, radius: int) -> Tensor:
     return F.avg_pool2d(rows, (1, side), 1, (0, radius), count_include_pad=False)
 
 
-def with_known(alpha: Tensor, trimap: Tensor) -> Tensor:
-    """Return alpha with 0 and 1 where the trimap, in 0-1, is known."""
-    alpha = torch.where(trimap == 0, torch.zeros(()), alpha)
-    return torch.where(trimap == 1, torch.ones(()), alpha)
+def with_known(alpha: Tensor, known: Known) -> Tensor:
+    """Return alpha, N, 1, H, W, with 0 and 1 at known pixels."""
+    alpha = torch.where(known.background, torch.zeros(()), alpha)
+    return torch.where(known.foreground, torch.ones(()), alpha)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dim.contract import ENCODER_DEPTHS, IMAGE_MEAN, IMAGE_STD, STRIDE, NetworkConfig
 from dim.errors import InputError
-from dim.network.colour_cues import colour_cues
+from dim.network.colour_cues import Known, colour_cues
 from dim.network.pooling import IndexPooling, Pooling, PoolState
 from dim.network.propagation import propagate
 
@@ -145,21 +145,27 @@ class Refiner(nn.Module):
         self.propagation_steps = config.propagation_steps
         self.refine_pred = nn.Conv2d(channels, config.refiner_outputs, 3, padding=1)
 
-    def convolve(self, network_input: Tensor, alpha: Tensor) -> Tensor:
+    def convolve(self, network_input: Tensor, alpha: Tensor, known: Known | None = None) -> Tensor:
         """Compute the change of the logits and, with propagation, the logits of trust; N, 1 or 2, H, W."""
         inputs = [network_input[:, :3].to(alpha.dtype), alpha]
         if self.cue_radii:
-            inputs.append(colour_cues(network_input, alpha, self.cue_radii).to(alpha.dtype))
+            inputs.append(colour_cues(network_input, alpha, self.cue_radii, known).to(alpha.dtype))
         x = torch.cat(inputs, 1)
         for layer in (self.refine_conv1, self.refine_conv2, self.refine_conv3):
             x = F.relu(layer(x))
         output: Tensor = self.refine_pred(x)
         return output
 
-    def forward(self, network_input: Tensor, alpha: Tensor, logits: Tensor) -> Tensor:
-        """Compute the refined alpha, N, 1, H, W in [0, 1]; at least float32 from the addition on."""
+    def forward(
+        self, network_input: Tensor, alpha: Tensor, logits: Tensor, known: Known | None = None
+    ) -> Tensor:
+        """Compute the refined alpha, N, 1, H, W in [0, 1]; at least float32 from the addition on.
+
+        Args:
+            known: known pixels; None takes those of the network input.
+        """
         precise = torch.promote_types(logits.dtype, torch.float32)
-        output = self.convolve(network_input, alpha).to(precise)
+        output = self.convolve(network_input, alpha, known).to(precise)
         refined = torch.sigmoid(logits.to(precise) + output[:, :1])
         if not self.propagation_steps:
             return refined
@@ -167,7 +173,7 @@ class Refiner(nn.Module):
         for _ in range(SQUARINGS):
             sure = sure * sure
         trust = torch.sigmoid(output[:, 1:]) * sure
-        return propagate(network_input, refined, trust, self.propagation_steps)
+        return propagate(network_input, refined, trust, self.propagation_steps, known)
 
 
 class DIM(nn.Module):

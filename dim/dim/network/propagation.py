@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dim.network.colour_cues import with_known
+from dim.network.colour_cues import Known, known_pixels, with_known
 
 FLATTEST = 2e-5
 """ε for each pixel of a window, in normalised colours: a quarter of a gray level, squared."""
@@ -52,7 +52,9 @@ class Level(NamedTuple):
     held: Tensor
 
 
-def propagate(network_input: Tensor, alpha: Tensor, trust: Tensor, steps: Sequence[int]) -> Tensor:
+def propagate(
+    network_input: Tensor, alpha: Tensor, trust: Tensor, steps: Sequence[int], known: Known | None = None
+) -> Tensor:
     """Propagate trusted alpha along colour lines to pixels that are not trusted.
 
     Half-precision inputs are computed in float32.
@@ -64,6 +66,7 @@ def propagate(network_input: Tensor, alpha: Tensor, trust: Tensor, steps: Sequen
         trust: N, 1, H, W in [0, 1]: share of alpha that an unknown pixel keeps.
         steps: number of steps with the cells of each size (:func:`dim.contract.propagation_cells`), coarsest
             first.
+        known: known pixels; None takes those of the network input.
 
     Returns:
         N, 1, H, W in [0, 1]; the trimap's 0 and 1 where it is known.
@@ -71,9 +74,9 @@ def propagate(network_input: Tensor, alpha: Tensor, trust: Tensor, steps: Sequen
     x, alpha, trust = (
         value.to(torch.promote_types(value.dtype, torch.float32)) for value in (network_input, alpha, trust)
     )
-    colours, trimap = x[:, :3], x[:, 3:]
-    alpha = with_known(alpha, trimap)
-    trust = torch.where((trimap == 0) | (trimap == 1), torch.ones(()), trust)
+    colours, known = x[:, :3], known or known_pixels(x)
+    alpha = with_known(alpha, known)
+    trust = torch.where(known.background | known.foreground, torch.ones(()), trust)
     lines = _lines(colours, alpha, trust, steps)
     along_lines = (lines[:, :3] * colours).sum(1, keepdim=True) + lines[:, 3:]
     return (trust * alpha + (1 - trust) * along_lines).clamp(0, 1)
@@ -109,7 +112,7 @@ def _level(moments: Tensor, weighted: Tensor) -> Level:
     """
     means = _window_mean(moments)
     products, mean = means[:, :6], means[:, 6:]
-    rr, rg, rb, gg, gb, bb, r, g, b, one, *held = torch.split(weighted, 1, 1)
+    rr, rg, rb, gg, gb, bb, r, g, b, one, *held = _planes(weighted)
     rows = ((rr, rg, rb, r), (rg, gg, gb, g), (rb, gb, bb, b), (r, g, b, one))
     return Level(
         mean,
@@ -171,6 +174,17 @@ def _enlarged(lines: Tensor) -> Tensor:
     return F.avg_pool2d(F.avg_pool2d(repeated, 2, 1, 1, count_include_pad=False), 2, 1)
 
 
+def _planes(maps: Tensor) -> Sequence[Tensor]:
+    """Return each plane of N, C, H, W as N, 1, H, W.
+
+    An exported graph cuts each out by itself. A Split would have one output a plane, and WebGPU binds at
+    most 8 buffers to a kernel: with more outputs ONNX Runtime Web computes wrong alphas without an error.
+    """
+    if not torch.compiler.is_exporting():
+        return torch.split(maps, 1, 1)
+    return [maps[:, plane : plane + 1] for plane in range(maps.shape[1])]
+
+
 def _products(colours: Tensor) -> Tensor:
     """Return the products RR, RG, RB, GG, GB, BB of N, 3 planes."""
     red, green, blue = torch.split(colours, 1, 1)
@@ -184,7 +198,7 @@ def _inverse(covariance: Tensor) -> Tensor:
     shades of one colour, because there it is a difference of numbers that are larger by 1/ε².
     """
     # Covariance = L D Lᵀ with a unit lower triangle L. Eliminate red: u and v are the column of L below it.
-    rr, rg, rb, gg, gb, bb = torch.split(covariance, 1, 1)
+    rr, rg, rb, gg, gb, bb = _planes(covariance)
     first = (rr.clamp(min=0) + FLATTEST).reciprocal()
     u, v = rg * first, rb * first
     # Eliminate green from the remaining 2 × 2 block; w is the last entry of L.

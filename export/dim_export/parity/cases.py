@@ -56,6 +56,7 @@ class Case(NamedTuple):
         image: uint8 H, W, 3 RGB.
         trimap: uint8 H, W: 0, 128, 255.
         tile: largest window side, pixels.
+        tiled: whether the runtime must cut it into several windows.
         ties: whether it shows how ties are broken, and is judged for nothing else.
         truth: true alpha, uint8 H, W, if there is one.
     """
@@ -64,6 +65,7 @@ class Case(NamedTuple):
     image: UInt8
     trimap: UInt8
     tile: int = LARGE_TILE
+    tiled: bool = False
     ties: bool = False
     truth: UInt8 | None = None
 
@@ -102,16 +104,29 @@ def sample_cases(metadata: ArtefactMetadata, image: UInt8, trimap: UInt8) -> lis
         image: uint8 H, W, 3 RGB.
         trimap: uint8 H, W: 0, 128, 255.
     """
-    smallest_tile = 2 * metadata.context + 2 * metadata.stride
+    smallest_tile = 2 * metadata.context + metadata.stride
     most = _at_most(metadata, trimap.shape)
     cuts = [Case(name, *_cut(image, trimap, min(h, most[0]), min(w, most[1]))) for name, h, w in _CUTS]
     if metadata.static_shape and min(most) < smallest_tile:
         return cuts
+    largest = max((smallest_tile, *(metadata.static_shape or ())[1:]))
+    wide = _widened(image, largest), _widened(trimap, largest)
     return [
         *cuts,
         Case("photograph", image, trimap),
-        Case("photo, tiled", image, trimap, smallest_tile),
+        Case("photo, tiled", *wide, smallest_tile, tiled=True),
     ]
+
+
+def _widened(plane: UInt8, tile: int) -> UInt8:
+    """Return a picture, H, W or H, W, 3, that is wider than a tile: itself, or repeated by reflection.
+
+    A network with a large context needs tiles that the photograph would fit into.
+    """
+    width = plane.shape[1]
+    missing = max(0, tile + 1 - width)
+    padding = ((0, 0), (0, missing), *[(0, 0)] * (plane.ndim - 2))
+    return np.pad(plane, padding, "symmetric") if missing else plane
 
 
 def equal_rows(height: int, width: int) -> Picture:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from dim.arrays import Floating, WindowShape
 from dim_export.measure.opened import Engine, open_engine
 from dim_export.parity.cases import LARGE_TILE, Case, Picture, cases, pictures
@@ -17,7 +19,7 @@ from dim_export.parity.heat_map import Snapshot, worst_window
 from dim_export.parity.pooling_choices import SwitchProbe, count_different
 from dim_export.parity.reference import Expected, Reference, padded
 from dim_export.parity.result import CaseResult, ParityReport, PoolingCount
-from dim_runtime.errors import TileError
+from dim_runtime.errors import AlphaError, TileError
 from dim_runtime.matting import Matting
 from dim_runtime.planning.geometry import Plan
 
@@ -41,6 +43,7 @@ class Examination:
             except TileError:
                 self._left_out.append(case.name)
                 continue
+            assert not case.tiled or len(plan.windows) > 1, f"the case {case.name} is one window"
             self._measure(case, plan)
 
     def report(self, checkpoint: Path, gates: tuple[Gate, ...] | None = None) -> ParityReport:
@@ -67,7 +70,7 @@ class Examination:
     def _measure(self, case: Case, plan: Plan) -> None:
         metadata = self.engine.backend.metadata
         expected = self._reference.expected(case, plan)
-        found = Matting.from_backend(self.engine.backend, tile=case.tile)(case.image, case.trimap)
+        found = self._alpha(case)
         self._results.append(
             CaseResult(
                 name=case.name,
@@ -86,6 +89,13 @@ class Examination:
         )
         if not case.ties:
             self._keep_worse(worst_window(case, expected.alpha, found))
+
+    def _alpha(self, case: Case) -> Floating:
+        """Return the artefact's alpha; NaN everywhere if the runtime refuses it as no alpha."""
+        try:
+            return Matting.from_backend(self.engine.backend, tile=case.tile)(case.image, case.trimap)
+        except AlphaError:
+            return np.full(case.trimap.shape, np.nan, np.float32)
 
     def _keep_worse(self, snapshot: Snapshot) -> None:
         if self.worst is None or snapshot.total > self.worst.total:

@@ -12,7 +12,7 @@ import numpy as np
 
 from dim.arrays import Floating, UInt8
 from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA, STRIDE, ArtefactMetadata
-from dim_runtime.errors import ArtefactError, BackendError, InputError
+from dim_runtime.errors import AlphaError, ArtefactError, BackendError, InputError
 
 
 class Backend(ABC):
@@ -180,7 +180,7 @@ def valid_alpha(alpha: object, shape: tuple[int, ...]) -> Floating:
     Two passes over the values: below 1 % of the time of a window.
 
     Raises:
-        BackendError: no floating array of this shape, NaN, infinity, or values outside of [0, 1].
+        AlphaError: no floating array of this shape, NaN, infinity, or values outside of [0, 1].
     """
     if not isinstance(alpha, np.ndarray) or alpha.dtype.kind != "f" or alpha.shape != shape:
         got = f"{alpha.dtype} {alpha.shape}" if isinstance(alpha, np.ndarray) else type(alpha).__name__
@@ -192,8 +192,8 @@ def valid_alpha(alpha: object, shape: tuple[int, ...]) -> Floating:
     return alpha if low >= 0 and high <= 1 else np.clip(alpha, 0, 1)
 
 
-def _no_alpha(got: str, shape: tuple[int, ...]) -> BackendError:
-    return BackendError(
+def _no_alpha(got: str, shape: tuple[int, ...]) -> AlphaError:
+    return AlphaError(
         "cannot use the alpha that the back end computed",
         got=got,
         expected=f"a floating array {shape} with finite values in [0, 1]",

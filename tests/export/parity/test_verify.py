@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from dim.contract import METADATA_KEY
+from dim.contract import METADATA_KEY, ArtefactMetadata
 from dim.images.files import write_image
 from dim_export.graph.torch_backend import TorchBackend
 from dim_export.measure import opened as engines
@@ -27,6 +27,7 @@ from dim_export.parity.report import ReleaseReport, examine
 from dim_export.parity.result import ParityReport
 from dim_export.parity.verify import Examination
 from dim_runtime.artefacts.onnx_file import read_metadata
+from dim_runtime.backends.base import Backend
 from dim_runtime.errors import BackendError, InputError
 from dim_runtime.images.samples import lemur
 from dim_runtime.matting import Matting, default_model
@@ -81,6 +82,28 @@ def test_the_embedded_artefact_passes(reference: Reference, cut: Picture) -> Non
         assert case.pooling.windows > 100_000
         # Two columns that are equal may round apart in one engine and not in the other.
         assert case.pooling.different <= case.pooling.windows // 1000
+
+
+@pytest.mark.parametrize("context", [32, 192, 320, 352, 704])
+def test_the_tiled_photograph_has_several_windows(context: int) -> None:
+    metadata = read_metadata(default_model()).model_copy(update={"context": context})
+    (case,) = [case for case in sample_cases(metadata, *lemur()) if case.tiled]
+    plan = Matting.from_backend(_Planned(metadata), tile=case.tile).plan(case.trimap)
+    assert len(plan.windows) >= 2
+
+
+class _Planned(Backend):
+    """A back end that is only planned for."""
+
+    def __init__(self, metadata: ArtefactMetadata) -> None:
+        self._metadata = metadata
+
+    @property
+    def metadata(self) -> ArtefactMetadata:
+        return self._metadata
+
+    def run(self, image: Any, trimap: Any) -> Any:
+        return trimap.astype(np.float32)
 
 
 def test_scaled_logits_fail(unpropagated: Path, cut: Picture, tmp_path: Path) -> None:
