@@ -26,6 +26,7 @@ from dim.extras import require
 from dim.files import os_errors, put_folder, scratch_folder
 from dim_export.triton.serving import Options, ServedModel, Serving, servings
 from dim_runtime.artefacts.engine_file import read_header, read_plan
+from dim_runtime.artefacts.onnx_file import read_metadata
 
 VERSION = "1"
 _PLATFORMS = {"onnxruntime": "onnxruntime_onnx", "tensorrt": "tensorrt_plan"}
@@ -63,11 +64,32 @@ def _write_model(serving: Serving, folder: Path) -> None:
     version = folder / VERSION
     version.mkdir(parents=True)
     if serving.metadata.engine is None:
-        shutil.copyfile(serving.source, version / "model.onnx")
+        _write_onnx(serving, version / "model.onnx")
     else:
         (version / "model.plan").write_bytes(read_plan(serving.source, read_header(serving.source)))
     text = configuration(serving.model, serving.metadata, threads=serving.threads)
     (folder / "config.pbtxt").write_text(text, encoding="utf-8")
+
+
+def _write_onnx(serving: Serving, target: Path) -> None:
+    """Copy an ONNX file; with fixed windows, write their sides into its inputs and output.
+
+    Triton's ONNX Runtime back end refuses outputs whose axes differ from the configuration's.
+    """
+    window = serving.model.window
+    if window is None or read_metadata(serving.source).static_shape is not None:
+        shutil.copyfile(serving.source, target)
+        return
+    require("fix the windows of an ONNX file", "onnx")
+    import onnx
+
+    model = onnx.load(serving.source, load_external_data=False)
+    # Without joined batches the batch is an axis of the configuration too, and of one window.
+    fixed = dict(enumerate(window, start=1)) | ({} if serving.model.max_batch else {0: 1})
+    for tensor in (*model.graph.input, *model.graph.output):
+        for axis, size in fixed.items():
+            tensor.type.tensor_type.shape.dim[axis].dim_value = size
+    onnx.save(model, target)
 
 
 def configuration(model: ServedModel, metadata: ArtefactMetadata, *, threads: int | None = None) -> str:

@@ -100,6 +100,7 @@ def _serving(
 ) -> Serving:
     max_batch = _max_batch(source, metadata, options, engine)
     _require_in_profile(source, metadata, max_batch, window)
+    _require_room_for_context(source, metadata, window)
     suffix = f"_{window[0]}x{window[1]}" if window and options.windows else ""
     if window is not None and metadata.static_shape is None:
         metadata = metadata.model_copy(update={"static_shape": (1, *window)})
@@ -201,7 +202,7 @@ def _windows(
             got="free shapes",
             expected="fixed windows",
             why="Triton's OpenVINO back end joins no requests and wants to know the shape",
-            fix="--windows 512,512",
+            fix="--windows 1024,1024",
         )
     return options.windows or [None]
 
@@ -248,6 +249,21 @@ def _require_in_profile(
             expected=f"N, H, W between {profile.min} and {profile.max}, the engine's profile",
             fix="other --windows, or build the engine for these",
         )
+
+
+def _require_room_for_context(source: Path, metadata: ArtefactMetadata, window: Side | None) -> None:
+    """Raise InputError for a fixed window in which no core fits between the context on both sides."""
+    smallest = 2 * metadata.context + STRIDE
+    if window is None or metadata.static_shape is not None or min(window) >= smallest:
+        return
+    height, width = (max(side, smallest) for side in window)
+    raise InputError(
+        f"cannot serve {source} with windows of {window[0]},{window[1]}",
+        got=f"{min(window)} px",
+        expected=f"at least {smallest} px on each side",
+        why=f"exact tiling needs {metadata.context} px of context on both sides of what a window computes",
+        fix=f"--windows {height},{width}",
+    )
 
 
 def _require_distinct(servings: Sequence[Serving]) -> None:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -114,16 +115,61 @@ def test_an_onnx_artefact_on_the_cpu(tmp_path: Path) -> None:
 
 
 def test_fixed_windows_get_a_model_each(tmp_path: Path) -> None:
-    options = Options(windows=((512, 768), (1024, 1024)), max_batch=4, device="gpu")
+    options = Options(windows=((704, 768), (1024, 1024)), max_batch=4, device="gpu")
     served = write_repository([default_model()], tmp_path / "models", options)
-    assert [model.name for model in served] == ["dim-compact_512x768", "dim-compact_1024x1024"]
-    config = parsed(tmp_path / "models", "dim-compact_512x768")
+    assert [model.name for model in served] == ["dim-compact_704x768", "dim-compact_1024x1024"]
+    config = parsed(tmp_path / "models", "dim-compact_704x768")
     assert config.max_batch_size == 4
-    assert tensors(config)["image"] == ("TYPE_UINT8", [512, 768, 3])
-    assert tensors(config)["alpha"] == ("TYPE_FP32", [512, 768])
+    assert tensors(config)["image"] == ("TYPE_UINT8", [704, 768, 3])
+    assert tensors(config)["alpha"] == ("TYPE_FP32", [704, 768])
     assert config.instance_group[0].kind == 1  # KIND_GPU
     told = ArtefactMetadata.from_json(config.parameters["dim"].string_value, source="the configuration")
-    assert told.static_shape == (1, 512, 768)
+    assert told.static_shape == (1, 704, 768)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        Options(),
+        Options(max_batch=1),
+        Options(windows=((704, 768),)),
+        Options(windows=((704, 768),), max_batch=1),
+        Options(engine="openvino", windows=((704, 768),)),
+    ],
+)
+def test_the_configuration_has_the_axes_of_the_file(tmp_path: Path, options: Options) -> None:
+    onnx = pytest.importorskip("onnx")
+    (served,) = write_repository([default_model()], tmp_path / "models", options)
+    graph = onnx.load(tmp_path / "models" / served.name / "1" / "model.onnx").graph
+    # The server puts the batch in front of the configuration's axes unless it is 0.
+    batch = [-1] if served.max_batch else []
+    configured = {
+        name: [*batch, *axes] for name, (_, axes) in tensors(parsed(tmp_path / "models", served.name)).items()
+    }
+    assert configured == {
+        tensor.name: [axis.dim_value or -1 for axis in tensor.type.tensor_type.shape.dim]
+        for tensor in (*graph.input, *graph.output)
+    }
+
+
+def test_a_file_with_fixed_windows_computes_the_same(tmp_path: Path) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    options = Options(windows=((672, 672),), max_batch=1)
+    write_repository([default_model()], tmp_path / "models", options)
+    draw = np.random.default_rng(0)
+    image = draw.integers(0, 256, (1, 672, 672, 3), np.uint8)
+    trimap = draw.choice(np.array([0, 128, 255], np.uint8), (1, 672, 672))
+    alphas = [
+        runtime.InferenceSession(str(path)).run(["alpha"], {"image": image, "trimap": trimap})[0]
+        for path in (default_model(), tmp_path / "models" / "dim-compact_672x672" / "1" / "model.onnx")
+    ]
+    assert np.array_equal(*alphas)
+
+
+def test_windows_without_room_for_the_context_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="at least 672 px") as caught:
+        write_repository([default_model()], tmp_path / "models", Options(windows=((512, 768),)))
+    assert caught.value.fix == "--windows 672,768"
 
 
 def test_one_window_at_a_time_needs_no_batcher(tmp_path: Path) -> None:
@@ -162,13 +208,13 @@ def test_an_engine_with_a_frozen_shape(tmp_path: Path) -> None:
 def test_openvino_takes_one_fixed_window_at_a_time(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--windows"):
         write_repository([default_model()], tmp_path / "models", Options(engine="openvino"))
-    options = Options(engine="openvino", windows=((512, 512),), threads=3)
+    options = Options(engine="openvino", windows=((704, 704),), threads=3)
     write_repository([default_model()], tmp_path / "models", options)
-    config = parsed(tmp_path / "models", "dim-compact_512x512")
+    config = parsed(tmp_path / "models", "dim-compact_704x704")
     assert (config.backend, config.platform) == ("openvino", "")
     assert config.default_model_filename == "model.onnx"
     assert config.max_batch_size == 0
-    assert tensors(config)["image"] == ("TYPE_UINT8", [1, 512, 512, 3])
+    assert tensors(config)["image"] == ("TYPE_UINT8", [1, 704, 704, 3])
     assert config.parameters["RESHAPE_IO_LAYERS"].string_value == "YES"
     assert config.parameters["INFERENCE_NUM_THREADS"].string_value == "3"
 
@@ -280,12 +326,12 @@ def _run(*arguments: object) -> str:
 def test_the_command(tmp_path: Path) -> None:
     report = tmp_path / "served.json"
     output = _run(
-        default_model(), "-o", tmp_path / "models", "--windows", "512,512", "--windows", "512,768",
+        default_model(), "-o", tmp_path / "models", "--windows", "704,704", "--windows", "704,768",
         "--max-batch", 4, "--instances", 2, "--device", "cpu", "--json", report,
     )  # fmt: skip
-    assert "dim-compact_512x768  onnxruntime on cpu, windows 512,768, up to 4 at once, 2 instances" in output
+    assert "dim-compact_704x768  onnxruntime on cpu, windows 704,768, up to 4 at once, 2 instances" in output
     found = json.loads(report.read_text())
-    assert [model["window"] for model in found] == [[512, 512], [512, 768]]
+    assert [model["window"] for model in found] == [[704, 704], [704, 768]]
     assert {model["instances"] for model in found} == {2}
     assert {folder.name for folder in (tmp_path / "models").iterdir()} == {model["name"] for model in found}
 
