@@ -68,8 +68,11 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a whole UTF-8 file or none, line ends as given; InputError if it cannot be written."""
-    write_bytes(path, text.encode())
+    """Write a whole UTF-8 file or none, line ends as given; InputError if it cannot be written.
+
+    File names in the text that are not UTF-8 are written as the bytes that they have on the disk.
+    """
+    write_bytes(path, text.encode(errors="surrogateescape"))
 
 
 @contextmanager

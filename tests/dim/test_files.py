@@ -56,6 +56,8 @@ def test_names_that_are_no_utf_8_can_be_written(tmp_path: Path) -> None:
     path = tmp_path / os.fsdecode(b"\xff\xfe.png")
     files.write_bytes(path, b"data")
     assert path.read_bytes() == b"data"
+    files.write_text(tmp_path / "list", f"{path.name}\n")
+    assert (tmp_path / "list").read_bytes() == b"\xff\xfe.png\n"
 
 
 def test_what_cannot_be_written_is_an_input_error(tmp_path: Path) -> None:
