@@ -58,10 +58,48 @@ def read_properties(path: Path) -> dict[str, str]:
             why=str(error),
             fix=f"copy it again, or make it again: {MAKE_ONE}",
         ) from error
+    except _ExternalDataError as error:
+        raise ArtefactError(
+            f"cannot use {path}: its weights are in other files",
+            got="a tensor with external data",
+            expected="one file that holds all weights, as this toolkit writes it",
+            why="such a graph can read any file of this machine",
+            fix=f"make one: {MAKE_ONE}",
+        ) from error
     except (ValueError, UnicodeDecodeError) as error:
         raise ArtefactError(
             f"cannot read {path}: it is not an ONNX file", why=str(error), fix=f"make one: {MAKE_ONE}"
         ) from error
+
+
+EXTERNAL_FIELD = 13
+"""Field external_data of TensorProto: its values are in another file."""
+MESSAGES: dict[str, dict[int, str]] = {
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+    "tensor": {},
+}
+"""Fields of ONNX's messages that lead to tensors, and the message that each holds."""
+DEEPEST = 64
+"""Nested messages; a graph of this toolkit has none inside another one."""
+
+
+def _require_embedded(file: BinaryIO, end: int, kind: str = "graph", depth: int = 0) -> None:
+    """Raise ExternalDataError if a tensor of this message reads another file of the machine."""
+    if depth > DEEPEST:
+        raise ValueError("its graphs are nested too deeply")
+    for field in _fields(file, end):
+        if kind == "tensor" and field.number == EXTERNAL_FIELD:
+            raise _ExternalDataError
+        inner = MESSAGES[kind].get(field.number)
+        if inner is not None and field.length:
+            _require_embedded(file, file.tell() + field.length, inner, depth + 1)
+
+
+class _ExternalDataError(Exception):
+    """A tensor of the graph is stored in another file."""
 
 
 class _Field(NamedTuple):
@@ -74,7 +112,9 @@ def _properties(file: BinaryIO, size: int) -> dict[str, str]:
     found: dict[str, str] = {}
     has_graph = False
     for field in _fields(file, size):
-        has_graph |= field.number == GRAPH_FIELD
+        if field.number == GRAPH_FIELD:
+            has_graph = True
+            _require_embedded(file, file.tell() + field.length)
         if field.number == METADATA_FIELD and field.length <= LARGEST_ENTRY:
             key, value = _entry(file, file.tell() + field.length)
             found[key] = value

@@ -24,7 +24,11 @@ def field(number: int, content: bytes) -> bytes:
     return varint(number << 3 | 2) + varint(len(content)) + content
 
 
-def model(properties: dict[str, str], graph: bytes = b"graph") -> bytes:
+GRAPH = field(2, b"name")
+"""A GraphProto with its name alone."""
+
+
+def model(properties: dict[str, str], graph: bytes = GRAPH) -> bytes:
     """A ModelProto: ir_version, graph, metadata_props."""
     entries = (field(1, key.encode()) + field(2, value.encode()) for key, value in properties.items())
     return varint(1 << 3) + varint(8) + field(7, graph) + b"".join(field(14, entry) for entry in entries)
@@ -36,7 +40,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_properties_are_read(path: Path) -> None:
-    path.write_bytes(model({"a": "1", "long": "x" * 1000}, graph=b"g" * 70000))
+    path.write_bytes(model({"a": "1", "long": "x" * 1000}, graph=field(10, b"g" * 70000)))
     assert read_properties(path) == {"a": "1", "long": "x" * 1000}
 
 
@@ -79,4 +83,45 @@ def test_a_file_that_was_cut_off(path: Path, kept: float) -> None:
 def test_other_files_are_no_onnx(path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(ArtefactError, match=r"not an ONNX file|cut off"):
+        read_metadata(path)
+
+
+def test_a_file_cut_off_at_any_length(path: Path) -> None:
+    """Also by one byte, and between two fields: then the metadata, which is the last one, is missing."""
+    content = model({METADATA_KEY: read_metadata(default_model()).to_json()})
+    path.write_bytes(content)
+    assert read_metadata(path).context == 320
+    for length in range(len(content)):
+        path.write_bytes(content[:length])
+        with pytest.raises(ArtefactError, match=r"cut off|not an ONNX file|not an artefact"):
+            read_metadata(path)
+
+
+EXTERNAL = field(13, field(1, b"location") + field(2, b"/etc/passwd"))
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        field(5, EXTERNAL),
+        field(1, field(5, field(5, EXTERNAL))),
+        field(1, field(5, field(10, EXTERNAL))),
+        field(1, field(5, field(6, field(5, EXTERNAL)))),
+        field(15, field(1, EXTERNAL)),
+        GRAPH + field(5, field(8, b"weight")) + field(5, EXTERNAL),
+    ],
+    ids=["initializer", "constant", "constants", "sub-graph", "sparse", "second"],
+)
+def test_weights_in_other_files_are_refused(path: Path, graph: bytes) -> None:
+    path.write_bytes(model({METADATA_KEY: "{}"}, graph))
+    with pytest.raises(ArtefactError, match="external data"):
+        read_metadata(path)
+
+
+def test_graphs_nested_without_end_are_refused(path: Path) -> None:
+    graph = GRAPH
+    for _ in range(2000):
+        graph = field(1, field(5, field(6, graph)))
+    path.write_bytes(model({METADATA_KEY: "{}"}, graph))
+    with pytest.raises(ArtefactError, match="nested"):
         read_metadata(path)
