@@ -44,7 +44,23 @@ def test_unknown_key_names_the_nearest(recipe: Path) -> None:
         read_config(recipe, ["data.crop_side=[320]"])
 
 
-@pytest.mark.parametrize("override", ["steps", "=3", "steps.x=1", "steps=-1", "network.width=0.3", "ema=2"])
+@pytest.mark.parametrize(
+    "override",
+    [
+        "steps",
+        "=3",
+        "steps.x=1",
+        "steps=-1",
+        "network.width=0.3",
+        "ema=2",
+        "learning_rate=inf",
+        "learning_rate=nan",
+        "data.crop_sides=[]",
+        "data.crop_sides=[0]",
+        "data.trimap_sizes=[9, 3]",
+        "data.weights={a=-1.0}",
+    ],
+)
 def test_bad_overrides_are_errors(recipe: Path, override: str) -> None:
     with pytest.raises(InputError):
         read_config(recipe, [override])
@@ -57,3 +73,14 @@ def test_missing_and_broken_files(tmp_path: Path) -> None:
     broken.write_text("steps = = 3")
     with pytest.raises(InputError, match="not TOML"):
         read_config(broken)
+
+
+def test_a_recipe_is_a_name_or_a_file(recipe: Path) -> None:
+    assert read_config("compact") == read_config(CONFIGS / "compact.toml")
+    assert read_config(str(recipe)).steps == 10
+    with pytest.raises(InputError, match="dim-train fit compact"):
+        read_config("compakt")
+
+
+def test_a_folder_whose_name_is_a_number(recipe: Path) -> None:
+    assert read_config(recipe, ["data.root=2024"]).data.root == Path("2024")

@@ -48,6 +48,7 @@ def test_the_gradients_of_the_first_step_agree(tmp_path: Path, live_model: Calla
     assert worst[0] <= 1e-5
 
 
+@pytest.mark.slow
 def test_a_run_of_ten_steps_stays_close(tmp_path: Path, live_model: Callable[..., DIM]) -> None:
     checkpoint.save(live_model(stage=1, width=0.125), tmp_path / "init.safetensors")
     small = ("steps=10", "network.width=0.125", "data.size=64", "data.crop_sides=[96]", "learning_rate=1e-4")

@@ -12,6 +12,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dim import checkpoint
@@ -60,7 +63,14 @@ def test_a_run_writes_what_it_promises(tmp_path: Path) -> None:
         assert [int(row["step"]) for row in csv.DictReader(file)] == [2, 4]
 
 
-@pytest.mark.parametrize("settings", [{"workers": 0}, {"workers": 1}, {"compose": "device", "workers": 1}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"workers": 0},
+        pytest.param({"workers": 1}, marks=pytest.mark.slow),
+        pytest.param({"compose": "device", "workers": 1}, marks=pytest.mark.slow),
+    ],
+)
 def test_a_resumed_run_ends_in_the_same_bits(tmp_path: Path, settings: dict[str, Any]) -> None:
     data = DataConfig(crop_sides=(64,), size=64, photometric=True, **settings)
     _trainer(_config(data=data), tmp_path / "whole").fit()
@@ -81,6 +91,7 @@ def test_a_resumed_run_ends_in_the_same_bits(tmp_path: Path, settings: dict[str,
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
 
 
+@pytest.mark.slow
 def test_the_loss_of_a_fixed_batch_falls() -> None:
     torch.manual_seed(0)
     dataset = build_dataset(DataConfig(crop_sides=(64,), size=64, workers=0), seed=0, length=4)
@@ -257,6 +268,29 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
 def test_resuming_nothing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot resume"):
         _trainer(_config(), tmp_path, resume=True)
+
+
+@given(st.data())
+def test_every_schedule_that_fits_reaches_its_learning_rate_and_ends_at_zero(data: st.DataObject) -> None:
+    steps = data.draw(st.integers(1, 300))
+    warmup = data.draw(st.integers(0, steps))
+    decay = data.draw(st.integers(0, steps - warmup))
+    config = _config(steps=steps, warmup_steps=warmup, decay_steps=decay)
+    factors = [learning_rate_factor(config, step) for step in range(steps + 1)]
+    assert max(factors) == 1
+    assert all(0 <= factor <= 1 for factor in factors)
+    assert factors[: max(1, warmup)] == sorted(factors[: max(1, warmup)])
+    if decay:
+        assert factors[-1] == pytest.approx(0, abs=1e-9)
+        assert factors[steps - decay :] == sorted(factors[steps - decay :], reverse=True)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"warmup_steps": 101}, {"decay_steps": 101}, {"warmup_steps": 60, "decay_steps": 50}]
+)
+def test_a_schedule_that_never_reaches_its_learning_rate_is_refused(changes: dict[str, int]) -> None:
+    with pytest.raises(ValidationError, match="never reach"):
+        _config(steps=100, **changes)
 
 
 def test_learning_rate_warms_up_holds_and_decays_to_zero() -> None:

@@ -1,4 +1,4 @@
-"""Exponential moving average of the weights: what is scored and shipped where a recipe asks for it."""
+"""Exponential moving average of the weights, which is scored and shipped if the recipe sets ``ema``."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from dim.network import DIM
 
 
 def averaged_copy(model: DIM, decay: float) -> AveragedModel:
-    """A copy whose ``update_parameters`` moves weights and running statistics towards the model's.
+    """Return a copy whose ``update_parameters`` moves weights and statistics towards the model's.
 
-    At first a long memory would hold little but the random start, so the decay grows to its value as
-    (1 + n) / (10 + n).
+    The decay grows to its value as (1 + n) / (10 + n), because a long memory would at first hold little but
+    the random start.
     """
 
     def average(averaged: Any, current: Any, count: Any) -> None:

@@ -40,7 +40,7 @@ class Truth(NamedTuple):
 
 
 def charbonnier(prediction: Tensor, target: Tensor, weight: Tensor, total: Tensor | None = None) -> Tensor:
-    """Mean Charbonnier distance where ``weight`` is 1; ``weight`` is broadcast over the channels.
+    """Return the mean Charbonnier distance where ``weight`` is 1; ``weight`` is broadcast over the channels.
 
     Args:
         total: Σ weight of the whole batch, where this is only a part of it: the parts' losses then add up.
@@ -51,7 +51,7 @@ def charbonnier(prediction: Tensor, target: Tensor, weight: Tensor, total: Tenso
 
 
 def composition_loss(alpha: Tensor, truth: Truth, total: Tensor | None = None) -> Tensor:
-    """Distance between the image and the composite that the predicted alpha gives."""
+    """Return the distance between the image and the composite that the predicted alpha gives."""
     composite = alpha * truth.foreground + (1 - alpha) * truth.background
     return charbonnier(composite, truth.image, truth.unknown, total)
 
@@ -65,7 +65,7 @@ def stage_losses(
     laplacian: float = 0.0,
     cross_entropy: float = 0.0,
 ) -> dict[str, Tensor]:
-    """The weighted terms of a stage by their published names; their plain sum is minimised.
+    """Return the weighted terms of a stage by their published names; their plain sum is minimised.
 
     Args:
         total: unknown pixels of the whole batch, where this is only a part of it.

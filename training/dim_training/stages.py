@@ -1,4 +1,4 @@
-"""What each of DIM's three stages starts from, trains and leaves alone."""
+"""The three stages of DIM: their first weights, their trained part and their frozen part."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dim_training.vgg import initialise_encoder, load_vgg16
 
 
 def build_network(config: TrainConfig, init: Path | None) -> DIM:
-    """The network at the start of a run.
+    """Build the network at the start of a run.
 
     Args:
         init: checkpoint to start from: needed from stage 2 on, whose decoder would be random without it. Its
@@ -67,7 +67,7 @@ def _same_refiner(one: NetworkConfig, other: NetworkConfig) -> bool:
 
 
 def trained_part(model: DIM) -> nn.Module:
-    """The module whose parameters the stage trains; all others are frozen (``requires_grad`` off)."""
+    """Return the module whose parameters the stage trains; all others are frozen (``requires_grad`` off)."""
     if model.config.stage != 2:
         return model
     assert model.refiner is not None

@@ -1,6 +1,6 @@
 """ImageNet weights of VGG-16 for DIM's encoder.
 
-The first convolution gets a fourth input channel of zeros for the trimap, as the paper says; ``conv6`` has no
+The first convolution gets a fourth input channel of zeros for the trimap, as in the paper; ``conv6`` has no
 counterpart and keeps its random weights. A narrower encoder takes, layer by layer, the filters with the
 largest L1 norm (Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017).
 
@@ -31,7 +31,7 @@ _TORCHVISION_LAYERS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
 
 
 def load_vgg16(source: str) -> list[Convolution]:
-    """The thirteen convolutions, for RGB normalised with ImageNet's mean and standard deviation.
+    """Load the thirteen convolutions, for RGB normalised with ImageNet's mean and standard deviation.
 
     Args:
         source: "torchvision" (downloads its weights), a torchvision state dict (.pth), or an .npz with

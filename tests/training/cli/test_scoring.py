@@ -199,6 +199,7 @@ def _launched(program: Path, processes: int, arguments: Sequence[object]) -> sub
     )
 
 
+@pytest.mark.slow
 def test_two_processes_print_the_table_of_one(small: Path, folder: Path, tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)

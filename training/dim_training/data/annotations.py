@@ -77,7 +77,7 @@ class Probe(NamedTuple):
 
 
 def read(path: Path, data_root: Path, *, composed: bool = False) -> list[Annotation]:
-    """The compositions that an annotation file lists, in its order; every file's header has been read.
+    """Read the compositions that an annotation file lists, in its order, and every file's header.
 
     Args:
         path: annotation file; its trimaps, where it names any, must exist.
@@ -98,7 +98,7 @@ def read(path: Path, data_root: Path, *, composed: bool = False) -> list[Annotat
 
 
 def read_test(path: Path, data_root: Path) -> list[ScoringAnnotation]:
-    """The test images that an annotation file lists; foregrounds and backgrounds are not needed.
+    """Read the test images that an annotation file lists; foregrounds and backgrounds are not needed.
 
     Raises:
         InputError: as :func:`read` does.
@@ -110,7 +110,7 @@ def read_test(path: Path, data_root: Path) -> list[ScoringAnnotation]:
 
 
 def probe(path: Path, look: Callable[[Image.Image], Size] | None = None) -> Probe:
-    """Size of an image file, from its header alone unless ``look`` reads more of it and raises at damage."""
+    """Return the size of an image file from its header, or from ``look``, which may decode it and raise."""
     if not path.is_file():
         return Probe(None, f"{path}: no such file")
     try:
@@ -121,7 +121,7 @@ def probe(path: Path, look: Callable[[Image.Image], Size] | None = None) -> Prob
             # From 5 on, upright means a quarter turn.
             size = image.size[::-1] if orientation in _QUARTER_TURNS else image.size
             return Probe(size, None, orientation)
-    except Exception as error:  # decoders raise whatever they like on what they cannot read
+    except Exception as error:  # decoders raise errors of many classes on damaged files
         return Probe(None, f"{path}: {_reason(error)}")
 
 
@@ -132,12 +132,12 @@ def _reason(error: Exception) -> str:
 
 
 def sizes_differ(of: Path, size: Size, like: Path, expected: Size) -> str:
-    """How two files disagree, for an error's list."""
+    """Return a line for an error's list: two files of different sizes."""
     return f"{of}: {size[0]} × {size[1]} px, but {like} has {expected[0]} × {expected[1]} px"
 
 
 def listed(problems: Sequence[str]) -> str:
-    """The first problems, one a line, and how many there are in all."""
+    """Return the first problems, one per line, and their total number."""
     lines = list(problems[:_MOST_LISTED])
     if len(problems) > _MOST_LISTED:
         lines.append(f"… and {len(problems) - _MOST_LISTED} more; {len(problems)} in all")
@@ -145,7 +145,7 @@ def listed(problems: Sequence[str]) -> str:
 
 
 class _Entries:
-    """Entries of an annotation file: paths by key (``alpha``, ``fg`` …), and what is wrong with them."""
+    """Entries of an annotation file: paths by key (``alpha``, ``fg`` …), and their problems."""
 
     def __init__(
         self, path: Path, data_root: Path, *, required: Sequence[str], optional: Sequence[str] = ()
@@ -224,7 +224,7 @@ def _load(path: Path) -> list[Any]:
 
 def _probe_all(paths: Iterable[Path]) -> dict[Path, Probe]:
     unique = sorted(set(paths))
-    Image.init()  # registers the formats once, before threads ask for it
+    Image.init()  # registers the formats once, before several threads use them
     with ThreadPoolExecutor(_READERS) as readers:
         return dict(zip(unique, readers.map(probe, unique), strict=True))
 

@@ -100,12 +100,12 @@ class GlobalOrder(Sampler[int]):
 
 
 def build_dataset(config: DataConfig, *, seed: int, length: int) -> MattingDataset:
-    """The data set that a configuration describes; every file that it needs is checked first."""
+    """Build the data set of a configuration; every file that it needs is checked first."""
     return MattingDataset(build_scenes(config, seed), config.trimap_sizes, seed=seed, length=length)
 
 
 def build_scenes(config: DataConfig, seed: int) -> Scenes:
-    """The source of scenes that a configuration describes; every file that it needs is checked first."""
+    """Build the source of scenes of a configuration; every file that it needs is checked first."""
     if config.kind == "procedural":
         backgrounds = ProceduralBackgrounds()
         return ComposedScenes(ProceduralForegrounds(_canvas(config), backgrounds), backgrounds, config)
@@ -133,7 +133,7 @@ def _cutout_scenes(config: DataConfig, root: Path) -> Scenes:
 
 
 def _canvas(config: DataConfig) -> int:
-    """Side that foregrounds are laid out on: the largest crop and room to choose it."""
+    """Return the side of the canvas of foregrounds: the largest crop, and room to choose its place."""
     return max(config.crop_sides) + config.size // 2
 
 
@@ -173,16 +173,16 @@ def _foreground_folders(root: Path) -> list[Path]:
 
 
 def to_sample(scene: Scene, trimap: UInt8) -> Sample:
-    """Tensors of a scene and its trimap, uint8 H, W."""
+    """Return the tensors of a scene and its trimap, uint8 H, W."""
     layers, image = scene
-    colours, hints = _planes(image), torch.from_numpy(trimap)
+    colours, known = _planes(image), torch.from_numpy(trimap)
     return Sample(
-        normalise(colours[None], hints[None, None])[0],
+        normalise(colours[None], known[None, None])[0],
         torch.from_numpy(layers.alpha)[None].float() / 255,
         _planes(layers.foreground) / 255,
         _planes(layers.background) / 255,
         colours / 255,
-        (hints == trimaps.UNKNOWN)[None].float(),
+        (known == trimaps.UNKNOWN)[None].float(),
     )
 
 

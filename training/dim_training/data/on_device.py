@@ -63,12 +63,12 @@ class PartsDataset(SceneDataset[PackedParts]):
 
 
 def build_parts(config: DataConfig, *, seed: int, length: int) -> PartsDataset:
-    """The data set that a configuration describes, to be composed on a device."""
+    """Build the data set of a configuration, to be composed on a device."""
     return PartsDataset(build_scenes(config, seed), config.trimap_sizes, seed=seed, length=length)
 
 
 def pack(parts: Parts, elements: UInt8) -> PackedParts:
-    """Tensors of parts; without a look, of one that changes nothing."""
+    """Return the tensors of parts; a missing look becomes one that changes nothing."""
     layers, look = parts
     return PackedParts(
         foreground=_tensor(layers.foreground),
@@ -96,7 +96,7 @@ def _tables(look: Look | None) -> UInt8:
 
 
 def _elements(sizes: tuple[int, int], rng: Random) -> UInt8:
-    """The elements of a random trimap, as :func:`dim_training.data.transforms.random_trimap` draws them."""
+    """Draw the elements of a random trimap, in the order of :func:`~.transforms.random_trimap`."""
     smallest, largest = sizes
     middle = largest // 2
     placed = np.zeros((2, 2 * middle + 1, 2 * middle + 1), np.uint8)
@@ -108,7 +108,7 @@ def _elements(sizes: tuple[int, int], rng: Random) -> UInt8:
 
 
 def compose(parts: PackedParts, device: torch.device) -> Sample:
-    """The samples of a batch, on ``device``.
+    """Compose the samples of a batch on ``device``.
 
     Args:
         parts: in the CPU's memory, pinned or not.
@@ -133,7 +133,7 @@ def compose(parts: PackedParts, device: torch.device) -> Sample:
 
 
 def toned(images: Tensor, tables: Tensor, saturations: Tensor) -> Tensor:
-    """Images uint8 N, H, W, 3 through tables uint8 N, 256, 3 -> float32 N, 3, H, W, whole numbers 0-255."""
+    """Map images uint8 N, H, W, 3 through tables uint8 N, 256, 3 -> float32 N, 3, H, W, integers 0-255."""
     n, h, w, _ = images.shape
     values = images.permute(0, 3, 1, 2).reshape(n, 3, h * w).long()
     colours = tables.transpose(1, 2).gather(2, values).float().view(n, 3, h, w)
@@ -144,7 +144,7 @@ def toned(images: Tensor, tables: Tensor, saturations: Tensor) -> Tensor:
 
 
 def defocused(images: Tensor, sigmas: Tensor) -> Tensor:
-    """Gaussian blur of float N, C, H, W with one σ (pixels, N) for each image; 0 leaves it; whole numbers."""
+    """Blur float N, C, H, W by Gaussians, one σ (pixels, N) for each image; round to whole numbers."""
     n, c, h, w = images.shape
     kernels = _gaussians(sigmas).repeat_interleave(c, 0)[:, None]
     planes = F.pad(images.reshape(1, n * c, h, w), [BLUR_RADIUS] * 4, mode="reflect")
@@ -162,7 +162,7 @@ def _gaussians(sigmas: Tensor) -> Tensor:
 
 
 def noisy(images: Tensor, sigmas: Tensor, seeds: list[int]) -> Tensor:
-    """Gaussian noise on float N, C, H, W in 0-255, each image from its own seed."""
+    """Add Gaussian noise to float N, C, H, W in 0-255, each image from its own seed."""
     drawn = torch.empty_like(images)
     for image, seed in zip(drawn, seeds, strict=True):
         image.normal_(generator=torch.Generator(images.device).manual_seed(seed))
@@ -170,7 +170,7 @@ def noisy(images: Tensor, sigmas: Tensor, seeds: list[int]) -> Tensor:
 
 
 def random_trimaps(alphas: Tensor, elements: Tensor) -> Tensor:
-    """Trimaps of alphas uint8 N, H, W by morphology with elements uint8 N, 2, K, K -> uint8 N, H, W.
+    """Make trimaps of alphas uint8 N, H, W by morphology with elements uint8 N, 2, K, K -> uint8 N, H, W.
 
     A pixel is known foreground if no pixel under the eroding element is below 255, known background if no
     pixel under the dilating one is above 0: a convolution counts those pixels, exactly (K² < 2^24).
@@ -184,7 +184,7 @@ def random_trimaps(alphas: Tensor, elements: Tensor) -> Tensor:
 
 
 def _counted(where: Tensor, elements: Tensor) -> Tensor:
-    """How many pixels of a boolean N, H, W lie under the element around each pixel."""
+    """Return the number of set pixels of a boolean N, H, W under the element around each pixel."""
     n, k, _ = elements.shape
     counts = F.conv2d(where[None].float(), elements[:, None].float(), padding=k // 2, groups=n)
     return counts[0].round()

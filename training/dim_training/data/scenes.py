@@ -27,7 +27,7 @@ MERGED = 0.15
 
 
 class Scene(NamedTuple):
-    """What a sample is made of.
+    """The layers of a sample and their composite.
 
     Attributes:
         layers: foreground, background and alpha, uint8 size × size.
@@ -39,7 +39,7 @@ class Scene(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """What a scene is composed of: clean layers, and the changes that follow; None for none."""
+    """The parts of a scene: clean layers, and the changes of their look, or None."""
 
     layers: Layers
     look: Look | None
@@ -49,11 +49,11 @@ class Scenes(Protocol):
     """A source of scenes."""
 
     def draw(self, index: int, rng: Random) -> Scene:
-        """The scene of global sample ``index``; all chance comes from ``rng``."""
+        """Return the scene of global sample ``index``; all chance comes from ``rng``."""
         ...
 
     def parts(self, index: int, rng: Random) -> Parts:
-        """What :meth:`draw` would compose, for composition elsewhere."""
+        """Return the parts that :meth:`draw` would compose, for composition elsewhere."""
         ...
 
 
@@ -87,7 +87,7 @@ class ComposedScenes:
 
 
 class AnnotatedScenes:
-    """The images of an annotation list (Composition-1k), in an order shuffled anew for each pass.
+    """The images of an annotation list (Composition-1k), shuffled again for each pass.
 
     With ``config.online`` the composite is made here, in float32 and not rounded; otherwise the merged
     8-bit image is read from its file, as published.
@@ -118,7 +118,7 @@ class AnnotatedScenes:
         return Parts(Layers(_u8(cut[1]), _u8(cut[2]), _u8(cut[0])), None)
 
     def _composed(self, alpha: UInt8, foreground: UInt8, background: UInt8, rng: Random) -> tuple[Layer, ...]:
-        """Composed before the crop, as published; after it, which is the same, where nothing grows."""
+        """Compose before the crop, as published, or after it if nothing is enlarged: the same result."""
         if min(alpha.shape) < max(self.config.crop_sides):
             image = transforms.composite(Layers(foreground, background, alpha))
             return self._crop(alpha, foreground, background, image, rng=rng)
@@ -134,7 +134,7 @@ class AnnotatedScenes:
 
 
 def _read_layers(annotation: Annotation) -> tuple[UInt8, UInt8, UInt8]:
-    """Alpha, foreground and background."""
+    """Return alpha, foreground and background."""
     return read_alpha(annotation.alpha), read_rgb(annotation.foreground), read_rgb(annotation.background)
 
 

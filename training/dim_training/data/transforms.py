@@ -16,7 +16,7 @@ from dim import trimap as trimaps
 from dim.arrays import Float32, Random, UInt8
 
 Layer = npt.NDArray[Any]
-"""What is cropped, flipped and resized together: uint8 or float32, H, W or H, W, 3."""
+"""Array that is cropped, flipped and resized with others: uint8 or float32, H, W or H, W, 3."""
 
 
 class Layers(NamedTuple):
@@ -30,7 +30,7 @@ class Layers(NamedTuple):
 def crop_around_unknown(
     alpha: Layer, *others: Layer, sides: tuple[int, ...], rng: Random
 ) -> tuple[Layer, ...]:
-    """Square window of random side around a random pixel with 0 < alpha < 255; the same for all arrays.
+    """Cut a square window of random side around a random pixel with 0 < alpha < 255; the same for all arrays.
 
     Images smaller than the window are enlarged (bilinear) until it fits. Pixels whose window lies inside
     the image are preferred; without any unknown pixel the top left window is taken.
@@ -51,15 +51,19 @@ def _enlarge(layers: tuple[Layer, ...], side: int) -> tuple[Layer, ...]:
 
 
 def _window_origin(alpha: Layer, side: int, rng: Random) -> tuple[int, int]:
+    """Return top and left of a window around a random unknown pixel; 0, 0 without any."""
     height, width = alpha.shape
     half = side // 2
     unknown = ((alpha > 0) & (alpha < 255)).view(np.uint8)
+    # First choice: unknown pixels whose whole window lies inside the image.
     inside = unknown[half : height - half, half : width - half]
     counts, margin = _counts(inside), half
     if counts[-1] == 0:
+        # Second choice: all unknown pixels; their window is moved inside below.
         counts, margin, inside = _counts(unknown), 0, unknown
     if counts[-1] == 0:
         return 0, 0
+    # Pixels are numbered in reading order, and the number is drawn: every one has the same chance.
     row, column = _nth(inside, counts, int(rng.integers(counts[-1])))
     top = int(np.clip(row + margin - half, 0, height - side))
     left = int(np.clip(column + margin - half, 0, width - side))
@@ -67,13 +71,13 @@ def _window_origin(alpha: Layer, side: int, rng: Random) -> tuple[int, int]:
 
 
 def _counts(mask: UInt8) -> npt.NDArray[np.int64]:
-    """How many pixels are set in the rows up to each row; a single 0 for an empty mask."""
+    """Return the number of set pixels in the rows up to each row; a single 0 for an empty mask."""
     rows = np.count_nonzero(mask, axis=1).astype(np.int64)
     return np.cumsum(rows) if mask.size else np.zeros(1, np.int64)
 
 
 def _nth(mask: UInt8, counts: npt.NDArray[np.int64], number: int) -> tuple[int, int]:
-    """Row and column of a set pixel by its number, in reading order: no list of all of them is made."""
+    """Return row and column of a set pixel by its number in reading order, without a list of all of them."""
     row = int(np.searchsorted(counts, number, side="right"))
     before = int(counts[row - 1]) if row else 0
     return row, int(np.flatnonzero(mask[row])[number - before])
@@ -87,7 +91,7 @@ def flip(layers: tuple[Layer, ...], rng: Random) -> tuple[Layer, ...]:
 
 
 def resize(layers: tuple[Layer, ...], size: int) -> tuple[Layer, ...]:
-    """To a square of ``size`` pixels, bilinear as published; nothing happens at the same size."""
+    """Resize to a square of ``size`` pixels, bilinear as published; the same size is returned unchanged."""
     if layers[0].shape == (size, size):
         return layers
     return tuple(_resized(layer, (size, size)) for layer in layers)
@@ -99,7 +103,7 @@ def _resized(layer: Layer, size: tuple[int, int]) -> Layer:
 
 
 def random_trimap(alpha: UInt8, sizes: tuple[int, int], rng: Random) -> UInt8:
-    """Trimap of an alpha with independent, uniformly drawn sides of the eroding and dilating elements."""
+    """Draw a trimap of an alpha: sides of the eroding and dilating elements are independent and uniform."""
     smallest, largest = sizes
     erode = int(rng.integers(smallest, largest + 1))
     dilate = int(rng.integers(smallest, largest + 1))
@@ -107,7 +111,7 @@ def random_trimap(alpha: UInt8, sizes: tuple[int, int], rng: Random) -> UInt8:
 
 
 def composite(layers: Layers) -> Float32:
-    """``F·α + B·(1 − α)``, float32 0-255, not rounded (on-line composition)."""
+    """Return ``F·α + B·(1 − α)``, float32 0-255, not rounded (on-line composition)."""
     alpha = layers.alpha[..., None].astype(np.float32) / np.float32(255)
     blended: Float32 = layers.foreground * alpha + layers.background * (np.float32(1) - alpha)
     return blended

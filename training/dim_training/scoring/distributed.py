@@ -32,7 +32,7 @@ class Ranks:
 
     @classmethod
     def from_environment(cls) -> Self:
-        """As RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE say; alone without them."""
+        """Read RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE; without them, the process is alone."""
         rank, count = _number("RANK", 0), _number("WORLD_SIZE", 1)
         return cls(rank, count, _number("LOCAL_RANK", rank), _number("LOCAL_WORLD_SIZE", count))
 
@@ -46,7 +46,7 @@ class Ranks:
 
     @contextmanager
     def joined(self) -> Iterator[None]:
-        """Talk to the others (gloo: processor memory, whatever computes); nothing to do for one alone."""
+        """Join the other processes, over gloo, in the memory of the CPU; a single process does nothing."""
         if self.is_alone:
             yield
             return
@@ -59,11 +59,11 @@ class Ranks:
             distributed.destroy_process_group()
 
     def mine(self, items: Sequence[T]) -> Sequence[T]:
-        """Every N-th item, from this process's number on."""
+        """Return every N-th item, from this process's number on."""
         return items[self.rank :: self.count]
 
     def gather(self, value: T) -> list[T]:
-        """The values of all processes, by rank, in every process; anything that can be pickled."""
+        """Return the values of all processes, by rank, in every process; they must be picklable."""
         if self.is_alone:
             return [value]
         import torch.distributed as distributed
@@ -73,13 +73,13 @@ class Ranks:
         return values
 
     def gather_items(self, items: Sequence[T]) -> list[T]:
-        """What :meth:`mine` split, in its original order, in every process."""
+        """Return the items that :meth:`mine` split, in their original order, in every process."""
         parts = self.gather(list(items))
         return [parts[i % self.count][i // self.count] for i in range(sum(map(len, parts)))]
 
     @contextmanager
     def first_on_each_machine(self) -> Iterator[None]:
-        """The block runs in the first process of each machine, then in the others."""
+        """Run the block in the first process of each machine, then in the others."""
         if self.local_rank > 0:
             self.gather(None)
         yield

@@ -1,4 +1,4 @@
-"""What is scored: photographs with trimap and true alpha, from a folder or from an annotation file."""
+"""Photographs to score, with trimap and true alpha, from a folder or from an annotation file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _READERS = 8
 
 
 class Survey(NamedTuple):
-    """What decoding every file of some entries found.
+    """Result of decoding every file of some entries.
 
     Attributes:
         problems: one line for each file that is missing or damaged, and for each entry of several sizes.
@@ -34,7 +34,7 @@ class Survey(NamedTuple):
 
 
 def find_entries(data: Path, data_root: Path | None = None) -> list[Pair]:
-    """The photographs of a data set, in its order.
+    """Return the photographs of a data set, in its order.
 
     Args:
         data: folder with images/, trimaps/ and alphas/ of equal stems, or an annotation file (JSON) of
@@ -56,14 +56,14 @@ def find_entries(data: Path, data_root: Path | None = None) -> list[Pair]:
 
 
 def readable_entries(data: Path, data_root: Path | None = None) -> list[Pair]:
-    """:func:`find_entries`, each file decoded once: what is missing or damaged is listed together."""
+    """Return :func:`find_entries`; each file is decoded once, and damaged ones are listed together."""
     entries = find_entries(data, data_root)
     require_readable(data, survey(entries).problems)
     return entries
 
 
 def prefetched(entries: Iterable[Pair]) -> Iterator[MattingSample]:
-    """The photographs in order, each decoded by a thread while the caller works on the one before."""
+    """Yield the photographs in order, each decoded by a thread while the caller works on the one before."""
     with ThreadPoolExecutor(1) as reader:
         ahead = None
         for entry in entries:
@@ -75,14 +75,14 @@ def prefetched(entries: Iterable[Pair]) -> Iterator[MattingSample]:
 
 
 def survey(entries: Sequence[Pair]) -> Survey:
-    """Decode every file once and tell what is wrong, so that nothing fails in the middle of a long run."""
+    """Decode every file once and list the problems, so that nothing fails in the middle of a long run."""
     with ThreadPoolExecutor(min(_READERS, os.cpu_count() or 1)) as readers:
         found = list(readers.map(_look_at, entries))
     return Survey([line for part in found for line in part.problems], sum(part.mapped for part in found))
 
 
 def require_readable(data: Path, problems: Sequence[str]) -> None:
-    """InputError that lists the problems, if there are any."""
+    """Raise InputError that lists the problems, if there are any."""
     if problems:
         raise InputError(
             f"cannot score the photographs of {data}",
@@ -100,7 +100,7 @@ def _annotated(path: Path, root: Path) -> list[Pair]:
 
 
 def _names(images: Sequence[Path]) -> list[str]:
-    """The files' stems; where these are not unique, as much of the paths as tells them apart."""
+    """Return the files' stems, or their paths below the common folder if stems repeat."""
     stems = [image.stem for image in images]
     if len(set(stems)) == len(stems):
         return stems

@@ -22,7 +22,7 @@ REGIONS = {
 
 
 def table(scores: Sequence[Score], *, title: str, region: Region) -> Table:
-    """The four published columns, a row for each photograph and one of means."""
+    """Return the four published columns, a row for each photograph and one of means."""
     made = Table(title=f"{title}: {len(scores)} photographs, {REGIONS[region]}", title_justify="left")
     made.add_column("photograph", overflow="fold")
     for column in ("SAD", "MSE", "GRAD", "CONN"):
@@ -37,7 +37,7 @@ def table(scores: Sequence[Score], *, title: str, region: Region) -> Table:
 
 
 def to_csv(scores: Sequence[Score]) -> str:
-    """One line for each photograph."""
+    """Return one line for each photograph."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(Score._fields)
@@ -46,7 +46,7 @@ def to_csv(scores: Sequence[Score]) -> str:
 
 
 def to_json(scores: Sequence[Score], **about: str) -> str:
-    """The means, every photograph, and what was scored on what."""
+    """Return the means, the scores of every photograph, and the names in ``about``."""
     document: dict[str, Any] = {
         **about,
         "photographs": len(scores),

@@ -96,7 +96,7 @@ class Canvas:
 
 
 def outline(side: int, rng: Random, *, radius: float, wobble: float) -> Points:
-    """Closed curve around the canvas centre with random low harmonics; OUTLINE_POINTS × 2."""
+    """Draw a closed curve around the canvas centre with random low harmonics; OUTLINE_POINTS × 2."""
     angles = np.linspace(0, 2 * np.pi, OUTLINE_POINTS, endpoint=False)
     shape = np.ones_like(angles)
     for harmonic in range(1, 7):
@@ -108,7 +108,7 @@ def outline(side: int, rng: Random, *, radius: float, wobble: float) -> Points:
 
 
 def curve(start: Points, angle: float, length: float, rng: Random) -> Points:
-    """A path of CURVE_POINTS points whose direction drifts: gravity, curl and waves."""
+    """Draw a path of CURVE_POINTS points whose direction drifts: gravity, curl and waves."""
     steps = np.arange(CURVE_POINTS)
     bend = rng.normal(0, 0.12) * steps + rng.normal(0, 0.35) * np.sin(steps * rng.uniform(0.3, 1.5))
     directions = np.stack([np.cos(angle + bend), np.sin(angle + bend)], 1)

@@ -25,7 +25,7 @@ from dim_training.data.procedural.canvas import (
 
 
 def draw_shape(side: int, rng: Random) -> Shape:
-    """A random shape, side × side."""
+    """Draw a random shape, side × side."""
     shapes: tuple[Callable[[int, Random], Canvas], ...] = (
         strands.hair,
         strands.hair,
@@ -71,7 +71,7 @@ def _as_uint8(image: npt.NDArray[np.generic]) -> UInt8:
 
 
 def _hairy(side: int, rng: Random) -> Canvas:
-    """A body with strands of hair or fur standing out of its border, in tufts."""
+    """Draw a body with strands of hair or fur standing out of its border, in tufts."""
     canvas = Canvas(side)
     border = outline(canvas.side, rng, radius=rng.uniform(0.12, 0.3), wobble=rng.uniform(0.05, 0.3))
     canvas.fill(border)
@@ -127,7 +127,7 @@ def _leaves(side: int, rng: Random) -> Canvas:
 
 
 def _net(side: int, rng: Random) -> Canvas:
-    """A net, grille or basket: two families of bent parallel lines, inside an outline or everywhere."""
+    """Draw a net, grille or basket: two families of bent parallel lines, inside an outline or everywhere."""
     canvas = Canvas(side)
     size = canvas.side
     gap = log_uniform(24, 90, rng)
@@ -152,7 +152,7 @@ def _net(side: int, rng: Random) -> Canvas:
 
 
 def _blob(side: int, rng: Random) -> Canvas:
-    """A solid with a sharp or soft border, perhaps with holes and a thin stem."""
+    """Draw a solid with a sharp or soft border, perhaps with holes and a thin stem."""
     canvas = Canvas(side)
     size = canvas.side
     canvas.fill(outline(size, rng, radius=rng.uniform(0.15, 0.4), wobble=rng.uniform(0, 0.6)))

@@ -55,7 +55,7 @@ def hair(side: int, rng: Random) -> Canvas:
 
 
 def fur(side: int, rng: Random) -> Canvas:
-    """A body whose border is short fur, combed and clumped into tips."""
+    """Draw a body whose border is short fur, combed and clumped into tips."""
     canvas = Canvas(side)
     size = canvas.side
     border = outline(size, rng, radius=rng.uniform(0.15, 0.35), wobble=rng.uniform(0.05, 0.3))

@@ -23,7 +23,7 @@ _BATCH = 5
 
 
 class Task(NamedTuple):
-    """The outputs of one photograph; None for one that is there, or that nobody wants."""
+    """The outputs of one photograph; None for one that exists or is not wanted."""
 
     photograph: Path
     background: Path | None
@@ -44,12 +44,12 @@ class Batch(NamedTuple):
 
     @property
     def files(self) -> int:
-        """How many files it writes."""
+        """Number of files that it writes."""
         return sum(len(task.outputs) for task in self.tasks)
 
 
 def batches(root: Path, entries: list[Entry], *, composed: bool, sizes: dict[str, Size]) -> list[Batch]:
-    """Everything that the entries ask for.
+    """Return the batches of all outputs of the entries.
 
     Args:
         composed: with the composites, not the backgrounds alone.
@@ -68,7 +68,7 @@ def batches(root: Path, entries: list[Entry], *, composed: bool, sizes: dict[str
 
 
 def remaining(batch: Batch) -> Batch:
-    """The batch without the outputs that are there and complete; it may have no tasks left."""
+    """Return the batch without its complete outputs; it may have no tasks left."""
     tasks = [_left(task, batch.size) for task in batch.tasks]
     return batch._replace(tasks=tuple(task for task in tasks if task.outputs))
 
@@ -82,7 +82,7 @@ def _left(task: Task, size: Size) -> Task:
 
 
 def write(batch: Batch) -> int:
-    """Write the outputs of a batch, each of them atomically; returns how many."""
+    """Write the outputs of a batch, each of them atomically; return their number."""
     layers = _read_layers(batch) if any(task.merged for task in batch.tasks) else None
     for task in batch.tasks:
         background = _array(fit_background(read_rgb(task.photograph), batch.size))

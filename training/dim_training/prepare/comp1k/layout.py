@@ -91,7 +91,7 @@ class Entry(NamedTuple):
     photograph: Path
 
     def annotation(self) -> dict[str, str]:
-        """As the annotation file has it."""
+        """Return the entry in the form of the annotation file."""
         paths = {
             "alpha_path": self.foreground.alpha,
             "fg_path": self.foreground.colours,
@@ -102,11 +102,11 @@ class Entry(NamedTuple):
 
 
 def read_names(root: Path, subsets: list[Subset]) -> list[Names]:
-    """The lists of names of every set.
+    """Read the lists of names of every set.
 
     Raises:
-        InputError: a list is missing, names what is no file name, names a foreground twice, or their lengths
-            do not fit together; tells everything that is wrong.
+        InputError: a list is missing, holds text that is not a file name, names a foreground twice, or their
+            lengths do not fit together; lists all problems.
     """
     found = [_read_set(root, subset) for subset in subsets]
     problems = [problem for _, of_set in found for problem in of_set]
@@ -214,6 +214,6 @@ def _locate(root: Path, subset: Subset, name: str) -> Foreground:
 
 
 def _first(root: Path, subset: Subset, tail: str) -> str:
-    """The first that exists; the first of all where none does, for the check to report."""
+    """Return the first candidate that exists; if none does, the first, which the check reports."""
     candidates = [f"{subset.folder}/{source}/{tail}" for source in subset.sources]
     return next((candidate for candidate in candidates if (root / candidate).is_file()), candidates[0])

@@ -21,7 +21,7 @@ _BAND = 64
 
 
 def read_rgb(path: Path) -> Image.Image:
-    """A file as an RGB picture of 8 bits; embedded colour profiles and orientations are ignored."""
+    """Read a file as an RGB picture of 8 bits; embedded colour profiles and orientations are ignored."""
     try:
         with Image.open(path) as image:
             return image.convert("RGB")
@@ -30,7 +30,7 @@ def read_rgb(path: Path) -> Image.Image:
 
 
 def fit_background(photograph: Image.Image, size: Size) -> Image.Image:
-    """The top left window of ``size``, after bicubic enlargement where the photograph is too small."""
+    """Cut the top left window of ``size``, after bicubic enlargement where the photograph is too small."""
     width, height = size
     ratio = max(width / photograph.width, height / photograph.height)
     if ratio > 1:
