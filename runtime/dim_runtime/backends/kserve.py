@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,8 @@ class KServeBackend(Backend):
         metadata: the artefact's document, or the ``.onnx`` or ``.engine`` file that the server has. None asks
             the server, which knows it if ``dim-export triton`` made its repository.
 
+        retries, headers, ssl_context: see :class:`~dim_runtime.backends.kserve_client.KServeClient`.
+
     Raises:
         InputError: an impossible address.
         BackendError: no answer, no such model, or one with other inputs and outputs.
@@ -52,8 +56,19 @@ class KServeBackend(Backend):
         version: str = "",
         timeout: float = 60.0,
         metadata: ArtefactMetadata | str | Path | None = None,
+        retries: int = 4,
+        headers: Mapping[str, str] | None = None,
+        ssl_context: ssl.SSLContext | None = None,
     ) -> None:
-        self._client = KServeClient(url, model, version=version, timeout=timeout)
+        self._client = KServeClient(
+            url,
+            model,
+            version=version,
+            timeout=timeout,
+            retries=retries,
+            headers=headers,
+            ssl_context=ssl_context,
+        )
         _require_contract(self._client)
         self._metadata = _document(metadata) if metadata is not None else _told(self._client)
 

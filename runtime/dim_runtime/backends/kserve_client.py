@@ -8,6 +8,9 @@ what is one POST here.
 from __future__ import annotations
 
 import json
+import logging
+import ssl
+import time
 from collections.abc import Mapping
 from http.client import HTTPException
 from typing import Any, NamedTuple
@@ -28,6 +31,15 @@ JSON_LENGTH = "Inference-Header-Content-Length"
 _DATATYPES = {np.dtype(np.uint8): "UINT8", np.dtype(np.float32): "FP32"}
 _LONGEST_REASON = 300
 
+_log = logging.getLogger(__name__)
+
+PASSING = (429, 502, 503, 504)
+"""Statuses of a server that is busy, starting, or behind a proxy that cannot reach it now."""
+FIRST_PAUSE = 0.25
+"""Seconds before the second attempt; each further pause is twice as long."""
+LARGEST_RESPONSE = 1 << 30
+"""Bytes of a response; the alpha of a window of 256 megapixels."""
+
 
 class _Answer(NamedTuple):
     headers: Mapping[str, str]
@@ -41,21 +53,36 @@ class KServeClient:
         url: where the server is, such as "http://localhost:8000".
         model: its name there.
         version: one of its versions; "" lets the server choose.
-        timeout: seconds without an answer.
+        timeout: seconds without a response.
+        retries: further attempts after a reset connection or a status 429, 502, 503 or 504, with growing
+            pauses. An inference has no side effects, so that it can be repeated.
+        headers: sent with every request, for example ``{"Authorization": "Bearer …"}``.
+        ssl_context: for https: certificates to trust, a client certificate.
     """
 
-    def __init__(self, url: str, model: str, *, version: str = "", timeout: float = 60.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        *,
+        version: str = "",
+        timeout: float = 60.0,
+        retries: int = 4,
+        headers: Mapping[str, str] | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
         self._server = _server(url)
         self.model = model
-        self._timeout = timeout
+        self._timeout, self._retries = timeout, retries
+        self._headers, self._ssl = dict(headers or {}), ssl_context
         self._path = f"/v2/models/{quote(model, safe='')}"
         if version:
             self._path += f"/versions/{quote(version, safe='')}"
 
     @property
     def address(self) -> str:
-        """URL of the model, for messages."""
-        return self._server + self._path
+        """URL of the model, for messages; without a password."""
+        return _without_password(self._server) + self._path
 
     def describe(self) -> dict[str, Any]:
         """Names, types and shapes of inputs and outputs: what every server of the protocol tells."""
@@ -111,24 +138,46 @@ class KServeClient:
     def _send(
         self, suffix: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> _Answer:
-        request = Request(self._server + self._path + suffix, data=body, headers=dict(headers or {}))
+        request = Request(
+            self._server + self._path + suffix, data=body, headers={**self._headers, **(headers or {})}
+        )
+        for attempt in range(self._retries):
+            try:
+                return self._sent(request)
+            except _PassingError as error:
+                _log.warning("%s: %s; attempt %d", self.address, error.problem, attempt + 2)
+                time.sleep(FIRST_PAUSE * 2**attempt)
+        return self._sent(request)
+
+    def _sent(self, request: Request) -> _Answer:
         try:
-            with urlopen(request, timeout=self._timeout) as response:
-                return _Answer(response.headers, response.read())
+            with urlopen(request, timeout=self._timeout, context=self._ssl) as response:
+                content = response.read(LARGEST_RESPONSE + 1)
+                # After a connection that broke some bytes are left, which read(n) does not report.
+                if len(content) > LARGEST_RESPONSE or response.length:
+                    raise self._unread(f"the response ended, or was too large, at byte {len(content)}")
+                return _Answer(response.headers, content)
         except HTTPError as error:
             raise self._refused(error) from error
         except (OSError, HTTPException) as error:
-            raise BackendError(
-                f"no answer from {self.address}",
-                why=str(getattr(error, "reason", error)) or type(error).__name__,
-                fix=f"start the server, look at its address, or raise timeout= ({self._timeout:g} s)",
-            ) from error
+            reason = getattr(error, "reason", error)
+            is_reset = isinstance(reason, ConnectionResetError | ConnectionAbortedError | BrokenPipeError)
+            raise self._unread(str(reason) or type(reason).__name__, is_passing=is_reset) from error
+
+    def _unread(self, why: str, *, is_passing: bool = False) -> BackendError:
+        kind = _PassingError if is_passing else BackendError
+        return kind(
+            f"no answer from {self.address}",
+            why=why,
+            fix=f"start the server, check address and certificate, or raise timeout= ({self._timeout:g} s)",
+        )
 
     def _refused(self, error: HTTPError) -> BackendError:
         with error:
-            body = error.read()
-        return _RefusedError(
-            f"{self._server} refused a request for the model {self.model!r}",
+            body = error.read(LARGEST_RESPONSE)
+        kind = _PassingError if error.code in PASSING else _RefusedError
+        return kind(
+            f"{_without_password(self._server)} refused a request for the model {self.model!r}",
             got=f"status {error.code} {error.reason}",
             why=_reason(body),
             fix=f"is there such a model? {self.address}" if error.code in (400, 404) else None,
@@ -136,13 +185,26 @@ class KServeClient:
 
 
 class _RefusedError(BackendError):
-    """The server answered with an error."""
+    """The server returned an error."""
+
+
+class _PassingError(BackendError):
+    """The connection was reset, or the server is busy or starting: the next attempt may succeed."""
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _server(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
-        raise InputError("cannot use this address of a server", got=repr(url), expected="http://HOST:PORT")
+        raise InputError(
+            "cannot use this address of a server",
+            got=repr(_without_password(url)),
+            expected="http://HOST:PORT",
+        )
     return url.rstrip("/")
 
 

@@ -19,6 +19,7 @@ from dim.contract import ArtefactMetadata, ContractError
 from dim.errors import InputError
 from dim_runtime import Matting
 from dim_runtime.artefacts.onnx_file import read_metadata
+from dim_runtime.backends import kserve_client
 from dim_runtime.backends.base import network_bytes
 from dim_runtime.backends.kserve import KServeBackend
 from dim_runtime.backends.onnxruntime import OnnxRuntimeBackend
@@ -355,3 +356,44 @@ def _window(height: int, width: int, count: int = 1) -> tuple[Array, Array]:
 def test_the_document_is_taken_as_it_is(server: Server) -> None:
     document: ArtefactMetadata = read_metadata(default_model())
     assert KServeBackend(server.url, MODEL, metadata=document).metadata is document
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_a_busy_server_is_tried_again(server: Server, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    monkeypatch.setattr(kserve_client, "FIRST_PAUSE", 0.001)
+    backend = KServeBackend(server.url, MODEL)
+    image, trimap = _window(32, 32)
+    busy = [None, None]
+
+    def answer(_: Array) -> tuple[int, bytes, dict[str, str]]:
+        if busy:
+            busy.pop()
+            return status, b"", {}
+        return 200, *_answer(image[..., 0] / np.float32(255))
+
+    server.answer = answer
+    np.testing.assert_array_equal(backend.run(image, trimap), image[..., 0] / np.float32(255))
+    assert sum(path.endswith("/infer") for path in server.asked) == 3
+    server.answer = lambda _: (status, b"", {})
+    with pytest.raises(BackendError, match=f"status {status}"):
+        backend.run(image, trimap)
+    assert sum(path.endswith("/infer") for path in server.asked) == 3 + 5
+
+
+def test_headers_are_sent_and_passwords_are_not_shown(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str | None] = []
+    get = Handler.do_GET
+    monkeypatch.setattr(
+        Handler, "do_GET", lambda self: (seen.append(self.headers["Authorization"]), get(self))[1]
+    )
+    KServeBackend(server.url, MODEL, headers={"Authorization": "Bearer abc"})
+    assert set(seen) == {"Bearer abc"}
+    gone = server.url.replace("http://", "ftp://user:secret@")
+    with pytest.raises(InputError, match="127") as caught:
+        KServeBackend(gone, MODEL)
+    assert "secret" not in str(caught.value)
+    with pytest.raises(BackendError, match="no answer") as unread:
+        KServeBackend("http://user:secret@127.0.0.1:1", MODEL)
+    assert "secret" not in str(unread.value)
