@@ -1,8 +1,8 @@
-"""Copy a run's state at half its size: small enough to ship beside the weights, so that others can go on.
+"""Copy a run's state at half its size: small enough to ship beside the weights, so that others can continue.
 
 Adam moves a weight by about the learning rate, which is more than float16 rounds it by. The moments need
-range, not digits. A run that goes on from a packed state does not end in the bits of one that goes on from
-the whole state.
+range, not digits. A run that continues from a packed state does not end in the bits of one that
+continues from the whole state.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dim_training.run_state import read_state, whole_state, write_state
 
 
 def pack_run(run: Path, output: Path) -> int:
-    """Write ``output/last/``, from which ``--resume`` goes on, ``config.json`` and ``metrics.csv``.
+    """Write ``output/last/``, from which ``--resume`` continues, ``config.json`` and ``metrics.csv``.
 
     Weights and their averages become float16, the optimiser's moments bfloat16; loading makes them float32
     again. The position and the states of the generators are copied.

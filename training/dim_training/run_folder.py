@@ -33,7 +33,7 @@ def require_new(output: Path) -> None:
             f"cannot start a run in {output}",
             got=f"an earlier run: {', '.join(path.name for path in found[:4])}",
             expected="a new folder",
-            fix="--resume to go on with it, --overwrite to replace it, or another -o",
+            fix="--resume to continue it, --overwrite to replace it, or another -o",
         )
 
 

@@ -88,7 +88,9 @@ class Trainer:
     def _explain_interruption(self) -> None:
         output = self.run.output
         if (output / "last").is_dir():
-            self.log.note(f"interrupted at step {self.position.step}; to go on: the same command, --resume")
+            self.log.note(
+                f"interrupted at step {self.position.step}; to continue: the same command with --resume"
+            )
         else:
             self.log.note(f"interrupted at step {self.position.step}, before the first state was saved")
 

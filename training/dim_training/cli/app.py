@@ -40,7 +40,8 @@ def fit(
         ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from OUTPUT/last; changed settings count from there on.")
+        bool,
+        typer.Option("--resume", help="Continue from OUTPUT/last; changed settings count from there on."),
     ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier run in the same folder.")
@@ -60,7 +61,7 @@ def fit(
     """
     config = recipes.read(recipe, overrides, more, task="train")
     if resume and overwrite:
-        raise typer.BadParameter("--resume goes on with the run that --overwrite would remove; choose one.")
+        raise typer.BadParameter("--resume continues the run that --overwrite would remove; choose one.")
     from dim_training.build import build_run
     from dim_training.trainer import Trainer
 
@@ -77,7 +78,7 @@ app.command("test")(score)
 
 @app.command()
 def pack_run(run: RunFolder, output: NewFolder) -> None:
-    """Copy a run's last/ and metrics.csv at half the size, so that others can go on with --resume."""
+    """Copy a run's last/ and metrics.csv at half the size, so that others can continue it with --resume."""
     require("pack a run", "torch", "accelerate", "safetensors", extra="training")
     from dim_training.pack_run import pack_run as pack
 

@@ -19,5 +19,5 @@ def image_files(root: Path) -> list[Path]:
 
 
 def read_rgb(path: Path) -> UInt8:
-    """RGB uint8 H, W, 3, turned upright as EXIF says; 16 bits become round(v / 257)."""
+    """Read RGB uint8 H, W, 3, turned upright by its EXIF orientation; 16 bits become round(v / 257)."""
     return eight_bits(read_image(path))

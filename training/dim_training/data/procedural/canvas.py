@@ -53,7 +53,7 @@ class Canvas:
         self.tint: UInt8 | None = None
 
     def finished(self) -> Shape:
-        """Alpha reduced to the size asked for, pixels averaged."""
+        """Return alpha at its final size, by averaging pixels."""
         side = self.side // SUPERSAMPLING
         alpha = cv2.resize(self.alpha, (side, side), interpolation=cv2.INTER_AREA)
         return Shape(alpha.astype(np.uint8, copy=False), self.tint)

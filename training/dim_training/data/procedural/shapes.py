@@ -102,7 +102,7 @@ def _strings(side: int, rng: Random) -> Canvas:
 
 
 def _leaves(side: int, rng: Random) -> Canvas:
-    """Pointed leaves on stems, each in a shade of its own, with gaps between them: few or many."""
+    """Draw pointed leaves on stems, few or many, with gaps between them; every leaf has its own shade."""
     canvas = Canvas(side)
     length = canvas.side * rng.uniform(0.06, 0.35)
     slimness = rng.uniform(0.05, 0.35)

@@ -1,4 +1,4 @@
-"""Procedural hair, fur and yarn: hundreds of strands, with gaps between them and shades of their own."""
+"""Procedural hair, fur and yarn: hundreds of strands, with gaps between them and separate shades."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def fur(side: int, rng: Random) -> Canvas:
 
 
 def yarn(side: int, rng: Random) -> Canvas:
-    """Tassels, fringes and twigs: a few thick strands, each of its own colour."""
+    """Draw tassels, fringes and twigs: a few thick strands of separate colours."""
     canvas = Canvas(side)
     size = canvas.side
     direction = rng.uniform(0, 2 * np.pi)

@@ -23,7 +23,7 @@ _BATCH = 5
 
 
 class Task(NamedTuple):
-    """The outputs of one photograph; None for one that exists or is not wanted."""
+    """The outputs of one photograph; None for one that exists or is not required."""
 
     photograph: Path
     background: Path | None

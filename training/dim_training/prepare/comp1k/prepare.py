@@ -44,7 +44,7 @@ class Summary(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """One set with everything that its annotation file will list; ``composed``: composites are wanted."""
+    """One set with everything that its annotation file will list; ``composed``: with composites."""
 
     subset: Subset
     entries: list[Entry]
@@ -104,9 +104,9 @@ def _plan(root: Path, sources: list[tuple[Subset, Photographs, bool]]) -> list[_
 
 
 def _check(root: Path, plans: list[_Plan], hands: Crew) -> tuple[list[Batch], list[Batch]]:
-    """Everything that is wanted, and what of it is still to be written; all files for that can be read.
+    """Return all batches, and those with files to write, after decoding every file that they need.
 
-    The photographs of backgrounds that are there already are not looked at: nobody needs them any more.
+    The photographs of finished backgrounds are not needed any more, and are not decoded.
     """
     given = _given(plans)
     probes = dict(
