@@ -106,6 +106,8 @@ class TrainConfig(_Section):
         batch: samples for each process in each step.
         accumulate: parts that a process's batch is split into, one after the other, to save memory; the
             gradient stays that of the whole batch.
+        tf32: allow TF32, with 10 bits of mantissa, in float32 convolutions on NVIDIA GPUs; PyTorch's
+            default allows it, ours does not.
         decay_steps: length of the cosine at the end of the run that takes the learning rate to zero; 0
             keeps it constant, as the published recipes do.
         laplacian: weight of a loss between Laplacian pyramids beside DIM's own; 0 as published.
@@ -127,6 +129,7 @@ class TrainConfig(_Section):
     accumulate: int = Field(default=1, gt=0)
     seed: int = 0
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    tf32: bool = False
     learning_rate: float = Field(default=1e-5, gt=0)
     warmup_steps: int = Field(default=0, ge=0)
     decay_steps: int = Field(default=0, ge=0)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -79,3 +81,14 @@ def _take(name: str) -> None:
             expected=f"--device {kind}: each process takes the GPU of its number",
         )
     torch.cuda.set_device(int(number))
+
+
+@contextmanager
+def float32_convolutions(*, tf32: bool) -> Iterator[None]:
+    """Allow or forbid TF32, with its 10 bits of mantissa, in cuDNN's convolutions; PyTorch allows it."""
+    allowed = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = tf32
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = allowed

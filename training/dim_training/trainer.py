@@ -20,7 +20,7 @@ from dim_training.config import TrainConfig
 from dim_training.data.dataset import Sample
 from dim_training.data.loader import Batch, TimedIterator
 from dim_training.data.on_device import PackedParts, compose
-from dim_training.devices import describe
+from dim_training.devices import describe, float32_convolutions
 from dim_training.run_log import Panel, RunLog
 from dim_training.scoring.evaluate import score_network
 from dim_training.scoring.photographs import prefetched
@@ -66,7 +66,8 @@ class Trainer:
         self.log = RunLog(run.output, tensorboard=tensorboard, step=self.position.step, quiet=not is_main)
         self._introduce()
         try:
-            self._loop()
+            with float32_convolutions(tf32=self.config.tf32):
+                self._loop()
         except KeyboardInterrupt:
             self._explain_interruption()
             raise

@@ -94,10 +94,10 @@ def _network(path: Path, device: str) -> Iterator[Predictor]:
     import torch
 
     from dim.checkpoint import load
-    from dim_training.devices import require_device
+    from dim_training.devices import float32_convolutions, require_device
 
     model = load(path).to(require_device(device)).to(memory_format=torch.channels_last)
-    with full_float32():
+    with float32_convolutions(tf32=False):
         yield partial(predict, model)
 
 
@@ -145,16 +145,3 @@ def _network_input(image: UInt8, trimap: UInt8, device: torch.device) -> torch.T
     colours = torch.from_numpy(np.pad(image, (*pad, (0, 0)), mode="reflect")).to(device).permute(2, 0, 1)
     trimaps = torch.from_numpy(np.pad(trimap, pad, mode="reflect")).to(device)
     return normalise(colours[None], trimaps[None, None]).contiguous(memory_format=torch.channels_last)
-
-
-@contextmanager
-def full_float32() -> Iterator[None]:
-    """Switch off TF32 in cuDNN's convolutions, which PyTorch allows: it keeps 10 bits of the mantissa."""
-    import torch
-
-    allowed = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = allowed
