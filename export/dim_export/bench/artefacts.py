@@ -12,7 +12,7 @@ from pydantic import computed_field
 from dim.contract import STRIDE, Precision
 from dim.errors import InputError
 from dim.frozen_model import FrozenModel
-from dim_export.measure.opened import Engine, open_engine
+from dim_export.measure.opened import OpenedArtefact, open_engine
 from dim_export.measure.timing import alternate, is_side, random_window, times_faster
 from dim_runtime.backends.open import BackendName
 
@@ -94,7 +94,7 @@ def _ways(
                 yield backend, path, lowered
 
 
-def _timed(engine: Engine, size: int, seconds: list[float], first: list[float]) -> TimedEngine:
+def _timed(engine: OpenedArtefact, size: int, seconds: list[float], first: list[float]) -> TimedEngine:
     return TimedEngine(
         artefact=engine.path.name,
         engine=engine.description,

@@ -22,12 +22,12 @@ DISTRIBUTIONS: dict[BackendName, tuple[str, ...]] = {
 """Names under which an engine is installed."""
 
 
-class Engine(NamedTuple):
+class OpenedArtefact(NamedTuple):
     """An opened artefact.
 
     Attributes:
         path: its file.
-        backend: what runs it; whoever opened it closes it.
+        backend: what runs it; the caller that opened it closes it.
         name: of the back end.
         device: "cpu", "cuda" or "cuda:N".
         precision: in which it computes: the artefact's, or the lower one that was asked for.
@@ -54,7 +54,7 @@ def open_engine(
     device: str = "cpu",
     precision: Precision | None = None,
     threads: int | None = None,
-) -> Engine:
+) -> OpenedArtefact:
     """Open an artefact with the back end that was asked for, or with the one that measures it.
 
     That is the runtime's own choice, but for bf16 files on the CPU, which ONNX Runtime refuses: OpenVINO.
@@ -66,7 +66,7 @@ def open_engine(
     opened = open_backend(path, backend=chosen, device=device, precision=precision, threads=threads)
     engine = opened.metadata.engine
     name: BackendName = chosen or (engine.builder if engine else "onnxruntime")
-    return Engine(path, opened, name, device, precision or opened.metadata.precision, threads)
+    return OpenedArtefact(path, opened, name, device, precision or opened.metadata.precision, threads)
 
 
 def engine_version(name: BackendName) -> str:

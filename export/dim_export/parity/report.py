@@ -14,7 +14,7 @@ from dim.contract import NetworkConfig
 from dim.files import sha256
 from dim.frozen_model import FrozenModel
 from dim_export.measure.environment import Environment, environment
-from dim_export.measure.opened import Engine
+from dim_export.measure.opened import OpenedArtefact
 from dim_export.measure.timing import alternate, own_window, times_faster
 from dim_export.parity.cases import pictures
 from dim_export.parity.comparison import Difference, compare
@@ -109,7 +109,7 @@ class Release(NamedTuple):
 
 def examine(
     checkpoint: Path,
-    engines: Sequence[Engine],
+    engines: Sequence[OpenedArtefact],
     *,
     folder: Path | None = None,
     float64: bool = False,
@@ -187,7 +187,7 @@ def _worst(snapshot: Snapshot) -> Worst:
     )
 
 
-def _speeds(engines: Sequence[Engine], runs: int) -> list[Speed | None]:
+def _speeds(engines: Sequence[OpenedArtefact], runs: int) -> list[Speed | None]:
     if runs == 0:
         return [None] * len(engines)
     backends = [engine.backend for engine in engines]

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from dim.arrays import Floating, WindowShape
-from dim_export.measure.opened import Engine, open_engine
+from dim_export.measure.opened import OpenedArtefact, open_engine
 from dim_export.parity.cases import LARGE_TILE, Case, Picture, cases, pictures
 from dim_export.parity.comparison import Difference, against_truth, compare
 from dim_export.parity.gates import Gate, gates_for
@@ -27,7 +27,7 @@ from dim_runtime.planning.geometry import Plan
 class Examination:
     """Collects the results of one artefact, picture by picture."""
 
-    def __init__(self, engine: Engine, reference: Reference) -> None:
+    def __init__(self, engine: OpenedArtefact, reference: Reference) -> None:
         self.engine, self._reference = engine, reference
         self._probe = _probe(engine)
         self._results: list[CaseResult] = []
@@ -138,7 +138,7 @@ def verify(
         engine.backend.close()
 
 
-def _probe(engine: Engine) -> SwitchProbe | None:
+def _probe(engine: OpenedArtefact) -> SwitchProbe | None:
     if engine.name != "onnxruntime" or engine.device != "cpu":
         return None
     probe = SwitchProbe(engine.path, threads=engine.threads)
