@@ -175,6 +175,7 @@ def test_options_in_prose_exist(document: Path) -> None:
 
 
 OPTIONS_OF_OTHERS = {
+    "--bench",
     *(
         "--user",
         "--gpus",

@@ -25,7 +25,7 @@ def rooms(package: Path) -> set[str]:
 
 
 def stated_rooms(text: str, package: str) -> list[str]:
-    """Return the names in the first column of the tables of rooms and modules, written `name/`, `name.py` or dotted."""
+    """Return the first column of the tables of rooms and modules: `name/`, `name.py` or dotted names."""
     found = []
     for header in re.findall(r"^\| (?:room|module)s? \|.*$", text, re.MULTILINE):
         for row in table_rows(text, header):
