@@ -40,7 +40,9 @@ class KServeBackend(Backend):
         metadata: the artefact's document, or the ``.onnx`` or ``.engine`` file that the server has. None asks
             the server, which knows it if ``dim-export triton`` made its repository.
 
-        retries, headers, ssl_context: see :class:`~dim_runtime.backends.kserve_client.KServeClient`.
+        retries: as :class:`~dim_runtime.backends.kserve_client.KServeClient` takes it.
+        headers: the same.
+        ssl_context: the same.
 
     Raises:
         InputError: an impossible address.
