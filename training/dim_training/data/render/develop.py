@@ -16,6 +16,9 @@ SCALES = ((0.5, 0.5), (1.0, 0.15), (2.5, 0.05), (8.0, 0.02), (40.0, 0.0))
 GRAIN = 0.3
 """Share of the noise that is kept where it could be removed: the denoiser takes single hairs out with it."""
 
+FIREFLY = 2.0
+"""Largest brightness of a colour, relative to the mean of what is near."""
+
 KNEE = 0.7
 """Linear level above which highlights roll off."""
 
@@ -43,6 +46,13 @@ def _denoised(straight: Floats, clean: Floats, alpha: Floats) -> Floats:
     flat = np.clip(1 - slope / 0.15, 0, 1) * np.clip(covered / 0.1, 0, 1)
     blurred = cv2.GaussianBlur(clean, (0, 0), 1.0) / np.maximum(covered, 1e-3)[..., None]
     smooth = np.where(alpha[..., None] > 0.99, clean, blurred)
+    # Single paths that found a lamp by chance are far brighter than the mean of what is near.
+    near = (
+        cv2.GaussianBlur(clean, (0, 0), 3.0)
+        / np.maximum(cv2.GaussianBlur(alpha, (0, 0), 3.0), 1e-3)[..., None]
+    )
+    level, limit = straight.max(-1), FIREFLY * near.max(-1)
+    straight = straight * np.minimum(1, limit / np.maximum(level, 1e-6))[..., None]
     return cast(Floats, straight + ((1 - GRAIN) * flat)[..., None] * (smooth - straight))
 
 

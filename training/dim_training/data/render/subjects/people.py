@@ -324,6 +324,8 @@ def _fallen(draws: Draws, style: Style, roots: Floats, ways: Floats, length: flo
     weight, volume = draws.uniform("weight", *style.weight), draws.uniform("volume", *style.volume)
     gust = np.array([rng.uniform(-1, 1), rng.uniform(-0.4, 0.4), rng.uniform(-0.1, 0.4)])
     gust = gust * (draws.uniform("wind", 0.05, 0.3) if draws.chance("windy", 0.3) else 0)
+    # Hair is brushed out of the face, unless it is combed there.
+    drift = np.array([0, 0.0 if style.flow == "forward" else draws.uniform("brushed back", 0.0, 0.3), 0])
     swirl, turbulence = Noise(rng, 0.5, 3), draws.uniform("turbulence", 0.03, 0.15)
     step = (length * rng.gamma(25, 1 / 25, len(roots)) / (GUIDE_POINTS - 1))[:, None]
     place, way = roots, ways
@@ -335,7 +337,7 @@ def _fallen(draws: Draws, style: Style, roots: Floats, ways: Floats, length: flo
             place = roots + (knot - roots) * (number + 1) / 7 + ways * 0.02
             way = unit(np.array([0, 0.8, 0.2]) + rng.normal(0, 0.25, roots.shape))
         else:
-            way = unit(way - weight * UP + gust + turbulence * swirl(place))
+            way = unit(way - weight * UP + drift + gust + turbulence * swirl(place))
             place = place + way * step
         for solid, margin in ((HEAD, volume + 0.01), (NECK, 0.02), (SHOULDERS, 0.02)):
             place = solid.pushed_out(place, margin)
