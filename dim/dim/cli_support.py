@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ def run(app: typer.Typer) -> None:
     A :class:`DimError` is printed to standard error and sets the exit code; Ctrl-C gives 130.
     """
     _escape_file_names()
+    _silence_opencv()
     try:
         app()
     except DimError as error:
@@ -38,6 +40,17 @@ def run(app: typer.Typer) -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _silence_opencv() -> None:
+    """Keep OpenCV's own log lines off the terminal: our errors report what they do.
+
+    The environment variable OPENCV_LOG_LEVEL, if it is set, is kept.
+    """
+    if "OPENCV_LOG_LEVEL" not in os.environ:
+        from cv2.utils import logging
+
+        logging.setLogLevel(logging.LOG_LEVEL_SILENT)
 
 
 def checkpoint_file(text: str) -> Path:

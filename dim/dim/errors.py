@@ -52,3 +52,7 @@ class MissingExtraError(DimError, ImportError):
             f"cannot {task}: the package {package!r} is not installed",
             fix=f'pip install "dim-matting[{extra}]"   (from a checkout: pip install -e ".[{extra}]")',
         )
+
+
+class ProfileWarning(UserWarning):
+    """An ICC profile that a result does not carry, or that does not fit the other picture of a composite."""

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from dim.arrays import UInt8
 from dim.errors import InputError
-from dim.images import read_trimap
+from dim.images import MAX_PIXELS, read_trimap
 
 BACKGROUND, UNKNOWN, FOREGROUND = 0, 128, 255
 
@@ -61,13 +61,17 @@ def canonical(trimap: UInt8) -> Reading:
     return Reading(trimap if mapped == 0 else cv2.LUT(trimap, table).astype(np.uint8, copy=False), mapped)
 
 
-def read(source: str | Path | UInt8) -> Reading:
-    """Read a trimap tolerantly: a file as :func:`dim.images.read_trimap` takes it, or an array uint8 H, W.
+def read(source: str | Path | UInt8, *, max_pixels: int = MAX_PIXELS) -> Reading:
+    """Read a trimap tolerantly.
+
+    Args:
+        source: a file as :func:`dim.images.read_trimap` takes it, or an array uint8 H, W.
+        max_pixels: larger files are refused, before they are decoded.
 
     Raises:
         InputError: a file that cannot be used, or values on another scale: see :func:`require_scale`.
     """
-    levels = source if isinstance(source, np.ndarray) else read_trimap(source)
+    levels = source if isinstance(source, np.ndarray) else read_trimap(source, max_pixels=max_pixels)
     reading = canonical(levels)
     require_scale(levels, "the array" if isinstance(source, np.ndarray) else str(source))
     return reading

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dim.errors import DimError, InputError, MissingExtraError
+from dim.errors import DimError, InputError, MissingExtraError, ProfileWarning
 
 __all__ = [
     "AlphaError",
@@ -93,7 +93,3 @@ class NothingUnknownWarning(UserWarning):
 
 class FrozenShapeWarning(UserWarning):
     """A frozen window is larger than the image: the alpha differs from that of a graph with free shapes."""
-
-
-class ProfileWarning(UserWarning):
-    """An ICC profile is missing in the result, or does not fit the other picture of a composite."""

@@ -1,7 +1,7 @@
 """The one reader and writer of image files: images, trimaps, masks and alphas."""
 
+from dim.images.decoding import MAX_PIXELS
 from dim.images.files import (
-    MAX_PIXELS,
     READABLE,
     read_alpha,
     read_image,

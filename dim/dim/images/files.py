@@ -1,211 +1,148 @@
-"""Image files: 8 and 16 bit, gray, RGB or RGBA in; PNG, TIFF, JPEG and WebP out. RGB in memory."""
+"""Image files in and out: images, cut-outs, trimaps, masks and alphas in memory, RGB."""
 
 from __future__ import annotations
 
-import io
 import struct
+import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from dim.arrays import Image
+from dim.arrays import Image, UInt8
 from dim.bit_depth import eight_bits
-from dim.errors import InputError
+from dim.errors import InputError, ProfileWarning
 from dim.files import write_bytes
-from dim.images import icc, tiff_tags
-from dim.images.headers import declared_pixels, may_have_alpha
-
-MAX_PIXELS = 1 << 28
-"""268 megapixels: more than any camera, less than a decompression bomb."""
-OPENCV_MAX_PIXELS = 1 << 30
-"""OpenCV refuses more unless OPENCV_IO_MAX_IMAGE_PIXELS is set before it is imported."""
+from dim.images import planes, tiff_tags
+from dim.images.decoding import MAX_PIXELS, decode
+from dim.images.metadata import Metadata, embed, encode_with_profile
 
 WRITABLE = (".png", ".tif", ".tiff")
-"""Formats that lose nothing, with 8 and 16 bits and with alpha."""
+"""Suffixes of lossless formats, with 8 and 16 bits and with alpha."""
 LOSSY = (".jpg", ".jpeg", ".webp")
-"""Formats of 8 bits, for what is looked at and not worked on."""
+"""Suffixes of formats of 8 bits that lose some detail."""
 QUALITY = {
     ".jpg": cv2.IMWRITE_JPEG_QUALITY,
     ".jpeg": cv2.IMWRITE_JPEG_QUALITY,
     ".webp": cv2.IMWRITE_WEBP_QUALITY,
 }
 LOSSY_QUALITY = 95
+TIFF = (".tif", ".tiff")
 READABLE = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
+"""Suffixes of image files in folders."""
+
+
+class Photograph(NamedTuple):
+    """An image, and what outputs keep of its file.
+
+    Attributes:
+        image: uint8 or uint16 H, W, 3, RGB.
+        metadata: ICC profile, density, gamma.
+    """
+
+    image: Image
+    metadata: Metadata
 
 
 def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image:
-    """Read an image, turned upright as its EXIF orientation says.
+    """Read an image, turned upright by its EXIF orientation.
 
     Args:
         path: gray becomes RGB, an alpha channel is dropped.
-        max_pixels: larger images are refused; known from the header, before decoding, for PNG, JPEG and TIFF.
+        max_pixels: larger images are refused, before they are decoded.
 
     Returns:
         uint8 or uint16 H, W, 3, RGB.
 
     Raises:
-        InputError: missing, not an image, too large, or of another depth.
+        InputError: missing, not an image, damaged, too large, or of another depth.
+        MissingExtraError: a TIFF that needs the extra ``tiff``.
     """
-    path = Path(path)
-    require_pixels(path, max_pixels)
-    decoded: Any = _decode(path, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
-    if decoded.dtype not in (np.uint8, np.uint16):
-        raise InputError(
-            f"cannot use the image {path}", got=f"{decoded.dtype} samples", expected="8 or 16 bits"
-        )
-    if decoded.shape[0] * decoded.shape[1] > max_pixels:
-        raise _too_large(path, decoded.shape[0] * decoded.shape[1], max_pixels)
-    image: Image = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB, dst=decoded)
-    return image
+    return read_photograph(path, max_pixels=max_pixels).image
 
 
-def require_pixels(path: Path, max_pixels: int, noun: str = "image") -> None:
-    """InputError if the file is missing or empty, or if its header declares more pixels than allowed."""
-    if not path.is_file():
-        raise InputError(
-            f"cannot read the {noun} {path}", got="a folder" if path.is_dir() else "no such file"
-        )
-    declared = declared_pixels(path)
-    if declared is not None and declared > max_pixels:
-        raise _too_large(path, declared, max_pixels)
+def read_photograph(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Photograph:
+    """Read an image and its metadata; arguments and errors as in :func:`read_image`."""
+    found = decode(Path(path), max_pixels=max_pixels, alpha=False)
+    colours, _ = planes.split(found.pixels)
+    if colours.shape[2] == 1:
+        colours = np.repeat(colours, 3, axis=2)
+    return Photograph(np.ascontiguousarray(colours), found.metadata)
 
 
-def _too_large(path: Path, pixels: int, max_pixels: int) -> InputError:
-    fix = f"max_pixels={pixels} (--max-pixels {pixels}), if the file can be trusted"
-    if pixels > OPENCV_MAX_PIXELS:
-        fix += f", with OPENCV_IO_MAX_IMAGE_PIXELS={pixels} set in the environment"
-    if pixels > MAX_PIXELS:
-        fix += "; or TIFF for image, trimap and output, which are then read and written window by window"
-    return InputError(
-        f"cannot read the image {path}: it is too large",
-        got=f"{pixels} pixels",
-        expected=f"at most {max_pixels}",
-        fix=fix,
-    )
-
-
-def read_mask(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
-    """Read a mask as 8-bit gray: uint8 H, W. Errors as :func:`read_image`."""
-    return read_alpha(path, max_pixels=max_pixels)
-
-
-def read_alpha(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
-    """Read an alpha matte: uint8 H, W; 16 bits are rounded to 8. Errors as :func:`read_image`."""
-    path = Path(path)
-    require_pixels(path, max_pixels)
-    decoded = _decode(path, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
-    if decoded.dtype not in (np.uint8, np.uint16):
-        raise InputError(
-            f"cannot use the alpha {path}", got=f"{decoded.dtype} samples", expected="8 or 16 bits"
-        )
-    return eight_bits(decoded)
+def read_metadata(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Metadata:
+    """Return the ICC profile, density and gamma of an image file; errors as in :func:`read_image`."""
+    return decode(Path(path), max_pixels=max_pixels, alpha=False).metadata
 
 
 def read_rgba(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image:
-    """Read a cut-out: uint8 or uint16 H, W, 4, RGBA with straight alpha.
+    """Read a cut-out: uint8 or uint16 H, W, 4, RGB and straight alpha.
+
+    Colours that are stored times alpha, as a TIFF may declare, are divided by it.
 
     Raises:
-        InputError: as :func:`read_image`; also a file without an alpha channel.
+        InputError: as in :func:`read_image`; also a file without colours or without an alpha channel.
     """
     path = Path(path)
-    require_pixels(path, max_pixels)
-    decoded: Any = _decode(path, cv2.IMREAD_UNCHANGED)
-    if decoded.ndim != 3 or decoded.shape[2] != 4 or decoded.dtype not in (np.uint8, np.uint16):
+    found = decode(path, noun="cut-out", max_pixels=max_pixels)
+    if found.pixels.shape[2] != 4:
         raise InputError(
             f"cannot use the cut-out {path}", got="no RGBA image", expected="a PNG with an alpha channel"
         )
-    rgba: Image = cv2.cvtColor(decoded, cv2.COLOR_BGRA2RGBA)
+    return _straight(found.pixels) if found.associated else found.pixels
+
+
+def read_trimap(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> UInt8:
+    """Read the values of a trimap file: uint8 H, W. 16 bits are rounded to 8; equal channels are one.
+
+    :func:`dim.trimap.read` also maps them to 0, 128 and 255.
+
+    Raises:
+        InputError: as in :func:`read_image`; also colours, transparent pixels, or another scale.
+    """
+    path = Path(path)
+    return planes.trimap_plane(decode(path, noun="trimap", max_pixels=max_pixels).pixels, path)
+
+
+def read_mask(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> UInt8:
+    """Read a mask: uint8 H, W, whose object has 128 and more; see :func:`dim.images.planes.mask_plane`.
+
+    Raises:
+        InputError: as in :func:`read_image`; also several colours, another scale, no object, no background.
+    """
+    path = Path(path)
+    return planes.mask_plane(decode(path, noun="mask", max_pixels=max_pixels).pixels, path)
+
+
+def read_alpha(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> UInt8:
+    """Read an alpha matte: uint8 H, W, from an alpha channel that is not constant, or else from gray.
+
+    Raises:
+        InputError: as in :func:`read_image`; also colours, or another scale.
+    """
+    path = Path(path)
+    return planes.alpha_plane(decode(path, noun="alpha", max_pixels=max_pixels).pixels, path)
+
+
+def _straight(pixels: Image) -> Image:
+    """Return RGBA whose colours are divided by alpha; where alpha is 0 they stay."""
+    largest = int(np.iinfo(pixels.dtype).max)
+    alpha = np.maximum(pixels[..., 3:], 1).astype(np.float64)
+    colours = np.rint(np.minimum(pixels[..., :3] * (largest / alpha), largest)).astype(pixels.dtype)
+    visible = pixels[..., 3:] > 0
+    rgba: Image = np.dstack([np.where(visible, colours, pixels[..., :3]), pixels[..., 3]])
     return rgba
 
 
-def read_trimap(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
-    """Read a trimap file as it is: uint8 H, W. 16 bits are rounded to 8; equal colour channels are one.
-
-    Raises:
-        InputError: as :func:`read_image`; also real colours, and an alpha channel that is not opaque.
-    """
-    path = Path(path)
-    require_pixels(path, max_pixels, "trimap")
-    decoded = _decode(path, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH, "trimap")
-    if decoded.dtype not in (np.uint8, np.uint16):
-        raise InputError(
-            f"cannot use the trimap {path}", got=f"{decoded.dtype} samples", expected="8 or 16 bits"
-        )
-    if may_have_alpha(path):
-        _require_opaque(path)
-    return one_channel(eight_bits(decoded), path)
-
-
-GRAY_TOLERANCE = 8
-"""How far the channels of a gray pixel may be apart: a lossy file mixes them."""
-
-
-def one_channel(levels: npt.NDArray[np.uint8], path: Path) -> npt.NDArray[np.uint8]:
-    """uint8 H, W of a trimap that is H, W or H, W, 3; InputError if it has colours."""
-    if levels.ndim == 2:
-        return levels
-    middle = levels[..., 1]
-    if any(int(cv2.absdiff(levels[..., other], middle).max()) > GRAY_TOLERANCE for other in (0, 2)):
-        raise InputError(
-            f"cannot use the trimap {path}",
-            got="colours",
-            expected="gray: 0 background, 128 unknown, 255 foreground",
-        )
-    return np.ascontiguousarray(middle)
-
-
-def _require_opaque(path: Path) -> None:
-    """A trimap says with its levels what is background; transparency would say it a second time."""
-    unchanged = _decode(path, cv2.IMREAD_UNCHANGED)
-    if unchanged.ndim == 3 and unchanged.shape[2] in (2, 4):
-        alpha = unchanged[..., -1]
-        if int(alpha.min()) < np.iinfo(alpha.dtype).max:
-            raise transparent_trimap(path)
-
-
-def transparent_trimap(path: Path) -> InputError:
-    return InputError(
-        f"cannot use the trimap {path}",
-        got="an alpha channel with transparent pixels",
-        expected="gray: 0 background, 128 unknown, 255 foreground",
-        fix="flatten the file, so that its levels alone tell what is known",
-    )
-
-
-def _decode(path: Path, flags: int, noun: str = "image") -> npt.NDArray[Any]:
-    try:
-        content = np.fromfile(path, np.uint8)
-        _keep_straight_colours(content)
-        decoded = cv2.imdecode(content, flags) if content.size else None
-    except cv2.error as error:
-        raise InputError(f"cannot read the {noun} {path}", why=str(error).strip()) from error
-    if decoded is None:
-        raise InputError(
-            f"cannot read the {noun} {path}", got="not an image, or damaged", expected=", ".join(READABLE)
-        )
-    return decoded
-
-
-def _keep_straight_colours(content: npt.NDArray[np.uint8]) -> None:
-    """Call a TIFF's straight alpha unspecified: the decoder would multiply 8-bit colours with it."""
-    try:
-        tags = tiff_tags.read_tags(io.BytesIO(content.data))
-        field = tags.fields[tiff_tags.EXTRA_SAMPLES]
-        content[field.position : field.position + field.length] = 0
-    except (struct.error, KeyError):
-        return
-
-
 def is_lossy(path: Path) -> bool:
-    """Whether the name is of a format that holds 8 bits and loses some."""
+    """Return whether a name is one of a format that holds 8 bits and loses some detail."""
     return path.suffix.lower() in LOSSY
 
 
 def require_writable(path: Path, *, lossy: bool = False) -> None:
-    """InputError, before any work is done, if no image can be written under this name.
+    """Raise an InputError, before any work is done, if no image can be written under this name.
 
     Args:
         path: where to write.
@@ -222,7 +159,7 @@ def write_image(
     path: str | Path,
     image: npt.NDArray[Any],
     *,
-    profile: bytes | None = None,
+    metadata: Metadata | None = None,
     premultiplied: bool = False,
 ) -> None:
     """Write a file that is complete or not there at all; its folder is made.
@@ -230,33 +167,31 @@ def write_image(
     Args:
         path: PNG or TIFF; for RGB also JPEG or WebP, which get 8 bits.
         image: uint8 or uint16, H, W (gray), H, W, 3 (RGB) or H, W, 4 (RGBA).
-        profile: ICC profile of the colours.
-        premultiplied: whether RGBA colours are stored times alpha; a TIFF says so, a PNG has no way to.
+        metadata: profile, density and gamma that the file keeps, as far as its format has a place for them;
+            a profile that the encoder refuses is left out, with a :class:`~dim.errors.ProfileWarning`.
+        premultiplied: whether RGBA colours are stored times alpha; a TIFF declares it, a PNG cannot.
 
     Raises:
         InputError: another format, or a place that cannot be written.
     """
     path = Path(path)
     require_writable(path, lossy=image.ndim == 3 and image.shape[2] == 3)
-    encoded = _encode(path, image)
+    kept = Metadata() if metadata is None else metadata
+    encoded = _encode(path, image, kept)
     if image.ndim == 3 and image.shape[2] == 4 and tiff_tags.is_tiff(encoded):
         encoded = tiff_tags.with_tags(encoded, _alpha_tag(encoded, premultiplied))
-    if profile is not None:
-        encoded = icc.embed(encoded, profile)
+    if kept != Metadata():
+        encoded = embed(encoded, kept)
     write_bytes(path, encoded)
-
-
-ASSOCIATED_ALPHA, STRAIGHT_ALPHA = 1, 2
-"""Values of TIFF's ExtraSamples."""
 
 
 def _alpha_tag(encoded: bytes, premultiplied: bool) -> dict[int, tuple[int, bytes]]:
     order, _ = tiff_tags.SIGNATURES[encoded[:4]]
-    kind = ASSOCIATED_ALPHA if premultiplied else STRAIGHT_ALPHA
+    kind = tiff_tags.ASSOCIATED_ALPHA if premultiplied else tiff_tags.STRAIGHT_ALPHA
     return {tiff_tags.EXTRA_SAMPLES: (tiff_tags.SHORT, struct.pack(order + "H", kind))}
 
 
-def _encode(path: Path, image: npt.NDArray[Any]) -> bytes:
+def _encode(path: Path, image: npt.NDArray[Any], metadata: Metadata) -> bytes:
     suffix, options = path.suffix.lower(), []
     if suffix in QUALITY:
         image, options = eight_bits(image), [QUALITY[suffix], LOSSY_QUALITY]
@@ -264,12 +199,18 @@ def _encode(path: Path, image: npt.NDArray[Any]) -> bytes:
     order = orders[2 if image.ndim == 2 else image.shape[2]]
     try:
         bgr = image if order is None else cv2.cvtColor(image, order)
-        done, encoded = cv2.imencode(suffix, bgr, options)
+        if metadata.profile is not None and suffix in (".png", ".webp"):
+            encoded = encode_with_profile(suffix, bgr, metadata.profile, options)
+            if encoded is not None:
+                return encoded
+            text = f"the ICC profile is not kept in {path}: it is damaged, or not one of {suffix} files"
+            warnings.warn(ProfileWarning(text), stacklevel=3)
+        done, plain = cv2.imencode(suffix, bgr, options)
     except cv2.error as error:
         raise _not_encoded(path, image) from error
     if not done:
         raise _not_encoded(path, image)
-    return encoded.tobytes()
+    return plain.tobytes()
 
 
 def _not_encoded(path: Path, image: npt.NDArray[Any]) -> InputError:

@@ -1,76 +1,282 @@
-"""How many pixels an image file declares, without decoding it: a small file can hold a huge image."""
+"""Sizes that an image file declares, and whether its parts lie within the file: checked before decoding.
+
+A small file can declare a huge image, or a part that is larger than the file. Decoders allocate what is
+declared before they notice.
+
+Sources: PNG specification (W3C, third edition), section 5; ITU-T T.81, annex B (JPEG); TIFF revision 6.0;
+RFC 9649 (WebP); BITMAPFILEHEADER and its successors (Microsoft); GIF89a; netpbm; ISO/IEC 15444-1 (JPEG 2000),
+annex A; ISO/IEC 14496-12 (boxes of AVIF).
+"""
 
 from __future__ import annotations
 
+import os
+import re
 import struct
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 from dim.images import tiff_tags
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+JPEG_START = b"\xff\xd8"
 JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """Markers that start a frame; the three left out are tables."""
+JPEG_ALONE = frozenset({0x01, *range(0xD0, 0xD8)})
+"""Markers without a length: TEM and the restart markers."""
+JPEG_SCAN, JPEG_END = 0xDA, 0xD9
+LARGEST_JPEG2000_HEADER = 1 << 16
+"""Bytes in which the codestream of a JPEG 2000 file must start."""
+LARGEST_AVIF_HEADER = 1 << 20
+"""Bytes in which the sizes of an AVIF file must be found."""
+
+
+Parsed = TypeVar("Parsed")
+
+
+class HeaderError(ValueError):
+    """A header that is damaged, or that contradicts the file; the message states how."""
+
+
+class Header(NamedTuple):
+    """What a file declares.
+
+    Attributes:
+        format: name of the format.
+        width: pixels, before any EXIF orientation is applied.
+        height: pixels.
+    """
+
+    format: str
+    width: int
+    height: int
+
+    @property
+    def pixels(self) -> int:
+        """Width times height."""
+        return self.width * self.height
+
+
+def read_header(path: Path) -> Header | None:
+    """Return what a file declares; None for a format that is not known.
+
+    Raises:
+        HeaderError: a damaged header.
+        OSError: a file that cannot be read.
+    """
+    with path.open("rb") as file:
+        return parse_header(file)
+
+
+def parse_header(file: BinaryIO) -> Header | None:
+    """Return what an open file declares; None and HeaderError as in :func:`read_header`."""
+    return _parsed(file, _read)
 
 
 def declared_pixels(path: Path) -> int | None:
-    """Width times height as the header of a PNG, JPEG or TIFF says; None for other or damaged files."""
+    """Return width times height as the header declares it; None for unknown formats and damaged headers."""
+    try:
+        header = read_header(path)
+    except HeaderError:
+        return None
+    return None if header is None else header.pixels
+
+
+def require_whole(path: Path) -> None:
+    """Raise a HeaderError if a part of a PNG, JPEG or WebP file declares more bytes than there are."""
     with path.open("rb") as file:
-        start = file.read(8)
-        try:
-            if start == PNG_SIGNATURE:
-                return _png(file)
-            if start[:2] == b"\xff\xd8":
-                return _jpeg(file)
-            if tiff_tags.is_tiff(start):
-                return _tiff(file)
-        except (struct.error, KeyError):
-            return None
+        _parsed(file, _walk)
+
+
+def _parsed(file: BinaryIO, parse: Callable[[BinaryIO], Parsed]) -> Parsed:
+    file.seek(0)
+    try:
+        return parse(file)
+    except HeaderError:
+        raise
+    except tiff_tags.DAMAGED as error:
+        raise HeaderError("its header is damaged or cut off") from error
+
+
+def _read(file: BinaryIO) -> Header | None:
+    start = file.read(12)
+    if start[:8] == PNG_SIGNATURE:
+        return _png(file)
+    if start[:2] == JPEG_START:
+        return _jpeg(file)
+    if tiff_tags.is_tiff(start):
+        return _tiff(file)
+    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
+        return _webp(file)
+    if start[:2] == b"BM":
+        return _bmp(file)
+    if start[:6] in (b"GIF87a", b"GIF89a"):
+        return Header("GIF", *struct.unpack("<HH", start[6:10]))
+    if re.match(rb"P[1-6]\s", start):
+        return _netpbm(file)
+    if start[:4] == b"\xff\x4f\xff\x51" or start[4:8] == b"jP  ":
+        return _jpeg2000(file)
+    if start[4:8] == b"ftyp" and start[8:12] in (b"avif", b"avis", b"mif1", b"msf1"):
+        return _avif(file)
     return None
 
 
-PNG_WITH_ALPHA = frozenset({3, 4, 6})
-"""Colour types that have an alpha channel, or a palette that may have one."""
+def _walk(file: BinaryIO) -> None:
+    start = file.read(12)
+    if start[:8] == PNG_SIGNATURE:
+        for name, _, _ in png_chunks(file):
+            if name == b"IEND":
+                return
+        raise HeaderError("it is cut off: the last chunk is missing")
+    if start[:2] == JPEG_START:
+        for _ in jpeg_segments(file):
+            pass
+    elif start[:4] == b"RIFF":
+        for _ in _riff_chunks(file):
+            pass
 
 
-def may_have_alpha(path: Path) -> bool:
-    """Whether the header allows an alpha channel; False for other or damaged files."""
-    with path.open("rb") as file:
-        start = file.read(26)
-        if start[:8] == PNG_SIGNATURE:
-            return start[25:26] != b"" and start[25] in PNG_WITH_ALPHA
-        if not tiff_tags.is_tiff(start):
-            return start[8:12] == b"WEBP"
-        try:
-            return tiff_tags.first_number(file, tiff_tags.read_tags(file), tiff_tags.SAMPLES_PER_PIXEL) in (
-                2,
-                4,
-            )
-        except (struct.error, KeyError):
-            return False
+def png_chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
+    """Yield name, position and length of the content of every chunk; HeaderError for one beyond the end."""
+    position, size = 8, _size(file)
+    while position < size:
+        file.seek(position)
+        length, name = _unpack(file, ">I4s")
+        _require_inside(f"the chunk {name.decode('latin-1')!r}", position + 12 + length, size)
+        yield name, position + 8, length
+        position += 12 + length
 
 
-def _png(file: BinaryIO) -> int:
-    width, height = _unpack(file, ">8xII")
-    return int(width * height)
-
-
-def _jpeg(file: BinaryIO) -> int:
-    file.seek(2)
+def jpeg_segments(file: BinaryIO) -> Iterator[tuple[int, int, int]]:
+    """Yield marker, position and length of the content of every segment before the first scan."""
+    position, size = 2, _size(file)
     while True:
-        mark, kind, length = _unpack(file, ">BBH")
+        file.seek(position)
+        # A marker may be preceded by any number of fill bytes.
+        mark, marker = _unpack(file, "BB")
         if mark != 0xFF:
-            raise struct.error("no marker")
-        if kind in JPEG_FRAMES:
+            raise HeaderError(f"there is no marker at byte {position}")
+        position += 1
+        if marker == 0xFF:
+            continue
+        position += 1
+        if marker in (JPEG_SCAN, JPEG_END):
+            return
+        if marker in JPEG_ALONE:
+            continue
+        (length,) = _unpack(file, ">H")
+        if length < 2:
+            raise HeaderError(f"a segment has {length} bytes")
+        _require_inside(f"the segment {marker:#x}", position + length, size)
+        yield marker, position + 2, length - 2
+        position += length
+
+
+def _png(file: BinaryIO) -> Header:
+    file.seek(8)
+    length, name = _unpack(file, ">I4s")
+    if (length, name) != (13, b"IHDR"):
+        raise HeaderError("its first chunk is not IHDR")
+    return Header("PNG", *_unpack(file, ">II"))
+
+
+def _jpeg(file: BinaryIO) -> Header:
+    for marker, position, _ in jpeg_segments(file):
+        if marker in JPEG_FRAMES:
+            file.seek(position)
             height, width = _unpack(file, ">xHH")
-            return int(height * width)
-        file.seek(length - 2, 1)
+            return Header("JPEG", width, height)
+    raise HeaderError("it has no frame")
 
 
-def _tiff(file: BinaryIO) -> int:
+def _tiff(file: BinaryIO) -> Header:
     tags = tiff_tags.read_tags(file)
+    repeated = tags.repeated & {tiff_tags.WIDTH, tiff_tags.HEIGHT}
+    if repeated:
+        raise HeaderError("its size is declared twice")
     width, height = (tiff_tags.first_number(file, tags, tag) for tag in (tiff_tags.WIDTH, tiff_tags.HEIGHT))
-    return width * height
+    return Header("TIFF", width, height)
+
+
+def _riff_chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
+    """Yield name, position and length of the content of every chunk of a WebP file."""
+    position, size = 12, _size(file)
+    while position + 8 <= size:
+        file.seek(position)
+        name, length = _unpack(file, "<4sI")
+        _require_inside(f"the chunk {name.decode('latin-1')!r}", position + 8 + length, size)
+        yield name, position + 8, length
+        position += 8 + length + length % 2
+
+
+def _webp(file: BinaryIO) -> Header:
+    """Return the largest size of the canvas and of the frames."""
+    sizes = [(0, 0)]
+    for name, position, _ in _riff_chunks(file):
+        file.seek(position)
+        if name == b"VP8X":
+            canvas = _unpack(file, "<4x3s3s")
+            sizes.append((_uint24(canvas[0]) + 1, _uint24(canvas[1]) + 1))
+        elif name == b"VP8 ":
+            width, height = _unpack(file, "<6xHH")
+            sizes.append((width & 0x3FFF, height & 0x3FFF))
+        elif name == b"VP8L":
+            (bits,) = _unpack(file, "<xI")
+            sizes.append(((bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1))
+    return Header("WebP", max(width for width, _ in sizes), max(height for _, height in sizes))
+
+
+def _uint24(data: bytes) -> int:
+    return int.from_bytes(data, "little")
+
+
+def _bmp(file: BinaryIO) -> Header:
+    file.seek(14)
+    (length,) = _unpack(file, "<I")
+    width, height = _unpack(file, "<HH" if length == 12 else "<ii")
+    # A negative height means that the top row comes first.
+    return Header("BMP", abs(width), abs(height))
+
+
+def _netpbm(file: BinaryIO) -> Header:
+    file.seek(0)
+    text = re.sub(rb"#[^\r\n]*", b"", file.read(1024))
+    found = re.match(rb"P[1-6]\s+(\d{1,10})\s+(\d{1,10})\s", text)
+    if found is None:
+        raise HeaderError("its header has no size")
+    return Header("netpbm", int(found[1]), int(found[2]))
+
+
+def _jpeg2000(file: BinaryIO) -> Header:
+    """Return the size of the reference grid, from the SIZ segment at the start of the codestream."""
+    file.seek(0)
+    content = file.read(LARGEST_JPEG2000_HEADER)
+    start = content.find(b"\xff\x4f\xff\x51")
+    if start < 0:
+        raise HeaderError("it has no codestream")
+    right, bottom, left, top = struct.unpack_from(">4I", content, start + 8)
+    return Header("JPEG 2000", right - left, bottom - top)
+
+
+def _avif(file: BinaryIO) -> Header:
+    """Return the largest size that an image of the file declares in a box 'ispe'."""
+    file.seek(0)
+    content = file.read(LARGEST_AVIF_HEADER)
+    places = [match.end() + 4 for match in re.finditer(b"ispe", content)]
+    sizes = [struct.unpack_from(">II", content, place) for place in places]
+    if not sizes:
+        raise HeaderError("it declares no size")
+    return Header("AVIF", max(width for width, _ in sizes), max(height for _, height in sizes))
+
+
+def _require_inside(part: str, end: int, size: int) -> None:
+    if end > size:
+        raise HeaderError(f"{part} ends at byte {end}, the file at byte {size}")
+
+
+def _size(file: BinaryIO) -> int:
+    return file.seek(0, os.SEEK_END)
 
 
 def _unpack(file: BinaryIO, form: str) -> tuple[Any, ...]:

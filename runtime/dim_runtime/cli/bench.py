@@ -11,7 +11,8 @@ from rich.table import Table
 
 from dim.errors import InputError
 from dim.files import write_text
-from dim.images.files import MAX_PIXELS, read_image, read_trimap
+from dim.images.decoding import MAX_PIXELS
+from dim.images.files import read_image, read_trimap
 from dim_runtime.cli.measure import Bench, eager_pytorch, matrix_ceiling, measure, model_name
 from dim_runtime.cli.options import EngineOptions, MaxPixels, expand
 from dim_runtime.images.samples import sample_paths

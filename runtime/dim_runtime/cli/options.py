@@ -12,7 +12,7 @@ import typer
 
 from dim.bit_depth import Depth
 from dim.errors import InputError
-from dim.images.files import MAX_PIXELS
+from dim.images.decoding import MAX_PIXELS
 from dim_runtime.backends.open import BackendName, Precision
 from dim_runtime.memory import parse_bytes
 from dim_runtime.outputs.spec import AlphaKind, Foreground, Output, Recipe

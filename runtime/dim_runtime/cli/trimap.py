@@ -9,7 +9,8 @@ import typer
 
 import dim.trimap
 from dim.files import require_no_input
-from dim.images.files import MAX_PIXELS, require_writable, write_image
+from dim.images.decoding import MAX_PIXELS
+from dim.images.files import require_writable, write_image
 from dim_runtime.cli.options import MaxPixels, Quiet
 from dim_runtime.trimaps.sources import TrimapSources, parse_box
 

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import dim.trimap
-from dim.arrays import Image, UInt8
+from dim.arrays import UInt8
 from dim.bit_depth import eight_bits
 from dim.errors import InputError
 from dim.images import MAX_PIXELS, READABLE, read_alpha, read_image
+from dim.images.decoding import orientation
 from dim.images.folders import SHOWN, by_name, unmatched
+
+
+class Shaped(Protocol):
+    """An array, or a file that slices like one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
 
 
 class Pair(NamedTuple):
@@ -130,7 +138,7 @@ def read_sample(pair: Pair, *, max_pixels: int = MAX_PIXELS) -> MattingSample:
     Raises:
         InputError: a file that cannot be used, files of several sizes, or a trimap without unknown pixels.
     """
-    trimap = dim.trimap.read(pair.trimap).trimap
+    trimap = dim.trimap.read(pair.trimap, max_pixels=max_pixels).trimap
     dim.trimap.require_unknown(trimap, str(pair.trimap))
     image = eight_bits(read_image(pair.image, max_pixels=max_pixels))
     alpha = None if pair.alpha is None else read_alpha(pair.alpha, max_pixels=max_pixels)
@@ -138,18 +146,16 @@ def read_sample(pair: Pair, *, max_pixels: int = MAX_PIXELS) -> MattingSample:
     return MattingSample(image, trimap, alpha, pair.name)
 
 
-def require_one_size(
-    pair: Pair,
-    image: Image,
-    trimap: UInt8,
-    alpha: UInt8 | None = None,
-) -> None:
+def require_one_size(pair: Pair, image: Shaped, trimap: Shaped, alpha: Shaped | None = None) -> None:
     """Raise an InputError that gives all sizes, if the arrays of a pair differ in height or width."""
     arrays = {"image": image, "trimap": trimap} | ({} if alpha is None else {"alpha": alpha})
     if len({array.shape[:2] for array in arrays.values()}) > 1:
         sizes = (f"{noun} {array.shape[1]}×{array.shape[0]} px" for noun, array in arrays.items())
+        turned = trimap.shape[:2] == image.shape[1::-1] and orientation(pair.image) >= 5
         raise InputError(
             f"cannot use {pair.image} with {pair.trimap}",
             got=", ".join(sizes),
             expected=f"{', '.join(arrays)} of one size",
+            why="the image is turned by its EXIF orientation, the trimap is not" if turned else None,
+            fix="turn the trimap as the image, or draw it on the upright image" if turned else None,
         )

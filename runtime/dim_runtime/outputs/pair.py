@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 import dim.trimap
-from dim.arrays import Float32, Image
-from dim.images import files
-from dim.images.files import read_image, write_image
+from dim.arrays import Float32, Image, UInt8
+from dim.images.files import read_photograph, write_image
+from dim.images.metadata import Metadata
 from dim_runtime.errors import MemoryLimitError, TrimapWarning
+from dim_runtime.images.pairs import Pair, require_one_size
 from dim_runtime.matting import Matting
 from dim_runtime.memory import format_bytes, peak_resident_bytes
-from dim_runtime.outputs.render import kept_profile, render, require_room, whole_bytes
+from dim_runtime.outputs.render import kept_metadata, render, require_room, whole_bytes
 from dim_runtime.outputs.spec import AlphaKind, Foreground, Output, Recipe
 from dim_runtime.outputs.stream_tiff import plan_streamed, run_streamed, streams
 from dim_runtime.planning.geometry import Plan
@@ -104,29 +104,36 @@ def plan_pair(matting: Matting, image_path: Path, trimap_path: Path, out: Path, 
 
 
 class Loaded(NamedTuple):
-    """One pair in memory: image uint8 or uint16 H, W, 3, RGB; canonical trimap uint8 H, W; ICC profile."""
+    """One pair in memory.
+
+    Attributes:
+        image: uint8 or uint16 H, W, 3, RGB.
+        trimap: canonical, uint8 H, W.
+        metadata: what the result keeps of the image file.
+    """
 
     image: Image
-    trimap: npt.NDArray[np.uint8]
-    profile: bytes | None = None
+    trimap: UInt8
+    metadata: Metadata
 
 
 def load(image_path: Path, trimap_path: Path, recipe: Recipe) -> Loaded:
-    """Read what the network needs of one pair."""
+    """Read one pair; InputError if a file cannot be used, or if the two differ in size."""
     trimap = read_trimap(trimap_path, recipe.max_pixels)
-    image = read_image(image_path, max_pixels=recipe.max_pixels)
-    return Loaded(image, trimap, kept_profile(image_path, recipe))
+    photograph = read_photograph(image_path, max_pixels=recipe.max_pixels)
+    require_one_size(Pair(image_path.stem, image_path, trimap_path), photograph.image, trimap)
+    return Loaded(photograph.image, trimap, kept_metadata(image_path, photograph.metadata, recipe))
 
 
 def save(out: Path, loaded: Loaded, alpha: Float32, recipe: Recipe) -> None:
-    """Write what the recipe makes of one result: whole, or not at all."""
+    """Write the result of one pair: whole, or not at all."""
     made = render(loaded.image, alpha, recipe)
-    write_image(out, made, profile=loaded.profile, premultiplied=recipe.premultiplied)
+    write_image(out, made, metadata=loaded.metadata, premultiplied=recipe.premultiplied)
 
 
-def read_trimap(path: Path, max_pixels: int) -> npt.NDArray[np.uint8]:
-    """A canonical trimap from a file; a warning counts the pixels that were mapped."""
-    reading = dim.trimap.canonical(files.read_trimap(path, max_pixels=max_pixels))
+def read_trimap(path: Path, max_pixels: int) -> UInt8:
+    """Read a canonical trimap; warn if pixels were mapped."""
+    reading = dim.trimap.read(path, max_pixels=max_pixels)
     if reading.mapped:
         warnings.warn(TrimapWarning(reading.mapped, str(path)), stacklevel=2)
     return reading.trimap

@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 from dim import bit_depth
 from dim.arrays import Image
-from dim.images import icc
-from dim.images.files import read_image
+from dim.images.files import read_image, read_metadata
 from dim.images.headers import declared_pixels
+from dim.images.metadata import Metadata, holds_rgb
 from dim_runtime.arrays import Sliceable
 from dim_runtime.errors import MemoryLimitError, ProfileWarning
 from dim_runtime.memory import RESERVE_BYTES, format_bytes, resident_bytes
@@ -175,23 +175,31 @@ def require_room(limit: int | None, recipe: Recipe, *, held: int) -> None:
         )
 
 
-def kept_profile(image_path: Path, recipe: Recipe) -> bytes | None:
-    """The image's ICC profile, if the result has colours and the profile is one of RGB."""
+def kept_metadata(image_path: Path, found: Metadata, recipe: Recipe) -> Metadata:
+    """Return what a result keeps of its image's metadata; nothing for a matte, which has no colours.
+
+    Args:
+        image_path: names the image in warnings.
+        found: metadata of the image file.
+        recipe: what is made.
+
+    Warns:
+        ProfileWarning: the ICC profile is not one of RGB, or not that of the background.
+    """
     if recipe.output is Output.ALPHA:
-        return None
-    profile = icc.read_profile(image_path)
-    _warn_of_another_background(profile, recipe)
-    if profile is None or icc.holds_rgb(profile):
-        return profile
+        return Metadata()
+    _warn_of_another_background(found.profile, recipe)
+    if found.profile is None or holds_rgb(found.profile):
+        return found
     warnings.warn(
         ProfileWarning(f"the ICC profile of {image_path} is not kept: it is not one of RGB, the result is"),
         stacklevel=2,
     )
-    return None
+    return found._replace(profile=None)
 
 
 def _warn_of_another_background(profile: bytes | None, recipe: Recipe) -> None:
     path = recipe.background_file
-    if path is not None and icc.read_profile(path) != profile:
+    if path is not None and read_metadata(path, max_pixels=recipe.max_pixels).profile != profile:
         text = f"the ICC profile of {path} is another than the image's: its colours are taken as the image's"
         warnings.warn(ProfileWarning(text), stacklevel=3)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from dim import bit_depth
 from dim.errors import InputError
-from dim.images.files import MAX_PIXELS, is_lossy, require_pixels, require_writable
+from dim.images.decoding import MAX_PIXELS, require_pixels
+from dim.images.files import is_lossy, require_writable
 from dim_runtime.outputs import foreground
 
 

@@ -15,15 +15,20 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+import dim.trimap
 from dim.files import atomic_path, scratch_file
-from dim.images.files import MAX_PIXELS, require_pixels
+from dim.images import metadata
+from dim.images.decoding import MAX_PIXELS, require_pixels
 from dim.images.headers import declared_pixels
+from dim.images.metadata import Metadata
+from dim.images.tiff_reader import TiffReader
 from dim_runtime.arrays import by_windows
-from dim_runtime.images.tiff_reader import TiffImage, TiffReader, TiffTrimap
+from dim_runtime.images.pairs import Pair, require_one_size
+from dim_runtime.images.tiff_windows import TiffImage, TiffTrimap
 from dim_runtime.images.tiff_writer import write_tiff
 from dim_runtime.matting import Matting
 from dim_runtime.outputs import foreground
-from dim_runtime.outputs.render import Renderer, kept_profile, require_room
+from dim_runtime.outputs.render import Renderer, kept_metadata, require_room
 from dim_runtime.outputs.spec import Recipe
 from dim_runtime.planning.geometry import Plan
 
@@ -62,13 +67,18 @@ def run_streamed(matting: Matting, image: Path, trimap: Path, out: Path, recipe:
     _require_guard(image, recipe)
     with TiffReader(image) as pixels, TiffReader(trimap) as levels:
         colours, hints = TiffImage(pixels), TiffTrimap(levels)
+        require_one_size(Pair(image.stem, image, trimap), colours, hints)
+        kept = kept_metadata(image, metadata.of_tiff(image), recipe)
         require_room(matting.memory_limit, recipe, held=colours.buffer_bytes + hints.buffer_bytes)
         with atomic_path(out) as temporary, scratch(out, hints.shape) as alpha:
             started = time.perf_counter()
             plan = matting.into(colours, hints, alpha)
             seconds = time.perf_counter() - started
+            if not plan.windows:
+                # A file that is not in memory is known to have another scale only when all was read.
+                dim.trimap.require_scale(np.array([[hints.largest]], np.uint8), str(trimap))
             renderer = Renderer(colours, by_windows(alpha), recipe)
-            _write(temporary, renderer, kept_profile(image, recipe), recipe)
+            _write(temporary, renderer, kept, recipe)
     return Streamed(plan, seconds)
 
 
@@ -78,14 +88,14 @@ def _require_guard(image: Path, recipe: Recipe) -> None:
         require_pixels(image, recipe.max_pixels)
 
 
-def _write(path: Path, renderer: Renderer, profile: bytes | None, recipe: Recipe) -> None:
+def _write(path: Path, renderer: Renderer, kept: Metadata, recipe: Recipe) -> None:
     write_tiff(
         path,
         (renderer.tile(tile) for tile in foreground.tiles(*renderer.shape[:2])),
         shape=renderer.shape,
         dtype=renderer.dtype,
         side=foreground.TILE,
-        profile=profile,
+        metadata=kept,
         premultiplied=recipe.premultiplied,
     )
 

@@ -10,10 +10,10 @@ import numpy as np
 
 from dim.bit_depth import Depth
 from dim.errors import InputError
-from dim.images.files import read_image, write_image
+from dim.images.files import read_photograph, write_image
 from dim.images.headers import declared_pixels
 from dim_runtime.matting import Matting
-from dim_runtime.outputs.render import kept_profile, render
+from dim_runtime.outputs.render import kept_metadata, render
 from dim_runtime.outputs.spec import Foreground, Output, Recipe
 from dim_runtime.serve.limits import TooLargeError
 from dim_runtime.trimaps.sources import TrimapSources
@@ -53,13 +53,13 @@ def make_matte(
     """
     assert sources.image is not None, "the interface requires the image"
     trimap = sources.make()
-    image = read_image(sources.image, max_pixels=sources.max_pixels)
+    image, found = read_photograph(sources.image, max_pixels=sources.max_pixels)
     alpha = np.empty(trimap.shape, np.float32)
     matting.into(image, trimap, alpha, progress=progress)
     for name, (recipe, kind) in outputs.items():
-        profile = kept_profile(sources.image, recipe)
+        kept = kept_metadata(sources.image, found, recipe)
         made = render(image, alpha, recipe)
-        write_image(output_file(folder, name, kind), made, profile=profile)
+        write_image(output_file(folder, name, kind), made, metadata=kept)
 
 
 def output_file(folder: Path, name: str, kind: str) -> Path:

@@ -8,7 +8,8 @@ from pathlib import Path
 import dim.trimap
 from dim.arrays import UInt8
 from dim.errors import InputError
-from dim.images.files import MAX_PIXELS, read_image, read_mask, read_trimap
+from dim.images.decoding import MAX_PIXELS
+from dim.images.files import read_image, read_mask
 from dim_runtime.trimaps.bands import from_soft_mask, resized_band
 from dim_runtime.trimaps.mask_model import MaskModel, rembg_mask
 from dim_runtime.trimaps.strokes import Box, Strokes, propose, read_strokes
@@ -79,7 +80,7 @@ class TrimapSources:
 
     def _made(self) -> UInt8:
         if self.trimap is not None:
-            return dim.trimap.canonical(read_trimap(self.trimap, max_pixels=self.max_pixels)).trimap
+            return dim.trimap.read(self.trimap, max_pixels=self.max_pixels).trimap
         if self.mask is not None:
             return self._banded(read_mask(self.mask, max_pixels=self.max_pixels))
         assert self.image is not None, "require_one checks it"

@@ -61,7 +61,7 @@ def make_folder(root: Path, count: int) -> Path:
     """Pieces of the lemur around its outline."""
     image, trimap = lemur()
     for number in range(count):
-        y, x = 8 * number % 300, 200 + 6 * number % 150
+        y, x = 60 + 8 * number % 240, 200 + 6 * number % 150
         rows, columns = slice(y, y + 60 + number % 7), slice(x, x + 70 - number % 5)
         write_image(root / "images" / f"{number:02d}.png", image[rows, columns])
         write_image(root / "trimaps" / f"{number:02d}.png", trimap[rows, columns])

@@ -144,7 +144,7 @@ def cut_model(path: Path) -> Path:
 BAD_INPUT: dict[str, Callable[[Path], dict[str, object]]] = {
     "no such file": lambda folder: {"image": folder / "none.png"},
     "not an image": lambda folder: {"trimap": text_file(folder / "text.png")},
-    "differ in size": lambda folder: {"trimap": plain(folder / "small.png", (9, 9))},
+    "of one size": lambda folder: {"trimap": plain(folder / "small.png", (9, 9))},
     "suffix '.jpg'": lambda folder: {"-o": folder / "alpha.jpg"},
     "cut off": lambda folder: {"--model": cut_model(folder / "cut.onnx")},
     "not an ONNX file": lambda folder: {"--model": text_file(folder / "text.onnx")},

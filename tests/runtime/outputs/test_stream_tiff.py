@@ -269,7 +269,7 @@ def missing(paths: tuple[Path, Path, Path]) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (small_trimap, "differ in size"),
+        (small_trimap, "of one size"),
         (cut_off, "cut off"),
         (damaged_tile, "number 9"),
         (transparent, "alpha channel"),

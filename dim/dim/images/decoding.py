@@ -1,0 +1,184 @@
+"""Decode an image file: check what it declares, choose the decoder, turn the pixels upright."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from dim.arrays import Image
+from dim.errors import InputError, MissingExtraError
+from dim.images import headers, metadata, tiff_tags
+from dim.images.headers import Header, HeaderError
+from dim.images.metadata import Metadata
+from dim.images.tiff_reader import TiffReader, has_tifffile
+
+MAX_PIXELS = 1 << 28
+"""268 megapixels: more than any camera, less than a decompression bomb."""
+OPENCV_MAX_PIXELS = 1 << 30
+"""OpenCV refuses more unless OPENCV_IO_MAX_IMAGE_PIXELS is set before it is imported."""
+FORMATS = "PNG, JPEG, TIFF, WebP, BMP, AVIF, GIF, JPEG 2000 or netpbm"
+
+
+class Decoded(NamedTuple):
+    """An upright image.
+
+    Attributes:
+        pixels: uint8 or uint16 H, W, samples: gray, gray and alpha, RGB, or RGB and alpha.
+        associated: whether colours are stored times alpha.
+        metadata: profile, density and gamma.
+        orientation: EXIF orientation that was applied, 1 to 8.
+    """
+
+    pixels: Image
+    associated: bool
+    metadata: Metadata
+    orientation: int
+
+
+def decode(path: Path, *, noun: str = "image", max_pixels: int = MAX_PIXELS, alpha: bool = True) -> Decoded:
+    """Decode a file.
+
+    Args:
+        path: one of :data:`FORMATS`.
+        noun: names the file in errors.
+        max_pixels: larger images are refused, before decoding.
+        alpha: whether an alpha channel is wanted; without it, gray may come as RGB.
+
+    Raises:
+        InputError: missing, not an image, damaged, too large, or of another depth.
+        MissingExtraError: a TIFF that needs the extra ``tiff``.
+    """
+    header = require_pixels(path, max_pixels, noun)
+    try:
+        headers.require_whole(path)
+        found = _tiff(path) if header.format == "TIFF" else _opencv(path, noun, alpha=alpha)
+    except HeaderError as error:
+        raise damaged(path, noun, why=str(error)) from error
+    except OSError as error:
+        raise InputError(f"cannot read the {noun} {path}", why=error.strerror or str(error)) from error
+    pixels = found.pixels.shape[0] * found.pixels.shape[1]
+    if pixels > max_pixels:
+        raise _too_large(path, pixels, max_pixels, noun)
+    return found
+
+
+def require_pixels(path: Path, max_pixels: int, noun: str = "image") -> Header:
+    """Return a file's header; InputError if it is missing, unknown, or declares too many pixels."""
+    if not path.is_file():
+        got = "a folder" if path.is_dir() else "no such file"
+        raise InputError(f"cannot read the {noun} {path}", got=got)
+    try:
+        header = headers.read_header(path)
+    except HeaderError as error:
+        raise damaged(path, noun, why=str(error)) from error
+    except OSError as error:
+        raise InputError(f"cannot read the {noun} {path}", why=error.strerror or str(error)) from error
+    if header is None:
+        raise damaged(path, noun)
+    if header.pixels > max_pixels:
+        raise _too_large(path, header.pixels, max_pixels, noun)
+    if header.width < 1 or header.height < 1:
+        raise damaged(path, noun, why=f"it declares {header.width}×{header.height} px")
+    return header
+
+
+def orientation(path: Path) -> int:
+    """Return the EXIF or TIFF orientation of the stored pixels, 1 to 8; errors as in :func:`decode`."""
+    return decode(path, alpha=False).orientation
+
+
+def damaged(path: Path, noun: str, why: str | None = None) -> InputError:
+    """Return the error for a file that no decoder takes."""
+    return InputError(
+        f"cannot read the {noun} {path}", got="not an image, or damaged", expected=FORMATS, why=why
+    )
+
+
+def _too_large(path: Path, pixels: int, max_pixels: int, noun: str) -> InputError:
+    fix = f"max_pixels={pixels} (--max-pixels {pixels}), if the file can be trusted"
+    if pixels > OPENCV_MAX_PIXELS:
+        fix += f", with OPENCV_IO_MAX_IMAGE_PIXELS={pixels} set in the environment"
+    if pixels > MAX_PIXELS:
+        fix += "; or TIFF for image, trimap and output, which are then read and written window by window"
+    return InputError(
+        f"cannot read the {noun} {path}: it is too large",
+        got=f"{pixels} pixels",
+        expected=f"at most {max_pixels}",
+        fix=fix,
+    )
+
+
+def _opencv(path: Path, noun: str, *, alpha: bool) -> Decoded:
+    flags = cv2.IMREAD_UNCHANGED if alpha else cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+    try:
+        pixels, kinds, blocks = cv2.imdecodeWithMetadata(
+            np.fromfile(path, np.uint8), flags=flags | cv2.IMREAD_IGNORE_ORIENTATION
+        )
+    except cv2.error as error:
+        raise damaged(path, noun, why=error.err) from error
+    if pixels is None:
+        raise damaged(path, noun)
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise InputError(
+            f"cannot use the {noun} {path}", got=f"{pixels.dtype} samples", expected="8 or 16 bits"
+        )
+    found = metadata.of_decoded(path, kinds, blocks)
+    upright = tiff_tags.upright(_rgb(pixels), found.orientation)
+    return Decoded(upright, False, found.metadata, found.orientation)
+
+
+def _rgb(pixels: Any) -> Image:
+    """Return H, W, samples in the order RGB of OpenCV's BGR, in place where that is possible."""
+    if pixels.ndim == 2:
+        gray: Image = pixels[..., None]
+        return gray
+    order = cv2.COLOR_BGRA2RGBA if pixels.shape[2] == 4 else cv2.COLOR_BGR2RGB
+    return np.asarray(cv2.cvtColor(pixels, order, dst=pixels))
+
+
+def _tiff(path: Path) -> Decoded:
+    if not has_tifffile():
+        return _plain_tiff(path)
+    with TiffReader(path, windows=False) as reader:
+        return Decoded(reader[:, :], reader.associated, metadata.of_tiff(path), reader.orientation)
+
+
+def _plain_tiff(path: Path) -> Decoded:
+    """Decode a TIFF by OpenCV, if it is of a kind that OpenCV reads right even if it is damaged."""
+    try:
+        with path.open("rb") as file:
+            layout = _layout(file, path.stat().st_size)
+    except tiff_tags.DAMAGED as error:
+        raise damaged(path, "image", why="its tags are damaged") from error
+    if layout is not None:
+        raise MissingExtraError(f"read {path} ({layout})", package="tifffile", extra="tiff")
+    found = _opencv(path, "image", alpha=True)
+    return found._replace(metadata=metadata.of_tiff(path))
+
+
+def _layout(file: Any, size: int) -> str | None:
+    """Return what makes a TIFF more than uncompressed rows of gray or RGB; None for a plain one."""
+    tags = tiff_tags.read_tags(file)
+    if tags.repeated:
+        raise KeyError("repeated tags")
+    expected = (
+        (tiff_tags.COMPRESSION, 1, (1,), "compression"),
+        (tiff_tags.PLANAR, 1, (1,), "separate planes"),
+        (tiff_tags.PHOTOMETRIC, 1, (1, 2), "other colours than gray and RGB"),
+        (tiff_tags.SAMPLES_PER_PIXEL, 1, (1, 3), "an alpha channel"),
+        (tiff_tags.BITS, 1, (8, 16), "other depths than 8 and 16 bits"),
+        (tiff_tags.SAMPLE_FORMAT, 1, (1,), "samples that are not whole numbers"),
+        (tiff_tags.ORIENTATION, 1, (1,), "an orientation"),
+    )
+    for tag, default, plain, name in expected:
+        if tiff_tags.first_number(file, tags, tag, default) not in plain:
+            return name
+    if tiff_tags.STRIP_OFFSETS not in tags.fields:
+        return "tiles"
+    places = (tiff_tags.numbers(file, tags, tag) for tag in (tiff_tags.STRIP_OFFSETS, tiff_tags.STRIP_BYTES))
+    if any(at + length > size for at, length in zip(*places, strict=False)):
+        raise KeyError("strips beyond the end")
+    return None
