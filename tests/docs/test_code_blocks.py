@@ -185,6 +185,7 @@ OPTIONS_OF_OTHERS = {
         "--largest",
         "--check",
         "--without-torch",
+        "--minutes",
     ),
     *("--resolution", "--json"),
 }
@@ -249,7 +250,7 @@ FAST = (
     *("huge.tif trimap.tif", "dim-matte batch images/ trimaps/ -o alphas/"),
 )
 """Parts of command lines that take a few seconds and need nothing but the prepared files."""
-SLOW = ("--backend openvino", "--ray", "bench", "docker", "--dry-run", "--device cuda")
+SLOW = ("doctor --gpu", "--backend openvino", "--ray", "bench", "docker", "--dry-run", "--device cuda")
 
 
 def fast_commands() -> list[str]:
