@@ -28,7 +28,12 @@ class Block(NamedTuple):
 def documents() -> list[Path]:
     """Return every Markdown file of the repository, by path."""
     folders = ("dim", "docs", "examples", "export", "runtime", "tests", "tools", "training", ".github")
-    inside = [path for folder in folders for path in (TOP / folder).rglob("*.md") if "node_modules" not in path.parts]
+    inside = [
+        path
+        for folder in folders
+        for path in (TOP / folder).rglob("*.md")
+        if "node_modules" not in path.parts
+    ]
     return sorted([*TOP.glob("*.md"), *inside])
 
 
