@@ -105,4 +105,4 @@ def test_webassembly_in_a_browser(address: str, expected: Any) -> None:
 
 def test_files_outside_the_folder_are_not_served(address: str) -> None:
     with pytest.raises(urllib.error.HTTPError):
-        urllib.request.urlopen(f"{address}/%2e%2e/README.md", timeout=5)
+        urllib.request.urlopen(f"{address}/%2e%2e/demo.py", timeout=5)

@@ -169,8 +169,8 @@ def test_without_openvino_the_error_names_the_extra(monkeypatch: pytest.MonkeyPa
 
 
 def test_damage_inside_the_graph_is_a_typed_error(tmp_path: Path) -> None:
-    content = bytearray(default_model().read_bytes())
-    content[200:4000] = b"\xff" * 3800
+    # An operator that does not exist: the document can be read, the graph cannot be run.
+    content = default_model().read_bytes().replace(b'"\x04Conv', b'"\x04Xonv')
     path = tmp_path / "damaged.onnx"
     path.write_bytes(content)
     with pytest.raises(ArtefactError, match="OpenVINO"):
