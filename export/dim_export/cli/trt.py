@@ -100,12 +100,14 @@ def _profile(
         raise InputError(
             "cannot use --tile and --max together",
             got=f"--tile {tile} --max {given['--max']}",
+            why="both set the largest shape",
             fix="one of them",
         )
     if batch is not None and "--max" in given:
         raise InputError(
             "cannot use --batch and --max together",
             got=f"--batch {batch} --max {given['--max']}",
+            why="both set the largest shape",
             fix="one of them",
         )
     smallest, optimum, largest = (

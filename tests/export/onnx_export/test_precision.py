@@ -266,7 +266,9 @@ def test_flags_that_do_not_apply_are_refused(
     message: str,
 ) -> None:
     assert _run(monkeypatch, "onnx", live_checkpoint, "-o", tmp_path / "x.onnx", "--no-verify", *options) == 2
-    assert message in capsys.readouterr().err
+    # Typer breaks its lines inside a box.
+    printed = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert message in printed
     assert not list(tmp_path.iterdir())
 
 
