@@ -221,7 +221,7 @@ def test_a_folder_adds_photographs_with_truth(folder: Path) -> None:
 
 def test_a_truth_of_another_size_is_an_error(folder: Path) -> None:
     write_image(folder / "alphas" / "a.png", np.zeros((9, 9), np.uint8))
-    with pytest.raises(InputError, match="its size is not its trimap's"):
+    with pytest.raises(InputError, match="alpha 9×9 px"):
         list(pictures(folder))
 
 

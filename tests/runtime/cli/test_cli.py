@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -226,9 +227,14 @@ def test_the_version(matte: Matte) -> None:
 
 
 def test_completion_can_be_printed() -> None:
-    done = process("--show-completion", "bash")
-    assert done.returncode == 0
-    assert "_DIM_MATTE_COMPLETE" in done.stdout or "COMPLETE" in done.stdout
+    # --show-completion looks for the shell among its parent processes, where a test may have none.
+    code = "import sys; sys.argv[0] = 'dim-matte'; from dim_runtime.cli import main; main()"
+    environment = {**os.environ, "_DIM_MATTE_COMPLETE": "source_bash"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert "_DIM_MATTE_COMPLETE=complete_bash" in done.stdout
 
 
 @pytest.mark.usefixtures("runs")
