@@ -72,6 +72,6 @@ clean:
 $(LOWEST)/.installed: pyproject.toml | .venv/.test-installed
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(LOWEST)
 	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct \
-		--editable ".[cpu,cutout,openvino,tiff]"
+		--editable ".[cpu,cutout,openvino,tiff]" "cuda-core>=1.0" "cuda-bindings>=12.9"
 	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python pytest hypothesis
 	@touch $@

@@ -6,6 +6,7 @@ compare every call with the signatures of the installed package.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
@@ -277,8 +278,9 @@ class _StagedTensor:
         self.close()
         self._whole.append(self._gpu.allocate_host(size))
         self._whole.append(self._gpu.allocate(size, self._stream))
-        with explained("from_dlpack"):
-            self._pixels = np.from_dlpack(self._whole[0]).view(np.uint8)
+        # By address: older versions of numpy and cuda.core make read-only arrays of DLPack.
+        memory = (ctypes.c_uint8 * size).from_address(int(self._whole[0].handle))
+        self._pixels = np.ctypeslib.as_array(memory)
         self._capacity = size
 
     def _copy(self, source: int, target: int, stream: Any) -> None:
