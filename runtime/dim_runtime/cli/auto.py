@@ -13,18 +13,20 @@ import typer
 from dim.files import require_no_input
 from dim.images.files import require_writable, write_image
 from dim_runtime.cli.options import OutputOptions, Quiet, ShowProgress, expand
-from dim_runtime.cli.trimap import BoxText, Inside, Mask, MaskModelFile, Outside, Rembg, Scribbles
+from dim_runtime.cli.trimap import SourceOptions
 from dim_runtime.matting import Matting
 from dim_runtime.outputs.pair import run_pair
 from dim_runtime.outputs.spec import Output
-from dim_runtime.trimaps.sources import TrimapSources, parse_box
 
 
 @dataclass(frozen=True, kw_only=True)
-class AutoOptions(OutputOptions):
+class AutoOptions(OutputOptions, SourceOptions):
     """The options of commands that write, with the cut-out as the default."""
 
     out: Annotated[Output, typer.Option("--out", help="The kind of result to write.")] = Output.CUTOUT
+    mask: Annotated[
+        Path | None, typer.Option(metavar="MASK", help="A mask, or a cut-out with an alpha channel.")
+    ] = None
 
 
 @expand(AutoOptions)
@@ -35,13 +37,6 @@ def auto(
         Path, typer.Option("-o", "--output", metavar="PATH", help="The cut-out to write: PNG or TIFF.")
     ],
     options: AutoOptions,
-    mask: Mask = None,
-    box: BoxText = None,
-    scribbles: Scribbles = None,
-    mask_model: MaskModelFile = None,
-    rembg: Rembg = None,
-    inside: Inside = None,
-    outside: Outside = None,
     save_trimap: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Also write the trimap, to look at it or correct it.")
     ] = None,
@@ -55,18 +50,7 @@ def auto(
     """
     spec = options.spec()
     spec.require_writable(out_path)
-    sources = TrimapSources(
-        image=photo,
-        mask=mask,
-        strokes=scribbles,
-        box=parse_box(box),
-        mask_model=mask_model,
-        rembg=rembg,
-        inside=inside,
-        outside=outside,
-        max_pixels=spec.max_pixels,
-    )
-    sources.require_one()
+    sources = options.sources(image=photo, mask=options.mask, max_pixels=spec.max_pixels)
     outputs = [out_path, *([save_trimap] if save_trimap else [])]
     require_no_input(outputs, sources.inputs)
     if save_trimap is not None:

@@ -121,7 +121,7 @@ class OutputOptions(EngineOptions):
         return made
 
 
-Kind = TypeVar("Kind", bound=EngineOptions)
+Kind = TypeVar("Kind")
 Command = Callable[..., None]
 
 
@@ -132,9 +132,11 @@ def expand(kind: type[Kind]) -> Callable[[Command], Command]:
     own keyword-only ones; the command receives one instance.
     """
 
+    declared = fields(cast("Any", kind))
+
     def decorate(command: Command) -> Command:
         def run(*positional: Any, **arguments: Any) -> None:
-            given = {field.name: arguments.pop(field.name) for field in fields(kind)}
+            given = {field.name: arguments.pop(field.name) for field in declared}
             command(*positional, **arguments, options=kind(**given))
 
         hints = get_type_hints(kind, include_extras=True)
@@ -145,7 +147,7 @@ def expand(kind: type[Kind]) -> Callable[[Command], Command]:
                 default=field.default,
                 annotation=hints[field.name],
             )
-            for field in fields(kind)
+            for field in declared
         ]
         own = list(inspect.signature(command, eval_str=True).parameters.values())
         place = next(number for number, parameter in enumerate(own) if parameter.name == "options")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -11,45 +12,66 @@ import dim.trimap
 from dim.files import require_no_input
 from dim.images.decoding import MAX_PIXELS
 from dim.images.files import require_writable, write_image
-from dim_runtime.cli.options import MaxPixels, Quiet
+from dim_runtime.cli.options import MaxPixels, Quiet, expand
 from dim_runtime.trimaps.sources import TrimapSources, parse_box
 
-Mask = Annotated[
-    Path | None, typer.Option(metavar="MASK", help="A mask, or a cut-out with an alpha channel.")
-]
-BoxText = Annotated[
-    str | None, typer.Option("--box", metavar="X,Y,W,H", help="A box around the object, in pixels.")
-]
-Scribbles = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="White over foreground, black over background, gray over unknown, transparent elsewhere.",
-    ),
-]
-MaskModelFile = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE.onnx", help="A salient-object network in the layout of rembg's U2-Net."),
-]
-Rembg = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME", help="A model of the package rembg (extra 'auto'), downloaded if it is not there yet."
-    ),
-]
-Inside = Annotated[
-    int | None,
-    typer.Option(
-        metavar="PX",
-        min=0,
-        help="Width of the unknown band inside the object. The default depends on its size.",
-    ),
-]
-Outside = Annotated[
-    int | None, typer.Option(metavar="PX", min=0, help="Width of the unknown band outside of the object.")
-]
+
+@dataclass(frozen=True, kw_only=True)
+class SourceOptions:
+    """The options that separate an object from the background, besides a mask."""
+
+    box: Annotated[
+        str | None, typer.Option("--box", metavar="X,Y,W,H", help="A box around the object, in pixels.")
+    ] = None
+    scribbles: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="White over foreground, black over background, gray over unknown, transparent elsewhere.",
+        ),
+    ] = None
+    mask_model: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.onnx", help="A salient-object network in the layout of rembg's U2-Net."),
+    ] = None
+    rembg: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="A model of the package rembg (extra 'auto'), downloaded if it is not there yet.",
+        ),
+    ] = None
+    inside: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PX",
+            min=0,
+            help="Width of the unknown band inside the object. The default depends on its size.",
+        ),
+    ] = None
+    outside: Annotated[
+        int | None,
+        typer.Option(metavar="PX", min=0, help="Width of the unknown band outside of the object."),
+    ] = None
+
+    def sources(self, *, image: Path | None, mask: Path | None, max_pixels: int) -> TrimapSources:
+        """Return the one source that was given, validated."""
+        found = TrimapSources(
+            image=image,
+            mask=mask,
+            strokes=self.scribbles,
+            box=parse_box(self.box),
+            mask_model=self.mask_model,
+            rembg=self.rembg,
+            inside=self.inside,
+            outside=self.outside,
+            max_pixels=max_pixels,
+        )
+        found.require_one()
+        return found
 
 
+@expand(SourceOptions)
 def trimap(
     mask: Annotated[
         Path | None, typer.Argument(metavar="[MASK]", help="A mask, or a cut-out with an alpha channel.")
@@ -61,28 +83,13 @@ def trimap(
     image: Annotated[
         Path | None, typer.Option(metavar="PHOTO", help="The photograph; for all sources but masks.")
     ] = None,
-    box: BoxText = None,
-    scribbles: Scribbles = None,
-    mask_model: MaskModelFile = None,
-    rembg: Rembg = None,
-    inside: Inside = None,
-    outside: Outside = None,
+    options: SourceOptions,
     max_pixels: MaxPixels = MAX_PIXELS,
     quiet: Quiet = False,
 ) -> None:
     """Make a trimap from a mask or cut-out, or from a box, scribbles or a mask model and the photograph."""
     require_writable(out_path)
-    sources = TrimapSources(
-        image=image,
-        mask=mask,
-        strokes=scribbles,
-        box=parse_box(box),
-        mask_model=mask_model,
-        rembg=rembg,
-        inside=inside,
-        outside=outside,
-        max_pixels=max_pixels,
-    )
+    sources = options.sources(image=image, mask=mask, max_pixels=max_pixels)
     require_no_input([out_path], sources.inputs)
     made = sources.make()
     write_image(out_path, made)

@@ -5,20 +5,16 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
-import logging
-import re
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Form, HTTPException, Request, UploadFile
+from fastapi import FastAPI, Form, HTTPException, Request, UploadFile
 from fastapi.concurrency import run_in_threadpool
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from fastapi.responses import FileResponse, Response, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -29,32 +25,26 @@ from prometheus_client import (
     generate_latest,
 )
 from starlette.background import BackgroundTask
-from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 import dim
-from dim.errors import DimError, InputError
+from dim.errors import InputError
 from dim.images.files import write_image
-from dim_runtime.errors import MemoryLimitError
 from dim_runtime.matting import Matting
 from dim_runtime.outputs.spec import Output
 from dim_runtime.serve import work
-from dim_runtime.serve.jobs import FOLDER_PREFIX, Job, JobQueue
-from dim_runtime.serve.limits import (
-    BodyGuard,
-    BusyError,
-    Limits,
-    SlowBodyError,
-    StoppingError,
-    TimeLimitError,
-    TooLargeError,
-    UnauthorisedError,
-    too_many_bytes,
+from dim_runtime.serve.failures import add_errors, describe, error_response
+from dim_runtime.serve.forms import (
+    Background,
+    BitDepth,
+    Colours,
+    Fields,
+    Format,
+    FormFields,
 )
-from dim_runtime.trimaps.sources import TrimapSources, parse_box
-from dim_runtime.trimaps.strokes import Box
-
-log = logging.getLogger(__name__)
+from dim_runtime.serve.jobs import Job, JobQueue
+from dim_runtime.serve.limits import BodyGuard, Limits, UnauthorisedError, too_many_bytes
+from dim_runtime.trimaps.sources import TrimapSources
 
 PAGE = Path(__file__).parent / "page"
 LOCAL_NAMES = ["localhost", "127.0.0.1", "[::1]"]
@@ -72,39 +62,6 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 
-STATUS: Mapping[type[Exception], int] = {
-    StoppingError: 503,
-    BusyError: 429,
-    TimeLimitError: 503,
-    SlowBodyError: 408,
-    UnauthorisedError: 401,
-    TooLargeError: 413,
-    MemoryLimitError: 413,
-    InputError: 422,
-}
-"""The status of an error, by the first type that fits; 500 for every other."""
-
-
-UPLOAD_PATH = re.compile(rf"\S*{FOLDER_PREFIX}[^/\\]+[/\\][^/\\]+[/\\]")
-"""Folders of uploads: clients get the names of their fields in errors, not paths of the server."""
-
-
-class Format(StrEnum):
-    """File format of a response. PNG and TIFF keep 16 bits; WebP and JPEG are for composites of 8 bits."""
-
-    PNG = "png"
-    TIFF = "tiff"
-    WEBP = "webp"
-    JPEG = "jpeg"
-
-
-class Colours(StrEnum):
-    """Colours of cut-outs and composites: estimated without the background, or the image's own."""
-
-    ESTIMATED = "estimated"
-    IMAGE = "image"
-
-
 Task = Callable[[TrimapSources, Job], None]
 """What a worker does for a job, with its sources."""
 
@@ -114,7 +71,6 @@ class Service:
 
     def __init__(self, matting: Matting, limits: Limits, token: str | None) -> None:
         self.matting, self.limits, self.token = matting, limits, token
-        self.queue = JobQueue(limits)
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "dim_requests", "Requests by route and status.", ["route", "status"], registry=self.registry
@@ -125,6 +81,7 @@ class Service:
             registry=self.registry,
             buckets=(0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 120, 300),
         )
+        self.queue = JobQueue(limits, self.seconds.observe)
         waiting = Gauge("dim_jobs_waiting", "Jobs that wait.", registry=self.registry)
         waiting.set_function(lambda: self.queue.waiting)
         unfinished = Gauge("dim_jobs_unfinished", "Jobs that wait or run.", registry=self.registry)
@@ -182,9 +139,6 @@ class Service:
         except BaseException:
             self.queue.drop(job)
             raise
-        finally:
-            if job.ended is not None:
-                self.seconds.observe(job.ended - job.accepted)
 
     def file(self, job: Job, name: str, kind: str, *, last: bool = True) -> FileResponse:
         """Return the response with a job's output; after the last one the job is dropped."""
@@ -227,7 +181,7 @@ def create_app(
         openapi_url="/openapi.json",
     )
     app.state.service = service
-    _add_errors(app)
+    add_errors(app)
     _add_matting(app, service)
     _add_jobs(app, service)
     _add_operation(app, service)
@@ -236,53 +190,6 @@ def create_app(
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts or LOCAL_NAMES)
     _add_counting(app, service)
     return app
-
-
-# ---- forms
-
-
-def _box(
-    text: Annotated[str | None, Form(alias="box", description="x,y,width,height in pixels.")] = None,
-) -> Box | None:
-    return parse_box(text)
-
-
-Trimap = Annotated[UploadFile | None, Form(description="0 background, 128 unknown, 255 foreground.")]
-Mask = Annotated[
-    UploadFile | None, Form(description="Light inside the object; or a cut-out with transparency.")
-]
-Scribbles = Annotated[
-    UploadFile | None,
-    Form(
-        description="White foreground, black background, gray unknown, transparent where nothing is marked."
-    ),
-]
-Band = Annotated[int, Form(ge=-200, le=200, description="Widens (or narrows) the unknown region, pixels.")]
-Width = Annotated[
-    int | None, Form(ge=0, le=500, description="Band of a mask; chosen from the mask if left out.")
-]
-Background = Annotated[str, Form(max_length=16, description="Of a composite: #RRGGBB.")]
-BitDepth = Annotated[int | None, Form(description="Bits, 8 or 16; the image's if left out.")]
-
-
-class Fields:
-    """The fields of a form that mark what is known of the image."""
-
-    def __init__(
-        self,
-        box: Annotated[Box | None, Depends(_box)],
-        trimap: Trimap = None,
-        mask: Mask = None,
-        scribbles: Scribbles = None,
-        inside: Width = None,
-        outside: Width = None,
-        band: Band = 0,
-    ) -> None:
-        self.box, self.trimap, self.mask, self.scribbles = box, trimap, mask, scribbles
-        self.inside, self.outside, self.band = inside, outside, band
-
-
-FormFields = Annotated[Fields, Depends()]
 
 
 async def _stored(upload: UploadFile | None, path: Path) -> Path | None:
@@ -295,9 +202,6 @@ async def _stored(upload: UploadFile | None, path: Path) -> Path | None:
 def _store(upload: UploadFile, path: Path) -> None:
     with path.open("wb") as file:
         shutil.copyfileobj(upload.file, file)
-
-
-# ---- routes
 
 
 def _add_matting(app: FastAPI, service: Service) -> None:
@@ -431,57 +335,6 @@ def _add_operation(app: FastAPI, service: Service) -> None:
     @app.get("/metrics", summary="Counters in Prometheus' text format.")
     async def metrics() -> Response:
         return Response(generate_latest(service.registry), media_type=CONTENT_TYPE_LATEST)
-
-
-# ---- errors and counting
-
-
-def describe(error: BaseException) -> dict[str, str]:
-    """Return an error in its four parts; one that is not the toolkit's gives away nothing but its kind."""
-    if not isinstance(error, DimError):
-        return {"problem": "the server failed", "why": type(error).__name__}
-    parts = {name: getattr(error, name) for name in ("problem", "got", "expected", "why", "fix")}
-    return {name: UPLOAD_PATH.sub("", str(value)) for name, value in parts.items() if value is not None}
-
-
-def error_response(error: BaseException) -> JSONResponse:
-    """Return the response to a request that failed."""
-    status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 500)
-    if status == 500:
-        log.error("a request failed", exc_info=error)
-    headers = {}
-    if isinstance(error, BusyError):
-        headers["Retry-After"] = str(error.retry_after)
-    if status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    if status in (408, 413):
-        # The rest of the body is not read: the connection cannot be used again.
-        headers["Connection"] = "close"
-    return JSONResponse(describe(error), status, headers)
-
-
-def _add_errors(app: FastAPI) -> None:
-    @app.exception_handler(DimError)
-    async def ours(_: Request, error: Exception) -> Response:
-        return error_response(error)
-
-    @app.exception_handler(StarletteHTTPException)
-    async def protocol(_: Request, error: Exception) -> Response:
-        assert isinstance(error, StarletteHTTPException)
-        # FastAPI hides what the guard raises while a form is read behind a 400.
-        if isinstance(error.__cause__, DimError):
-            return error_response(error.__cause__)
-        return JSONResponse({"problem": str(error.detail)}, error.status_code, error.headers)
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
-        found = "; ".join(f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg']}" for e in error.errors())
-        return error_response(InputError("cannot use the fields of this request", got=found))
-
-    @app.exception_handler(Exception)
-    async def unexpected(_: Request, error: Exception) -> Response:
-        return error_response(error)
 
 
 def _add_counting(app: FastAPI, service: Service) -> None:

@@ -73,10 +73,11 @@ class JobQueue:
 
     Args:
         limits: see :class:`~dim_runtime.serve.limits.Limits`.
+        ended: called with the seconds from a job's acceptance to its end.
     """
 
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
+    def __init__(self, limits: Limits, ended: Callable[[float], object]) -> None:
+        self.limits, self._ended = limits, ended
         self._root = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
         self._pool = ThreadPoolExecutor(limits.workers, thread_name_prefix="dim-serve")
         self._jobs: dict[str, Job] = {}
@@ -221,3 +222,4 @@ class JobQueue:
             job.ended = time.monotonic()
             # A running mean: the time that Retry-After is computed from.
             self._seconds += 0.2 * (job.ended - started - self._seconds)
+            self._ended(job.ended - job.accepted)
