@@ -1,0 +1,92 @@
+"""Errors as responses: their status, their four parts as JSON, and nothing of the server's files."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException as StarletteHTTPException
+
+from dim.errors import DimError, InputError
+from dim_runtime.errors import MemoryLimitError
+from dim_runtime.serve.jobs import FOLDER_PREFIX
+from dim_runtime.serve.limits import (
+    BusyError,
+    SlowBodyError,
+    StoppingError,
+    TimeLimitError,
+    TooLargeError,
+    UnauthorisedError,
+)
+
+log = logging.getLogger(__name__)
+
+STATUS: Mapping[type[Exception], int] = {
+    StoppingError: 503,
+    BusyError: 429,
+    TimeLimitError: 503,
+    SlowBodyError: 408,
+    UnauthorisedError: 401,
+    TooLargeError: 413,
+    MemoryLimitError: 413,
+    InputError: 422,
+}
+"""The status of an error, by the first type that fits; 500 for every other."""
+
+
+UPLOAD_PATH = re.compile(rf"\S*{FOLDER_PREFIX}[^/\\]+[/\\][^/\\]+[/\\]")
+"""Folders of uploads: clients get the names of their fields in errors, not paths of the server."""
+
+
+def describe(error: BaseException) -> dict[str, str]:
+    """Return an error in its four parts; one that is not the toolkit's gives away nothing but its kind."""
+    if not isinstance(error, DimError):
+        return {"problem": "the server failed", "why": type(error).__name__}
+    parts = {name: getattr(error, name) for name in ("problem", "got", "expected", "why", "fix")}
+    return {name: UPLOAD_PATH.sub("", str(value)) for name, value in parts.items() if value is not None}
+
+
+def error_response(error: BaseException) -> JSONResponse:
+    """Return the response to a request that failed."""
+    status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 500)
+    if status == 500:
+        log.error("a request failed", exc_info=error)
+    headers = {}
+    if isinstance(error, BusyError):
+        headers["Retry-After"] = str(error.retry_after)
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    if status in (408, 413):
+        # The rest of the body is not read: the connection cannot be used again.
+        headers["Connection"] = "close"
+    return JSONResponse(describe(error), status, headers)
+
+
+def add_errors(app: FastAPI) -> None:
+    """Let every error of a route become a response in four parts."""
+
+    @app.exception_handler(DimError)
+    async def ours(_: Request, error: Exception) -> Response:
+        return error_response(error)
+
+    @app.exception_handler(StarletteHTTPException)
+    async def protocol(_: Request, error: Exception) -> Response:
+        assert isinstance(error, StarletteHTTPException)
+        # FastAPI hides what the guard raises while a form is read behind a 400.
+        if isinstance(error.__cause__, DimError):
+            return error_response(error.__cause__)
+        return JSONResponse({"problem": str(error.detail)}, error.status_code, error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        found = "; ".join(f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg']}" for e in error.errors())
+        return error_response(InputError("cannot use the fields of this request", got=found))
+
+    @app.exception_handler(Exception)
+    async def unexpected(_: Request, error: Exception) -> Response:
+        return error_response(error)
