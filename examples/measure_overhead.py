@@ -18,7 +18,8 @@ from dim.images.files import read_image, read_trimap, write_image
 from dim_runtime.backends.base import Backend
 from dim_runtime.backends.open import open_backend
 from dim_runtime.matting import Matting
-from dim_runtime.outputs.pair import Recipe, run_pair
+from dim_runtime.outputs.pair import run_pair
+from dim_runtime.outputs.spec import OutputSpec
 
 MEGAPIXELS = 12
 SIDE = 1536
@@ -71,7 +72,7 @@ def main() -> None:
             timed = Timed(engine)
             with_files = time.perf_counter()
             matting = Matting.from_backend(timed)
-            outcome = run_pair(matting, image, trimap, Path(folder) / "alpha.png", Recipe())
+            outcome = run_pair(matting, image, trimap, Path(folder) / "alpha.png", OutputSpec())
             total = time.perf_counter() - with_files
             print(f"{name} call: {outcome.summary()}")
             print(f"  {total:.2f} s from file to file, {timed.seconds:.2f} s of it in the engine")

@@ -27,7 +27,7 @@ from dim_runtime.batch import storage
 from dim_runtime.batch.items import Item
 from dim_runtime.batch.run import ItemResult, run_items
 from dim_runtime.matting import Matting, default_model
-from dim_runtime.outputs.spec import Recipe
+from dim_runtime.outputs.spec import OutputSpec
 from dim_runtime.settings import MattingOptions
 
 LARGEST_TASK = 16
@@ -51,14 +51,14 @@ class Worker:
 
     Args:
         model: reference of the artefact's suffix and content in Ray's object store.
-        options, recipe, folder: as for a batch on one machine.
+        options, spec, folder: as for a batch on one machine.
     """
 
-    def __init__(self, model: Any, options: MattingOptions, recipe: Recipe, folder: str) -> None:
+    def __init__(self, model: Any, options: MattingOptions, spec: OutputSpec, folder: str) -> None:
         import ray
 
         suffix, content = ray.get(model[0])
-        self._recipe, self._folder = recipe, folder
+        self._spec, self._folder = spec, folder
         with tempfile.TemporaryDirectory(prefix="dim-") as place:
             path = Path(place) / f"model{suffix}"
             path.write_bytes(content)
@@ -67,12 +67,12 @@ class Worker:
     def __call__(self, rows: dict[str, Any]) -> dict[str, list[str]]:
         """Items in, results out, both as JSON: types that every release of Ray and Arrow agrees on."""
         items = [Item(**json.loads(row)) for row in rows["item"]]
-        results = run_items(self._matting, items, self._folder, self._recipe)
+        results = run_items(self._matting, items, self._folder, self._spec)
         return {"result": [json.dumps(asdict(result)) for result in results]}
 
 
 def run_on_ray(
-    items: list[Item], folder: str, options: MattingOptions, recipe: Recipe, address: str | None = None
+    items: list[Item], folder: str, options: MattingOptions, spec: OutputSpec, address: str | None = None
 ) -> Iterator[ItemResult]:
     """Matte and write items on a Ray cluster; results come in the order in which tasks end.
 
@@ -81,7 +81,7 @@ def run_on_ray(
         folder: where outputs go, local (then shared by all nodes) or in an object store.
         options: of each actor's matting. ``threads`` (1 by default) are the CPUs that an actor reserves,
             ``device`` "cuda" reserves a GPU instead, ``memory_limit`` that much of a node's memory.
-        recipe: what is written.
+        spec: what is written.
         address: of the cluster; None for the environment's RAY_ADDRESS, or a cluster on this machine.
 
     Raises:
@@ -102,7 +102,7 @@ def run_on_ray(
         results = data.map_batches(
             Worker,
             # In a list: Ray would replace a bare reference by its content in every task.
-            fn_constructor_args=([reference], replace(options, model=None), recipe, _absolute_name(folder)),
+            fn_constructor_args=([reference], replace(options, model=None), spec, _absolute_name(folder)),
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors, initial_size=actors),
             batch_size=None,
             **needs,

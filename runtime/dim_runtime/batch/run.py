@@ -22,7 +22,8 @@ from dim_runtime.batch.journal import Fingerprint, Journal
 from dim_runtime.errors import error_text
 from dim_runtime.inference.stream import Job
 from dim_runtime.matting import Matting, default_model
-from dim_runtime.outputs.pair import Loaded, Recipe, load, run_pair, save
+from dim_runtime.outputs.pair import Loaded, load, run_pair, save
+from dim_runtime.outputs.spec import OutputSpec
 from dim_runtime.outputs.stream_tiff import streams
 from dim_runtime.planning.geometry import Plan
 from dim_runtime.settings import MattingOptions
@@ -66,7 +67,7 @@ class Split(NamedTuple):
     settled: list[ItemResult]
 
 
-def fingerprint(options: MattingOptions, recipe: Recipe) -> Fingerprint:
+def fingerprint(options: MattingOptions, spec: OutputSpec) -> Fingerprint:
     """Return all that determines the outputs: model and options by value, the release of this toolkit.
 
     A memory limit changes the windows. That has no effect on exact results, but a small one on blended ones.
@@ -75,9 +76,9 @@ def fingerprint(options: MattingOptions, recipe: Recipe) -> Fingerprint:
     made["device"] = options.device.partition(":")[0]
     if options.context != "exact":
         made["memory_limit"] = options.memory_limit
-    made |= {name: value for name, value in asdict(recipe).items() if name != "max_pixels"}
-    if Path(recipe.background).is_file():
-        made["background"] = files.sha256(recipe.background)
+    made |= {name: value for name, value in asdict(spec).items() if name != "max_pixels"}
+    if Path(spec.background).is_file():
+        made["background"] = files.sha256(spec.background)
     return made | {"model": files.sha256(options.model or default_model()), "release": version("dim-matting")}
 
 
@@ -156,8 +157,8 @@ def remove_leftovers(folder: str, items: Iterable[Item]) -> None:
 class ItemTask:
     """Reads and writes one item, and holds its arrays in between."""
 
-    def __init__(self, item: Item, folder: str, recipe: Recipe) -> None:
-        self.item, self.recipe = item, recipe
+    def __init__(self, item: Item, folder: str, spec: OutputSpec) -> None:
+        self.item, self.spec = item, spec
         self.target = storage.join(folder, item.output)
         self.inputs = ""
         self._loaded: Loaded | None = None
@@ -166,14 +167,14 @@ class ItemTask:
         # Before reading: a file that changes meanwhile counts as changed and is done again.
         self.inputs = inputs_of(self.item)
         with storage.readable(self.item.image) as image, storage.readable(self.item.trimap) as trimap:
-            self._loaded = load(image, trimap, self.recipe)
+            self._loaded = load(image, trimap, self.spec)
         return self._loaded.image, self._loaded.trimap
 
     def save(self, job: Job) -> None:
         assert self._loaded is not None, "a job that is done was loaded"
         assert job.alpha is not None, "a job that is done has its alpha"
         with storage.writable(self.target) as path:
-            save(path, self._loaded, job.alpha, self.recipe)
+            save(path, self._loaded, job.alpha, self.spec)
         self._loaded = job.alpha = None
 
     def result(self, job: Job) -> ItemResult:
@@ -203,7 +204,7 @@ def _failed(item: Item, error: str) -> ItemResult:
     return _result(item, "failed", error)
 
 
-def run_items(matting: Matting, items: Iterable[Item], folder: str, recipe: Recipe) -> Iterator[ItemResult]:
+def run_items(matting: Matting, items: Iterable[Item], folder: str, spec: OutputSpec) -> Iterator[ItemResult]:
     """Matte and write items, in order; yield each result when its output is complete.
 
     Reading, inference and writing overlap as in :meth:`Matting.stream`: at most ``4 + preferred_batch``
@@ -216,9 +217,9 @@ def run_items(matting: Matting, items: Iterable[Item], folder: str, recipe: Reci
 
     for alone, group in groupby(items, key=is_alone):
         if alone:
-            yield from (_run_alone(matting, item, folder, recipe) for item in group)
+            yield from (_run_alone(matting, item, folder, spec) for item in group)
         else:
-            yield from _run_overlapped(matting, group, folder, recipe)
+            yield from _run_overlapped(matting, group, folder, spec)
 
 
 def _streams(item: Item, folder: str) -> bool:
@@ -226,22 +227,22 @@ def _streams(item: Item, folder: str) -> bool:
     return not any(map(storage.is_remote, names)) and streams(*map(storage.local, names))
 
 
-def _run_alone(matting: Matting, item: Item, folder: str, recipe: Recipe) -> ItemResult:
+def _run_alone(matting: Matting, item: Item, folder: str, spec: OutputSpec) -> ItemResult:
     try:
         inputs, target = inputs_of(item), storage.join(folder, item.output)
         with ExitStack() as stack:
             image, trimap = (stack.enter_context(storage.readable(n)) for n in (item.image, item.trimap))
             path = stack.enter_context(storage.writable(target))
-            outcome = run_pair(matting, image, trimap, path, recipe)
+            outcome = run_pair(matting, image, trimap, path, spec)
     except Exception as error:
         return _failed(item, error_text(error))
     return _done(item, inputs, outcome.plan, outcome.seconds)
 
 
 def _run_overlapped(
-    matting: Matting, items: Iterable[Item], folder: str, recipe: Recipe
+    matting: Matting, items: Iterable[Item], folder: str, spec: OutputSpec
 ) -> Iterator[ItemResult]:
-    tasks = (ItemTask(item, folder, recipe) for item in items)
+    tasks = (ItemTask(item, folder, spec) for item in items)
     jobs = (Job(task.load, tag=task) for task in tasks)
     for job in matting.stream(jobs, finish=lambda job: job.tag.save(job)):
         yield job.tag.result(job)

@@ -20,11 +20,11 @@ from dim_runtime.batch.journal import Journal
 from dim_runtime.batch.run import ItemResult, fingerprint, remove_leftovers, run_items, split
 from dim_runtime.cli.options import OutputOptions, Quiet, ShowProgress, expand
 from dim_runtime.matting import Matting
-from dim_runtime.outputs.spec import Recipe
+from dim_runtime.outputs.spec import OutputSpec
 from dim_runtime.progress import counting
 from dim_runtime.settings import MattingOptions
 
-Runner = Callable[[list[Item], str, MattingOptions, Recipe], Iterator[ItemResult]]
+Runner = Callable[[list[Item], str, MattingOptions, OutputSpec], Iterator[ItemResult]]
 
 
 @expand(OutputOptions)
@@ -79,7 +79,7 @@ def batch(
     _conclude(results, report, quiet=quiet)
 
 
-def _here(todo: list[Item], folder: str, chosen: MattingOptions, spec: Recipe) -> Iterator[ItemResult]:
+def _here(todo: list[Item], folder: str, chosen: MattingOptions, spec: OutputSpec) -> Iterator[ItemResult]:
     with Matting.from_options(chosen) as matting:
         yield from run_items(matting, todo, folder, spec)
 
@@ -116,7 +116,7 @@ def _conclude(results: list[ItemResult], report: Path | None, *, quiet: bool) ->
 
 
 def _on_ray(address: str | None) -> Runner:
-    def run(todo: list[Item], folder: str, chosen: MattingOptions, spec: Recipe) -> Iterator[ItemResult]:
+    def run(todo: list[Item], folder: str, chosen: MattingOptions, spec: OutputSpec) -> Iterator[ItemResult]:
         from dim_runtime.batch.ray import run_on_ray
 
         return run_on_ray(todo, folder, chosen, spec, address)

@@ -15,7 +15,7 @@ from dim.errors import InputError
 from dim.images.decoding import MAX_PIXELS
 from dim_runtime.backends.open import BackendName, Precision
 from dim_runtime.memory import parse_bytes
-from dim_runtime.outputs.spec import AlphaKind, Foreground, Output, Recipe
+from dim_runtime.outputs.spec import AlphaKind, Foreground, Output, OutputSpec
 from dim_runtime.planning.planner import DEFAULT_TILE, Context
 from dim_runtime.settings import MattingOptions
 
@@ -106,9 +106,9 @@ class OutputOptions(EngineOptions):
     ] = None
     max_pixels: MaxPixels = MAX_PIXELS
 
-    def spec(self) -> Recipe:
+    def spec(self) -> OutputSpec:
         """Return what is made of each alpha, validated."""
-        made = Recipe(
+        made = OutputSpec(
             output=self.out,
             foreground=self.foreground,
             background=self.background,

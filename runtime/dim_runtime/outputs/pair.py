@@ -19,25 +19,9 @@ from dim_runtime.images.pairs import Pair, require_one_size
 from dim_runtime.matting import Matting
 from dim_runtime.memory import format_bytes, peak_resident_bytes
 from dim_runtime.outputs.render import kept_metadata, render, require_room, whole_bytes
-from dim_runtime.outputs.spec import AlphaKind, Foreground, Output, Recipe
+from dim_runtime.outputs.spec import OutputSpec
 from dim_runtime.outputs.stream_tiff import plan_streamed, run_streamed, streams
 from dim_runtime.planning.geometry import Plan
-
-__all__ = [
-    "AlphaKind",
-    "Foreground",
-    "Loaded",
-    "Outcome",
-    "Output",
-    "Recipe",
-    "describe",
-    "load",
-    "plan_pair",
-    "read_trimap",
-    "render",
-    "run_pair",
-    "save",
-]
 
 
 @dataclass(frozen=True)
@@ -68,26 +52,26 @@ def describe(plan: Plan) -> str:
     return text if plan.note is None else f"{text} ({plan.note})"
 
 
-def run_pair(matting: Matting, image_path: Path, trimap_path: Path, out: Path, recipe: Recipe) -> Outcome:
+def run_pair(matting: Matting, image_path: Path, trimap_path: Path, out: Path, spec: OutputSpec) -> Outcome:
     """Matte one pair of files and write the result; a DimError leaves no file behind."""
-    recipe.require_writable(out)
+    spec.require_writable(out)
     if streams(image_path, trimap_path, out):
-        plan, seconds = run_streamed(matting, image_path, trimap_path, out, recipe)
+        plan, seconds = run_streamed(matting, image_path, trimap_path, out, spec)
         return Outcome(plan, seconds, peak_resident_bytes())
-    loaded = load(image_path, trimap_path, recipe)
-    _require_memory(matting, loaded, recipe)
+    loaded = load(image_path, trimap_path, spec)
+    _require_memory(matting, loaded, spec)
     started = time.perf_counter()
     alpha = np.empty(loaded.trimap.shape, np.float32)
     plan = matting.into(loaded.image, loaded.trimap, alpha)
     outcome = Outcome(plan, time.perf_counter() - started, peak_resident_bytes())
-    save(out, loaded, alpha, recipe)
+    save(out, loaded, alpha, spec)
     return outcome
 
 
-def _require_memory(matting: Matting, loaded: Loaded, recipe: Recipe) -> None:
+def _require_memory(matting: Matting, loaded: Loaded, spec: OutputSpec) -> None:
     """Raise the MemoryLimitError of the step that takes most, so that the stated limit holds for all."""
     try:
-        require_room(matting.memory_limit, recipe, held=whole_bytes(recipe, loaded.image))
+        require_room(matting.memory_limit, spec, held=whole_bytes(spec, loaded.image))
     except MemoryLimitError as rendering:
         try:
             matting.plan(loaded.trimap)
@@ -96,11 +80,11 @@ def _require_memory(matting: Matting, loaded: Loaded, recipe: Recipe) -> None:
         raise
 
 
-def plan_pair(matting: Matting, image_path: Path, trimap_path: Path, out: Path, recipe: Recipe) -> Plan:
+def plan_pair(matting: Matting, image_path: Path, trimap_path: Path, out: Path, spec: OutputSpec) -> Plan:
     """What :func:`run_pair` would run."""
     if streams(image_path, trimap_path, out):
         return plan_streamed(matting, trimap_path)
-    return matting.plan(read_trimap(trimap_path, recipe.max_pixels))
+    return matting.plan(read_trimap(trimap_path, spec.max_pixels))
 
 
 class Loaded(NamedTuple):
@@ -117,18 +101,18 @@ class Loaded(NamedTuple):
     metadata: Metadata
 
 
-def load(image_path: Path, trimap_path: Path, recipe: Recipe) -> Loaded:
+def load(image_path: Path, trimap_path: Path, spec: OutputSpec) -> Loaded:
     """Read one pair; InputError if a file cannot be used, or if the two differ in size."""
-    trimap = read_trimap(trimap_path, recipe.max_pixels)
-    photograph = read_photograph(image_path, max_pixels=recipe.max_pixels)
+    trimap = read_trimap(trimap_path, spec.max_pixels)
+    photograph = read_photograph(image_path, max_pixels=spec.max_pixels)
     require_one_size(Pair(image_path.stem, image_path, trimap_path), photograph.image, trimap)
-    return Loaded(photograph.image, trimap, kept_metadata(image_path, photograph.metadata, recipe))
+    return Loaded(photograph.image, trimap, kept_metadata(image_path, photograph.metadata, spec))
 
 
-def save(out: Path, loaded: Loaded, alpha: Float32, recipe: Recipe) -> None:
+def save(out: Path, loaded: Loaded, alpha: Float32, spec: OutputSpec) -> None:
     """Write the result of one pair: whole, or not at all."""
-    made = render(loaded.image, alpha, recipe)
-    write_image(out, made, metadata=loaded.metadata, premultiplied=recipe.premultiplied)
+    made = render(loaded.image, alpha, spec)
+    write_image(out, made, metadata=loaded.metadata, premultiplied=spec.premultiplied)
 
 
 def read_trimap(path: Path, max_pixels: int) -> UInt8:

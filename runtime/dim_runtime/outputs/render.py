@@ -23,7 +23,7 @@ from dim_runtime.arrays import Sliceable
 from dim_runtime.errors import MemoryLimitError, ProfileWarning
 from dim_runtime.memory import RESERVE_BYTES, format_bytes, resident_bytes
 from dim_runtime.outputs import foreground
-from dim_runtime.outputs.spec import Output, Recipe
+from dim_runtime.outputs.spec import Output, OutputSpec
 
 CHANNELS = {Output.ALPHA: (), Output.CUTOUT: (4,), Output.COMPOSITE: (3,)}
 """What comes after H, W in the shape of a result."""
@@ -35,39 +35,39 @@ class Renderer:
     Args:
         image: uint8 or uint16 H, W, 3, RGB; anything sliceable.
         alpha: floating H, W in [0, 1]; anything sliceable.
-        recipe: what is made.
+        spec: what is made.
 
     Raises:
         InputError: a background that cannot be read.
     """
 
-    def __init__(self, image: Sliceable, alpha: Sliceable, recipe: Recipe) -> None:
-        self._image, self._alpha, self._recipe = image, alpha, recipe
+    def __init__(self, image: Sliceable, alpha: Sliceable, spec: OutputSpec) -> None:
+        self._image, self._alpha, self._spec = image, alpha, spec
         height, width = alpha.shape
         self._own_depth: bit_depth.Depth = 8 if np.dtype(_dtype(image)) == np.uint8 else 16
-        self.depth: bit_depth.Depth = recipe.depth or self._own_depth
-        self.shape = (height, width, *CHANNELS[recipe.output])
+        self.depth: bit_depth.Depth = spec.depth or self._own_depth
+        self.shape = (height, width, *CHANNELS[spec.output])
         self.dtype = np.dtype(np.uint8 if self.depth == 8 else np.uint16)
-        composed = recipe.output is Output.COMPOSITE
-        self._background: Sliceable | None = backdrop(recipe, height, width) if composed else None
+        composed = spec.output is Output.COMPOSITE
+        self._background: Sliceable | None = backdrop(spec, height, width) if composed else None
 
     def tile(self, tile: foreground.Tile) -> Image:
         """The result in this tile: rows, columns and the result's channels."""
         alpha = self._alpha[tile.rows, tile.columns]
-        if self._recipe.output is Output.ALPHA:
+        if self._spec.output is Output.ALPHA:
             return bit_depth.quantise(alpha, self.depth)
         colours = self._colours(tile)
         if self._background is None:
             colours = bit_depth.to_depth(colours, self.depth)
-            return foreground.rgba(colours, alpha, premultiplied=self._recipe.premultiplied)
+            return foreground.rgba(colours, alpha, premultiplied=self._spec.premultiplied)
         behind = self._background[tile.rows, tile.columns]
-        blended = foreground.composite(colours, alpha, behind, linear_light=self._recipe.linear_light)
+        blended = foreground.composite(colours, alpha, behind, linear_light=self._spec.linear_light)
         return bit_depth.to_depth(blended, self.depth)
 
     def _colours(self, tile: foreground.Tile) -> Image:
         """The foreground's, in the finer of the two depths: rounding comes last."""
         working: bit_depth.Depth = 16 if 16 in (self.depth, self._own_depth) else 8
-        if not self._recipe.estimates:
+        if not self._spec.estimates:
             return bit_depth.to_depth(self._image[tile.rows, tile.columns], working)
         seen = tile.outer_rows, tile.outer_columns
         return foreground.tile_foreground(
@@ -79,23 +79,23 @@ def _dtype(image: Any) -> Any:
     return image.dtype
 
 
-def render(image: Sliceable, alpha: Sliceable, recipe: Recipe) -> Image:
+def render(image: Sliceable, alpha: Sliceable, spec: OutputSpec) -> Image:
     """All of a result in memory: uint8 or uint16, H, W (matte), H, W, 4 (cut-out) or H, W, 3 (composite)."""
-    renderer = Renderer(image, alpha, recipe)
+    renderer = Renderer(image, alpha, spec)
     result: Image = np.empty(renderer.shape, renderer.dtype)
     for tile in foreground.tiles(*alpha.shape):
         result[tile.rows, tile.columns] = renderer.tile(tile)
     return result
 
 
-def backdrop(recipe: Recipe, height: int, width: int) -> Sliceable:
+def backdrop(spec: OutputSpec, height: int, width: int) -> Sliceable:
     """The background of a composite, H, W, 3: a colour, or an image scaled to cover and cropped."""
-    path = recipe.background_file
+    path = spec.background_file
     if path is None:
         return np.broadcast_to(
-            np.array(foreground.parse_colour(recipe.background), np.uint8), (height, width, 3)
+            np.array(foreground.parse_colour(spec.background), np.uint8), (height, width, 3)
         )
-    image = read_image(path, max_pixels=recipe.max_pixels)
+    image = read_image(path, max_pixels=spec.max_pixels)
     if image.shape[0] < height or image.shape[1] < width:
         return Enlarged(image, height, width)
     return foreground.covering(image, height, width)
@@ -141,54 +141,54 @@ ESTIMATOR_LIBRARY_BYTES = 180 * 10**6
 """What pymatting, its compiler and their compiled code take when they are imported."""
 
 
-def whole_bytes(recipe: Recipe, image: Image) -> int:
+def whole_bytes(spec: OutputSpec, image: Image) -> int:
     """Memory of a result that is made and encoded as a whole, and of its alpha; bytes."""
-    depth: int = recipe.depth or bit_depth.depth_of(image)
-    made = math.prod(CHANNELS[recipe.output]) * depth // 8
+    depth: int = spec.depth or bit_depth.depth_of(image)
+    made = math.prod(CHANNELS[spec.output]) * depth // 8
     # The result, its copy in the encoder's order of colours, and the encoded file, which is copied once.
     return (4 + 4 * made) * int(image.shape[0] * image.shape[1])
 
 
-def require_room(limit: int | None, recipe: Recipe, *, held: int) -> None:
+def require_room(limit: int | None, spec: OutputSpec, *, held: int) -> None:
     """MemoryLimitError if making the result takes more than the limit.
 
     Args:
         limit: peak resident memory of the process, bytes; None for no limit.
-        recipe: what is made.
+        spec: what is made.
         held: what lies in memory meanwhile beside what is resident now, the result included; bytes.
     """
     needed = resident_bytes() + held + TILE_BYTES * foreground.TILE**2
-    if recipe.background_file is not None:
-        needed += BACKGROUND_BYTES * (declared_pixels(recipe.background_file) or 0)
-    if recipe.estimates:
+    if spec.background_file is not None:
+        needed += BACKGROUND_BYTES * (declared_pixels(spec.background_file) or 0)
+    if spec.estimates:
         seen = foreground.TILE + 2 * foreground.OVERLAP
         needed += ESTIMATOR_LIBRARY_BYTES + foreground.ESTIMATOR_BYTES * seen**2
     if limit is not None and needed > limit:
         needed += RESERVE_BYTES
         raise MemoryLimitError(
-            f"cannot make the {recipe.output} below this memory limit",
+            f"cannot make the {spec.output} below this memory limit",
             minimum=needed,
             got=f"{limit} bytes ({format_bytes(limit)})",
             expected=f"at least {needed} bytes ({format_bytes(needed)})",
-            why="the colours of the foreground are estimated" if recipe.estimates else "it is made in memory",
+            why="the colours of the foreground are estimated" if spec.estimates else "it is made in memory",
             fix=f"memory_limit={needed} (--memory-limit {format_bytes(needed)})",
         )
 
 
-def kept_metadata(image_path: Path, found: Metadata, recipe: Recipe) -> Metadata:
+def kept_metadata(image_path: Path, found: Metadata, spec: OutputSpec) -> Metadata:
     """Return what a result keeps of its image's metadata; nothing for a matte, which has no colours.
 
     Args:
         image_path: names the image in warnings.
         found: metadata of the image file.
-        recipe: what is made.
+        spec: what is made.
 
     Warns:
         ProfileWarning: the ICC profile is not one of RGB, or not that of the background.
     """
-    if recipe.output is Output.ALPHA:
+    if spec.output is Output.ALPHA:
         return Metadata()
-    _warn_of_another_background(found.profile, recipe)
+    _warn_of_another_background(found.profile, spec)
     if found.profile is None or holds_rgb(found.profile):
         return found
     warnings.warn(
@@ -198,8 +198,8 @@ def kept_metadata(image_path: Path, found: Metadata, recipe: Recipe) -> Metadata
     return found._replace(profile=None)
 
 
-def _warn_of_another_background(profile: bytes | None, recipe: Recipe) -> None:
-    path = recipe.background_file
-    if path is not None and read_metadata(path, max_pixels=recipe.max_pixels).profile != profile:
+def _warn_of_another_background(profile: bytes | None, spec: OutputSpec) -> None:
+    path = spec.background_file
+    if path is not None and read_metadata(path, max_pixels=spec.max_pixels).profile != profile:
         text = f"the ICC profile of {path} is another than the image's: its colours are taken as the image's"
         warnings.warn(ProfileWarning(text), stacklevel=3)

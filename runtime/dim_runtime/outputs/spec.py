@@ -35,8 +35,8 @@ class AlphaKind(StrEnum):
     PREMULTIPLIED = "premultiplied"
 
 
-@dataclass(frozen=True)
-class Recipe:
+@dataclass(frozen=True, kw_only=True)
+class OutputSpec:
     """How a result is made.
 
     Attributes:

@@ -29,7 +29,7 @@ from dim_runtime.images.tiff_writer import write_tiff
 from dim_runtime.matting import Matting
 from dim_runtime.outputs import foreground
 from dim_runtime.outputs.render import Renderer, kept_metadata, require_room
-from dim_runtime.outputs.spec import Recipe
+from dim_runtime.outputs.spec import OutputSpec
 from dim_runtime.planning.geometry import Plan
 
 STREAMED_PIXELS = 1 << 26
@@ -57,19 +57,19 @@ def plan_streamed(matting: Matting, trimap: Path) -> Plan:
         return matting.plan(TiffTrimap(levels))
 
 
-def run_streamed(matting: Matting, image: Path, trimap: Path, out: Path, recipe: Recipe) -> Streamed:
+def run_streamed(matting: Matting, image: Path, trimap: Path, out: Path, spec: OutputSpec) -> Streamed:
     """Matte one pair of TIFF files into a tiled TIFF; an error leaves no file behind.
 
     Raises:
         InputError, MissingExtraError: a file that cannot be used; the extra ``tiff`` is not installed.
         TileError, MemoryLimitError: as :class:`Matting`.
     """
-    _require_guard(image, recipe)
+    _require_guard(image, spec)
     with TiffReader(image) as pixels, TiffReader(trimap) as levels:
         colours, hints = TiffImage(pixels), TiffTrimap(levels)
         require_one_size(Pair(image.stem, image, trimap), colours, hints)
-        kept = kept_metadata(image, metadata.of_tiff(image), recipe)
-        require_room(matting.memory_limit, recipe, held=colours.buffer_bytes + hints.buffer_bytes)
+        kept = kept_metadata(image, metadata.of_tiff(image), spec)
+        require_room(matting.memory_limit, spec, held=colours.buffer_bytes + hints.buffer_bytes)
         with atomic_path(out) as temporary, scratch(out, hints.shape) as alpha:
             started = time.perf_counter()
             plan = matting.into(colours, hints, alpha)
@@ -77,18 +77,18 @@ def run_streamed(matting: Matting, image: Path, trimap: Path, out: Path, recipe:
             if not plan.windows:
                 # A file that is not in memory is known to have another scale only when all was read.
                 dim.trimap.require_scale(np.array([[hints.largest]], np.uint8), str(trimap))
-            renderer = Renderer(colours, by_windows(alpha), recipe)
-            _write(temporary, renderer, kept, recipe)
+            renderer = Renderer(colours, by_windows(alpha), spec)
+            _write(temporary, renderer, kept, spec)
     return Streamed(plan, seconds)
 
 
-def _require_guard(image: Path, recipe: Recipe) -> None:
+def _require_guard(image: Path, spec: OutputSpec) -> None:
     """The usual guard is about memory, of which this takes little; one that was lowered is kept."""
-    if recipe.max_pixels < MAX_PIXELS:
-        require_pixels(image, recipe.max_pixels)
+    if spec.max_pixels < MAX_PIXELS:
+        require_pixels(image, spec.max_pixels)
 
 
-def _write(path: Path, renderer: Renderer, kept: Metadata, recipe: Recipe) -> None:
+def _write(path: Path, renderer: Renderer, kept: Metadata, spec: OutputSpec) -> None:
     write_tiff(
         path,
         (renderer.tile(tile) for tile in foreground.tiles(*renderer.shape[:2])),
@@ -96,7 +96,7 @@ def _write(path: Path, renderer: Renderer, kept: Metadata, recipe: Recipe) -> No
         dtype=renderer.dtype,
         side=foreground.TILE,
         metadata=kept,
-        premultiplied=recipe.premultiplied,
+        premultiplied=spec.premultiplied,
     )
 
 

@@ -215,7 +215,7 @@ def _add_matting(app: FastAPI, service: Service) -> None:
         background: Background = "#FFFFFF",
         depth: BitDepth = None,
     ) -> Response:
-        recipe = work.recipe_of(
+        spec = work.spec_of(
             output,
             kind=kind,
             background=background,
@@ -223,7 +223,7 @@ def _add_matting(app: FastAPI, service: Service) -> None:
             foreground=foreground,
             max_pixels=service.limits.max_pixels,
         )
-        task = partial(_matte, service.matting, {str(output): (recipe, str(kind))})
+        task = partial(_matte, service.matting, {str(output): (spec, str(kind))})
         job = await service.accept(image, fields, task)
         await service.finished(job)
         return service.file(job, str(output), str(kind))
@@ -252,9 +252,9 @@ def _add_jobs(app: FastAPI, service: Service) -> None:
         fields: FormFields,
         foreground: Annotated[Colours, Form()] = Colours.ESTIMATED,
     ) -> dict[str, str]:
-        recipes = {
+        specs = {
             str(output): (
-                work.recipe_of(
+                work.spec_of(
                     output,
                     kind=Format.PNG,
                     foreground=foreground,
@@ -264,7 +264,7 @@ def _add_jobs(app: FastAPI, service: Service) -> None:
             )
             for output in (Output.ALPHA, Output.CUTOUT)
         }
-        job = await service.accept(image, fields, partial(_matte, service.matting, recipes))
+        job = await service.accept(image, fields, partial(_matte, service.matting, specs))
         return {"id": job.id}
 
     @app.get("/v1/jobs/{identity}", summary="State and progress of a job.")

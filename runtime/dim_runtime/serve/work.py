@@ -14,7 +14,7 @@ from dim.images.files import read_photograph, write_image
 from dim.images.headers import declared_pixels
 from dim_runtime.matting import Matting
 from dim_runtime.outputs.render import kept_metadata, render
-from dim_runtime.outputs.spec import Foreground, Output, Recipe
+from dim_runtime.outputs.spec import Foreground, Output, OutputSpec
 from dim_runtime.serve.limits import TooLargeError
 from dim_runtime.trimaps.sources import TrimapSources
 
@@ -39,7 +39,7 @@ def make_matte(
     matting: Matting,
     sources: TrimapSources,
     folder: Path,
-    outputs: dict[str, tuple[Recipe, str]],
+    outputs: dict[str, tuple[OutputSpec, str]],
     progress: Callable[[int, int], object],
 ) -> None:
     """Compute a matte and write the outputs.
@@ -56,9 +56,9 @@ def make_matte(
     image, found = read_photograph(sources.image, max_pixels=sources.max_pixels)
     alpha = np.empty(trimap.shape, np.float32)
     matting.into(image, trimap, alpha, progress=progress)
-    for name, (recipe, kind) in outputs.items():
-        kept = kept_metadata(sources.image, found, recipe)
-        made = render(image, alpha, recipe)
+    for name, (spec, kind) in outputs.items():
+        kept = kept_metadata(sources.image, found, spec)
+        made = render(image, alpha, spec)
         write_image(output_file(folder, name, kind), made, metadata=kept)
 
 
@@ -67,7 +67,7 @@ def output_file(folder: Path, name: str, kind: str) -> Path:
     return folder / f"output-{name}{SUFFIXES[kind]}"
 
 
-def recipe_of(
+def spec_of(
     output: Output,
     *,
     kind: str,
@@ -75,7 +75,7 @@ def recipe_of(
     max_pixels: int,
     background: str = "#FFFFFF",
     depth: int | None = None,
-) -> Recipe:
+) -> OutputSpec:
     """Return how an output is made.
 
     Raises:
@@ -86,13 +86,13 @@ def recipe_of(
     if output is Output.COMPOSITE and not background.startswith("#"):
         # Never a path: a request must not read files of the server.
         raise InputError("cannot use this background", got=repr(background), expected="#RRGGBB")
-    recipe = Recipe(
+    spec = OutputSpec(
         output=output,
         foreground=Foreground(foreground),
         background=background,
         depth=cast("Depth | None", depth),
         max_pixels=max_pixels,
     )
-    recipe.check()
-    recipe.require_writable(Path("output" + SUFFIXES[kind]))
-    return recipe
+    spec.check()
+    spec.require_writable(Path("output" + SUFFIXES[kind]))
+    return spec

@@ -19,7 +19,7 @@ from dim_runtime.batch.ray import ClusterError, run_on_ray
 from dim_runtime.batch.run import run_items
 from dim_runtime.cli import main
 from dim_runtime.images.samples import lemur
-from dim_runtime.outputs.pair import Recipe
+from dim_runtime.outputs.spec import OutputSpec
 from dim_runtime.settings import MattingOptions
 
 ITEMS = 60
@@ -103,14 +103,14 @@ def test_every_output_is_there_once_though_a_node_dies(
     assert sorted(result["output"] for result in results) == [item.output for item in items]
     assert [result["output"] for result in results if result["status"] != "done"] == ["07.png"]
     with Matting(threads=1) as matting:
-        list(run_items(matting, items, str(tmp_path / "expected"), Recipe()))
+        list(run_items(matting, items, str(tmp_path / "expected"), OutputSpec()))
     assert files(out) == files(tmp_path / "expected")
     assert matte(*command, "--json", report) == 1
     assert json.loads(report.read_text())["skipped"] == ITEMS - 1
     with pytest.raises(ClusterError, match=r"why: dim_runtime.errors.BackendError: cannot run .* in int8"):
-        list(run_on_ray(items, str(out), MattingOptions(precision="int8"), Recipe(), cluster.address))
+        list(run_on_ray(items, str(out), MattingOptions(precision="int8"), OutputSpec(), cluster.address))
     with pytest.raises(ClusterError, match="cannot start an actor"):
-        list(run_on_ray(items, str(out), MattingOptions(threads=64), Recipe(), cluster.address))
+        list(run_on_ray(items, str(out), MattingOptions(threads=64), OutputSpec(), cluster.address))
 
 
 def files(folder: Path) -> dict[str, bytes]:

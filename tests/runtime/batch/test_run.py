@@ -29,7 +29,7 @@ from dim_runtime.cli import main
 from dim_runtime.images.samples import lemur
 from dim_runtime.matting import default_model
 from dim_runtime.outputs import pair, stream_tiff
-from dim_runtime.outputs.pair import Output, Recipe
+from dim_runtime.outputs.spec import Output, OutputSpec
 from dim_runtime.settings import MattingOptions
 
 ALWAYS = ["--threads", "1"]
@@ -117,7 +117,7 @@ def test_folders_give_what_run_gives_and_one_bad_file_stops_nothing(
     with Matting(threads=1) as matting:
         from dim_runtime.outputs.pair import run_pair
 
-        run_pair(matting, image, folder / "trimaps/03.png", tmp_path / "alone.png", Recipe())
+        run_pair(matting, image, folder / "trimaps/03.png", tmp_path / "alone.png", OutputSpec())
     np.testing.assert_array_equal(alpha, read_alpha(tmp_path / "alone.png"))
 
 
@@ -215,17 +215,17 @@ def test_unusable_lines_are_named(tmp_path: Path, line: str) -> None:
 def test_a_fingerprint_is_of_what_decides_the_outputs(tmp_path: Path) -> None:
     model = tmp_path / "copy.onnx"
     model.write_bytes(default_model().read_bytes())
-    own = fingerprint(MattingOptions(), Recipe())
-    assert fingerprint(MattingOptions(model, threads=3, memory_limit=10**9), Recipe(max_pixels=9)) == own
+    own = fingerprint(MattingOptions(), OutputSpec())
+    assert fingerprint(MattingOptions(model, threads=3, memory_limit=10**9), OutputSpec(max_pixels=9)) == own
     model.write_bytes(b"other")
     different = [
-        fingerprint(MattingOptions(model), Recipe()),
-        fingerprint(MattingOptions(tile=1024), Recipe()),
-        fingerprint(MattingOptions(device="cuda:1"), Recipe()),
-        fingerprint(MattingOptions(), Recipe(Output.COMPOSITE)),
-        fingerprint(MattingOptions(), Recipe(depth=16)),
-        fingerprint(MattingOptions(context=64), Recipe()),
-        fingerprint(MattingOptions(context=64, memory_limit=10**9), Recipe()),
+        fingerprint(MattingOptions(model), OutputSpec()),
+        fingerprint(MattingOptions(tile=1024), OutputSpec()),
+        fingerprint(MattingOptions(device="cuda:1"), OutputSpec()),
+        fingerprint(MattingOptions(), OutputSpec(output=Output.COMPOSITE)),
+        fingerprint(MattingOptions(), OutputSpec(depth=16)),
+        fingerprint(MattingOptions(context=64), OutputSpec()),
+        fingerprint(MattingOptions(context=64, memory_limit=10**9), OutputSpec()),
     ]
     assert len({json.dumps(made) for made in [own, *different]}) == 8
 
@@ -245,7 +245,7 @@ def test_large_tiff_files_are_streamed_between_the_others(
     first, second, *_ = read_items(str(folder))
     items = [first, large, second, replace(large, output="again.tif", trimap=first.trimap)]
     with Matting.from_backend(identity) as matting:
-        results = list(run_items(matting, items, str(tmp_path / "out"), Recipe()))
+        results = list(run_items(matting, items, str(tmp_path / "out"), OutputSpec()))
     assert [result.status for result in results] == ["done", "done", "done", "failed"]
     assert [result.output for result in results] == [item.output for item in items]
     assert streamed == ["large.tif"]
@@ -291,7 +291,7 @@ def test_leftovers_of_these_outputs_are_removed(tmp_path: Path) -> None:
 def test_an_output_is_complete_when_its_result_comes(identity: Any, folder: Path, tmp_path: Path) -> None:
     items = read_items(str(folder))
     with Matting.from_backend(identity) as matting:
-        for result in run_items(matting, items, str(tmp_path), Recipe()):
+        for result in run_items(matting, items, str(tmp_path), OutputSpec()):
             assert result.status == "done"
             assert read_alpha(tmp_path / result.output).size > 0
 
@@ -378,7 +378,7 @@ def test_the_identity_of_inputs_is_taken_before_they_are_read(folder: Path, tmp_
     """A file that changes while it is read counts as changed: it is done again."""
     items = read_items(str(folder))[:1]
     before = batch_run.inputs_of(items[0])
-    task = batch_run.ItemTask(items[0], str(tmp_path), Recipe())
+    task = batch_run.ItemTask(items[0], str(tmp_path), OutputSpec())
     touched = Path(items[0].image)
 
     def load(*arguments: Any) -> Any:

@@ -22,7 +22,7 @@ from dim_runtime.cli import main
 from dim_runtime.errors import MemoryLimitError, ProfileWarning
 from dim_runtime.outputs import foreground
 from dim_runtime.outputs.render import Enlarged, backdrop, kept_metadata, render, require_room, whole_bytes
-from dim_runtime.outputs.spec import AlphaKind, Foreground, Output, Recipe
+from dim_runtime.outputs.spec import AlphaKind, Foreground, Output, OutputSpec
 
 IMAGE = np.random.default_rng(0).integers(0, 65536, (40, 50, 3), np.uint16)
 ALPHA = np.random.default_rng(1).random((40, 50)).astype(np.float32)
@@ -44,8 +44,8 @@ RGB_PROFILE, GRAY_PROFILE = profile(b"RGB "), profile(b"GRAY")
 @pytest.mark.parametrize("output", list(Output))
 def test_every_depth_goes_to_every_depth(output: Output, asked: Any, own: Any) -> None:
     image = bit_depth.to_depth(IMAGE, own)
-    recipe = Recipe(output, Foreground.IMAGE, "#FF8000", asked)
-    found = render(image, ALPHA, recipe)
+    spec = OutputSpec(output=output, foreground=Foreground.IMAGE, background="#FF8000", depth=asked)
+    found = render(image, ALPHA, spec)
     wanted = asked or own
     assert found.dtype == (np.uint8 if wanted == 8 else np.uint16)
     scale = 2**wanted - 1
@@ -62,7 +62,8 @@ def test_every_depth_goes_to_every_depth(output: Output, asked: Any, own: Any) -
 
 def test_premultiplied_colours_are_those_times_alpha() -> None:
     straight, times = (
-        render(IMAGE, ALPHA, Recipe(Output.CUTOUT, Foreground.IMAGE, alpha=kind)) for kind in AlphaKind
+        render(IMAGE, ALPHA, OutputSpec(output=Output.CUTOUT, foreground=Foreground.IMAGE, alpha=kind))
+        for kind in AlphaKind
     )
     np.testing.assert_array_equal(straight[..., :3], IMAGE)
     np.testing.assert_array_equal(times[..., 3], straight[..., 3])
@@ -78,11 +79,11 @@ def test_estimated_colours_are_those_of_the_whole_photograph(monkeypatch: pytest
     for tile in foreground.tiles(*ALPHA.shape):
         seen = tile.outer_rows, tile.outer_columns
         expected[tile.rows, tile.columns] = foreground.tile_foreground(IMAGE[seen], ALPHA[seen], tile)
-    found = render(IMAGE, ALPHA, Recipe(Output.CUTOUT))
+    found = render(IMAGE, ALPHA, OutputSpec(output=Output.CUTOUT))
     np.testing.assert_array_equal(found[..., :3], expected)
     assert (found[..., :3] != IMAGE).mean() > 0.5
     # 8 bits in, 16 out: the estimate itself is finer than its source.
-    finer = render(bit_depth.eight_bits(IMAGE), ALPHA, Recipe(Output.CUTOUT, depth=16))
+    finer = render(bit_depth.eight_bits(IMAGE), ALPHA, OutputSpec(output=Output.CUTOUT, depth=16))
     assert (finer[..., :3] % 257 != 0).mean() > 0.5
 
 
@@ -99,33 +100,37 @@ def test_an_enlarged_background_is_that_of_the_resize(size: tuple[int, int]) -> 
 
 
 def test_backdrops(tmp_path: Path) -> None:
-    colour = backdrop(Recipe(Output.COMPOSITE, background="#010203"), 5, 6)
+    colour = backdrop(OutputSpec(output=Output.COMPOSITE, background="#010203"), 5, 6)
     assert colour[0:5, 0:6].tolist() == [[[1, 2, 3]] * 6] * 5
     cv2.imwrite(str(tmp_path / "large.png"), np.full((80, 90, 3), 9, np.uint8))
-    image = backdrop(Recipe(Output.COMPOSITE, background=str(tmp_path / "large.png")), 5, 6)
+    image = backdrop(OutputSpec(output=Output.COMPOSITE, background=str(tmp_path / "large.png")), 5, 6)
     assert (image.shape, image[0:5, 0:6].min()) == ((5, 6, 3), 9)
 
 
 def test_the_room_that_is_asked_for_counts_everything(tmp_path: Path) -> None:
-    def minimum(recipe: Recipe) -> int:
+    def minimum(spec: OutputSpec) -> int:
         with pytest.raises(MemoryLimitError) as refused:
-            require_room(1, recipe, held=5_000_000)
+            require_room(1, spec, held=5_000_000)
         return refused.value.minimum
 
     cv2.imwrite(str(tmp_path / "large.png"), np.zeros((2000, 3000, 3), np.uint8))
-    plain = minimum(Recipe(Output.COMPOSITE, Foreground.IMAGE))
-    behind = minimum(Recipe(Output.COMPOSITE, Foreground.IMAGE, str(tmp_path / "large.png")))
-    estimated = minimum(Recipe(Output.COMPOSITE))
+    plain = minimum(OutputSpec(output=Output.COMPOSITE, foreground=Foreground.IMAGE))
+    behind = minimum(
+        OutputSpec(
+            output=Output.COMPOSITE, foreground=Foreground.IMAGE, background=str(tmp_path / "large.png")
+        )
+    )
+    estimated = minimum(OutputSpec(output=Output.COMPOSITE))
     assert behind - plain > 12 * 5_900_000
     assert estimated - plain > 250_000_000
-    require_room(None, Recipe(), held=1 << 60)
-    require_room(2 * estimated, Recipe(Output.COMPOSITE), held=5_000_000)
-    assert whole_bytes(Recipe(depth=8), IMAGE) == 8 * 2000
-    assert whole_bytes(Recipe(Output.CUTOUT), IMAGE) == 36 * 2000
+    require_room(None, OutputSpec(), held=1 << 60)
+    require_room(2 * estimated, OutputSpec(output=Output.COMPOSITE), held=5_000_000)
+    assert whole_bytes(OutputSpec(depth=8), IMAGE) == 8 * 2000
+    assert whole_bytes(OutputSpec(output=Output.CUTOUT), IMAGE) == 36 * 2000
 
 
-def kept(path: Path, profile: bytes | None, recipe: Recipe) -> bytes | None:
-    return kept_metadata(path, Metadata(profile), recipe).profile
+def kept(path: Path, profile: bytes | None, spec: OutputSpec) -> bytes | None:
+    return kept_metadata(path, Metadata(profile), spec).profile
 
 
 def with_profile(path: Path, profile: bytes | None) -> Path:
@@ -137,14 +142,16 @@ def test_profiles_are_kept_where_they_mean_something(tmp_path: Path) -> None:
     path = tmp_path / "image.png"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert kept(path, RGB_PROFILE, Recipe(Output.ALPHA)) is None
-        assert kept(path, RGB_PROFILE, Recipe(Output.CUTOUT)) == RGB_PROFILE
-        assert kept(path, RGB_PROFILE, Recipe(Output.COMPOSITE)) == RGB_PROFILE
-        same = Recipe(Output.COMPOSITE, background=str(with_profile(tmp_path / "same.png", RGB_PROFILE)))
+        assert kept(path, RGB_PROFILE, OutputSpec(output=Output.ALPHA)) is None
+        assert kept(path, RGB_PROFILE, OutputSpec(output=Output.CUTOUT)) == RGB_PROFILE
+        assert kept(path, RGB_PROFILE, OutputSpec(output=Output.COMPOSITE)) == RGB_PROFILE
+        same = OutputSpec(
+            output=Output.COMPOSITE, background=str(with_profile(tmp_path / "same.png", RGB_PROFILE))
+        )
         assert kept(path, RGB_PROFILE, same) == RGB_PROFILE
     with pytest.warns(ProfileWarning, match="not one of RGB"):
-        assert kept(path, GRAY_PROFILE, Recipe(Output.CUTOUT)) is None
-    other = Recipe(Output.COMPOSITE, background=str(with_profile(tmp_path / "none.png", None)))
+        assert kept(path, GRAY_PROFILE, OutputSpec(output=Output.CUTOUT)) is None
+    other = OutputSpec(output=Output.COMPOSITE, background=str(with_profile(tmp_path / "none.png", None)))
     with pytest.warns(ProfileWarning, match="another than the image's"):
         assert kept(path, RGB_PROFILE, other) == RGB_PROFILE
 
@@ -294,9 +301,9 @@ def test_a_background_that_is_missing_is_told_first(
     assert not identity.shapes
 
 
-def test_recipes_know_their_background() -> None:
-    assert Recipe(Output.COMPOSITE, background="a.png").background_file == Path("a.png")
-    assert Recipe(Output.COMPOSITE, background="#112233").background_file is None
-    assert Recipe(Output.CUTOUT, background="a.png").background_file is None
+def test_specs_know_their_background() -> None:
+    assert OutputSpec(output=Output.COMPOSITE, background="a.png").background_file == Path("a.png")
+    assert OutputSpec(output=Output.COMPOSITE, background="#112233").background_file is None
+    assert OutputSpec(output=Output.CUTOUT, background="a.png").background_file is None
     with pytest.raises(InputError, match="RRGGBB"):
-        Recipe(Output.COMPOSITE, Foreground.IMAGE, "#12").check()
+        OutputSpec(output=Output.COMPOSITE, foreground=Foreground.IMAGE, background="#12").check()

@@ -17,7 +17,8 @@ from dim.images.files import read_image
 from dim_runtime import Matting
 from dim_runtime.errors import MemoryLimitError, TrimapWarning
 from dim_runtime.outputs.foreground import TILE
-from dim_runtime.outputs.pair import Foreground, Output, Recipe, load, plan_pair, run_pair, save
+from dim_runtime.outputs.pair import load, plan_pair, run_pair, save
+from dim_runtime.outputs.spec import Foreground, Output, OutputSpec
 from dim_runtime.outputs.stream_tiff import run_streamed, streams
 
 Pair = Callable[..., tuple[np.ndarray, np.ndarray]]
@@ -166,31 +167,31 @@ def files(tmp_path: Path, pair: Pair) -> tuple[Path, Path, Path]:
     return paths
 
 
-RECIPES = [
-    Recipe(),
-    Recipe(depth=8),
-    Recipe(Output.CUTOUT, Foreground.IMAGE),
-    Recipe(Output.COMPOSITE, Foreground.IMAGE, "#12F0A0", linear_light=True),
+SPECS = [
+    OutputSpec(),
+    OutputSpec(depth=8),
+    OutputSpec(output=Output.CUTOUT, foreground=Foreground.IMAGE),
+    OutputSpec(output=Output.COMPOSITE, foreground=Foreground.IMAGE, background="#12F0A0", linear_light=True),
 ]
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("spec", SPECS)
 def test_streamed_files_are_those_of_the_ordinary_path(
-    matting: Matting, files: tuple[Path, Path, Path], recipe: Recipe
+    matting: Matting, files: tuple[Path, Path, Path], spec: OutputSpec
 ) -> None:
     tifffile = pytest.importorskip("tifffile")
     image, trimap, out = files
-    run_streamed(matting, image, trimap, out, recipe)
-    loaded = load(image, trimap, recipe)
+    run_streamed(matting, image, trimap, out, spec)
+    loaded = load(image, trimap, spec)
     ordinary = out.with_name("ordinary.tif")
-    save(ordinary, loaded, matting(loaded.image, loaded.trimap), recipe)
+    save(ordinary, loaded, matting(loaded.image, loaded.trimap), spec)
     found, expected = (tifffile.TiffFile(path) for path in (out, ordinary))
     with found, expected:
         np.testing.assert_array_equal(found.asarray(), expected.asarray())
         assert found.pages[0].is_tiled
         for tag in (34675, 338):
             assert found.pages[0].tags.valueof(tag) == expected.pages[0].tags.valueof(tag)
-        assert (found.pages[0].iccprofile is None) is (recipe.output is Output.ALPHA)
+        assert (found.pages[0].iccprofile is None) is (spec.output is Output.ALPHA)
     assert sorted(path.name for path in out.parent.iterdir()) == ["ordinary.tif", "result.tif"]
 
 
@@ -200,11 +201,13 @@ def test_an_enlarged_background_is_the_same_in_every_tile(
     image, trimap, out = files
     behind = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
     cv2.imwrite(str(tmp_path / "behind.png"), behind)
-    recipe = Recipe(Output.COMPOSITE, Foreground.IMAGE, str(tmp_path / "behind.png"))
+    spec = OutputSpec(
+        output=Output.COMPOSITE, foreground=Foreground.IMAGE, background=str(tmp_path / "behind.png")
+    )
     with pytest.warns(UserWarning, match="ICC profile"):
-        run_streamed(matting, image, trimap, out, recipe)
-    loaded = load(image, trimap, Recipe())
-    save(tmp_path / "o.tif", loaded, matting(loaded.image, loaded.trimap), recipe)
+        run_streamed(matting, image, trimap, out, spec)
+    loaded = load(image, trimap, OutputSpec())
+    save(tmp_path / "o.tif", loaded, matting(loaded.image, loaded.trimap), spec)
     np.testing.assert_array_equal(read_image(out), read_image(tmp_path / "o.tif"))
 
 
@@ -227,8 +230,8 @@ def large(files: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch) -> tu
 
 
 def test_a_large_pair_is_streamed_and_planned(matting: Matting, large: tuple[Path, Path, Path]) -> None:
-    outcome = run_pair(matting, *large, Recipe())
-    assert plan_pair(matting, *large, Recipe()).windows == outcome.plan.windows
+    outcome = run_pair(matting, *large, OutputSpec())
+    assert plan_pair(matting, *large, OutputSpec()).windows == outcome.plan.windows
     assert "1064 px" in outcome.summary()
     assert large[2].exists()
 
@@ -282,7 +285,7 @@ def test_wrong_files_leave_nothing_behind(
 ) -> None:
     spoil(large)
     with pytest.raises(InputError, match=message):
-        run_pair(matting, *large, Recipe())
+        run_pair(matting, *large, OutputSpec())
     assert not large[2].parent.exists() or not list(large[2].parent.iterdir())
 
 
@@ -294,13 +297,13 @@ def test_a_full_disk_leaves_nothing_behind(
 
     monkeypatch.setattr("dim_runtime.outputs.stream_tiff._allocate", full)
     with pytest.raises(InputError, match="No space left"):
-        run_pair(matting, *large, Recipe())
+        run_pair(matting, *large, OutputSpec())
     assert not list(large[2].parent.iterdir())
 
 
 def test_a_guard_that_was_lowered_is_kept(matting: Matting, large: tuple[Path, Path, Path]) -> None:
     with pytest.raises(InputError, match="--max-pixels"):
-        run_pair(matting, *large, Recipe(max_pixels=5000))
+        run_pair(matting, *large, OutputSpec(max_pixels=5000))
 
 
 def test_without_tifffile_nothing_falls_back(
@@ -308,19 +311,19 @@ def test_without_tifffile_nothing_falls_back(
 ) -> None:
     monkeypatch.setitem(sys.modules, "tifffile", None)
     with pytest.raises(MissingExtraError, match=r"dim-matting\[tiff\]"):
-        run_pair(matting, *large, Recipe())
+        run_pair(matting, *large, OutputSpec())
 
 
-@pytest.mark.parametrize("recipe", [Recipe(), Recipe(Output.CUTOUT)])
+@pytest.mark.parametrize("spec", [OutputSpec(), OutputSpec(output=Output.CUTOUT)])
 def test_a_limit_below_the_result_is_told_before_any_work(
-    identity: Any, large: tuple[Path, Path, Path], recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+    identity: Any, large: tuple[Path, Path, Path], spec: OutputSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Matting.from_backend(identity, memory_limit=10_000_000) as matting:
-        with pytest.raises(MemoryLimitError, match=f"cannot make the {recipe.output}") as streamed:
-            run_pair(matting, *large, recipe)
+        with pytest.raises(MemoryLimitError, match=f"cannot make the {spec.output}") as streamed:
+            run_pair(matting, *large, spec)
         monkeypatch.setattr("dim_runtime.outputs.stream_tiff.STREAMED_PIXELS", 1 << 40)
         with pytest.raises(MemoryLimitError) as ordinary:
-            run_pair(matting, *large, recipe)
+            run_pair(matting, *large, spec)
     assert isinstance(streamed.value, DimError)
     assert streamed.value.minimum > 10_000_000 < ordinary.value.minimum
     assert not identity.shapes

@@ -307,11 +307,11 @@ def test_a_16_bit_image_gives_a_16_bit_cutout(start: Start, pair: Pair) -> None:
 def test_the_library_is_what_render_makes(start: Start, files: dict[str, Any], pair: Pair) -> None:
     """A premise of the tests above: the server adds nothing to :func:`render`."""
     from dim_runtime.outputs.spec import Output
-    from dim_runtime.serve.work import recipe_of
+    from dim_runtime.serve.work import spec_of
 
     with Matting.from_backend(FakeBackend()) as matting:
         alpha = matting(*pair)
-    recipe = recipe_of(Output.CUTOUT, kind="png", foreground="estimated", max_pixels=10**6)
+    spec = spec_of(Output.CUTOUT, kind="png", foreground="estimated", max_pixels=10**6)
     pytest.importorskip("pymatting")
     answer = start().post("/v1/matte", files=files)
-    np.testing.assert_array_equal(decode(answer.content), render(pair[0], alpha, recipe))
+    np.testing.assert_array_equal(decode(answer.content), render(pair[0], alpha, spec))
