@@ -169,9 +169,11 @@ def network_summary(report: Any) -> str:
 
 def backends_summary(report: Any) -> str:
     rows = {name: row for name, row in report["artefacts"].items() if "milliseconds" in row}
-    return ", ".join(
+    found = [
         f"{name} {row['milliseconds']:.1f} ms, {row['share_beyond']:.2%} beyond" for name, row in rows.items()
-    )
+    ]
+    failed = [f"{name} failed" for name in report["artefacts"] if name not in rows]
+    return ", ".join([*found, *failed])
 
 
 def training_summary(report: Any) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
+import psutil
 import torch
 
 
@@ -26,6 +27,13 @@ def milliseconds(call: Callable[[], object], device: str, *, runs: int = 15, war
 def peak_mib(device: str) -> int | None:
     """Return the largest memory that PyTorch has allocated on a GPU so far, MiB; None on the CPU."""
     return torch.cuda.max_memory_allocated() >> 20 if device.startswith("cuda") else None
+
+
+def free_mib(device: str) -> int:
+    """Return the free memory of a GPU, or of the host for the CPU, MiB."""
+    if device.startswith("cuda"):
+        return torch.cuda.mem_get_info(device)[0] >> 20
+    return psutil.virtual_memory().available >> 20
 
 
 def options(description: str) -> argparse.Namespace:
