@@ -219,8 +219,8 @@ class Matting:
         """Compute the alpha mattes of pairs of image and trimap, in order, with overlapping steps.
 
         Nothing is read before the first result is requested. From then on a thread pulls the pairs, a few
-        images ahead of the caller (``4 + backend.preferred_batch``, the one last returned included), and
-        windows of one shape run together where the back end gains from it. Under a ``memory_limit`` nothing
+        images ahead of the caller (``4 + backend.preferred_batch * backend.in_flight``, the one last returned
+        included), and windows run together where the back end gains from it. Under a ``memory_limit`` nothing
         overlaps: one image is in flight, so that the limit holds as it does for a single call; the next pair
         is pulled when its turn comes, and its size need not be known before.
 
@@ -338,19 +338,24 @@ class Matting:
             release_free_memory()
         held = resident_bytes() + held_bytes(image) + held_bytes(trimap) + _output_bytes(trimap, out)
         plan = Planner(found, self._open, self._options, held_bytes=held).plan()
-        return plan if self._batch == 1 else replace(plan, peak_bytes=plan.peak_bytes + self._beside(plan))
+        return self._together(plan)
 
     def _expected_seconds(self, plan: Plan) -> float:
         if plan.area and self._speed is None:
             self._speed = pixels_per_second(self._open)
         return plan.area / self._speed if self._speed else 0.0
 
-    def _beside(self, plan: Plan) -> int:
-        """Return the memory of the windows that run together with the first one of a batch, bytes."""
+    def _together(self, plan: Plan) -> Plan:
+        """Return the plan with the calls that run at one time, and the memory of their other windows."""
         largest = max(plan.windows, key=lambda window: window.area, default=None)
         if largest is None:
-            return 0
-        return (self._batch - 1) * self._open.window_bytes(largest.height, largest.width)
+            return plan
+        each = self._open.window_bytes(largest.height, largest.width)
+        calls = min(self._open.in_flight, -(-len(plan.windows) // self._batch))
+        if self._options.memory_limit is not None:
+            calls = min(calls, 1 + (self._options.memory_limit - plan.peak_bytes) // each)
+        peak = plan.peak_bytes + (self._batch * calls - 1) * each
+        return replace(plan, in_flight=calls, peak_bytes=peak)
 
 
 def _given(pair: Any) -> Job:

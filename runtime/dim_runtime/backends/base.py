@@ -40,6 +40,14 @@ class Backend(ABC):
         """Number of windows of one shape that :meth:`run` should get together; 1 if more gain nothing."""
         return 1
 
+    @property
+    def in_flight(self) -> int:
+        """Number of calls of :meth:`run` that should run at one time, in threads; 1 if more gain nothing.
+
+        Where it is above 1, :meth:`window_bytes` counts the window's own arrays too.
+        """
+        return 1
+
     def expect(self, shapes: Sequence[tuple[int, int, int]]) -> None:  # noqa: B027 - optional
         """Receive the shapes N, H, W of the next calls of :meth:`run`, in order, to prepare for them."""
 

@@ -207,9 +207,9 @@ def _failed(item: Item, error: str) -> ItemResult:
 def run_items(matting: Matting, items: Iterable[Item], folder: str, spec: OutputSpec) -> Iterator[ItemResult]:
     """Matte and write items, in order; yield each result when its output is complete.
 
-    Reading, inference and writing overlap as in :meth:`Matting.stream`: at most ``4 + preferred_batch``
-    images are in memory. Under a memory limit, and for TIFF files that are not held in memory, it is one:
-    read, computed and written as ``dim-matte run`` does, before the next is read.
+    Reading, inference and writing overlap as in :meth:`Matting.stream`, which has a bound on the images in
+    memory. Under a memory limit, and for TIFF files that are not held in memory, it is one: read, computed
+    and written as ``dim-matte run`` does, before the next is read.
     """
 
     def is_alone(item: Item) -> bool:

@@ -116,14 +116,15 @@ class Pipeline:
         """Admit another item, because one has reached the end."""
         self._tokens.put(None)
 
-    def ahead(self, items: Iterator[Item], *, waited_for: bool = True) -> Channel[Item]:
-        """Return the same items, made in a separate thread, at most one ahead of the reader.
+    def ahead(self, items: Iterator[Item], *, size: int = 1, waited_for: bool = True) -> Channel[Item]:
+        """Return the same items, made in a separate thread, at most ``size`` ahead of the reader.
 
         Args:
             items: a step; an error in it is raised in place of its next item.
+            size: items that wait for the reader, at most.
             waited_for: False for a thread that the caller's code may block: :meth:`stop` does not join it.
         """
-        channel: Channel[Item] = Channel(1)
+        channel: Channel[Item] = Channel(size)
         thread = threading.Thread(target=_fill, args=(channel, items), name="dim-matting", daemon=True)
         self._channels.append(channel)  # type: ignore[arg-type]
         self._all.append(thread)

@@ -10,12 +10,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from dim.arrays import Float32, Floating
 from dim_runtime.backends.base import Backend
+from dim_runtime.inference.calls import Calls
 from dim_runtime.inference.pipeline import Channel, Pipeline, Stopped
 from dim_runtime.inference.tiler import Cut, announce, cut, report, run_windows, stitch, write_known
 from dim_runtime.planning.geometry import Plan, Window
@@ -41,7 +43,7 @@ class Job:
         plan: its windows; None before it is planned.
         alpha: float32 H, W in [0, 1]; None before it is cut.
         error: the first error; the job is not processed further.
-        seconds: time that the engine took for it.
+        seconds: time of the back end's calls for it; they add up where several run at one time.
         done: windows that are stitched.
     """
 
@@ -96,11 +98,21 @@ class Part(NamedTuple):
 
 @dataclass
 class WindowBatch:
-    """Windows of one shape that are run together, and the jobs whose last window is among them."""
+    """Windows of one shape that are run together, and the jobs whose last window is among them.
+
+    Attributes:
+        parts: the windows, without those of jobs that failed before.
+        ends: the jobs.
+        call: waits until the windows have been run, and raises the error; None before it is started.
+        alphas: floating N, H, W; None before that, and after an error.
+        seconds: time of the call.
+    """
 
     parts: list[Part]
     ends: list[Job] = field(default_factory=list)
+    call: Callable[[], None] | None = None
     alphas: Floating | None = None
+    seconds: float = 0.0
 
 
 def one_by_one(jobs: Iterable[Job], compute: Step, finish: Step | None = None) -> Iterator[Job]:
@@ -136,18 +148,22 @@ class Stream:
             jobs: pulled by a thread when there is room for another one.
             finish: called in a separate thread for each job that has its alpha, for example to write it.
         """
-        pipeline = Pipeline(in_flight=IMAGES_IN_FLIGHT + self.batch)
-        try:
-            for job in self._steps(jobs, pipeline, finish):
-                yield job
-                del job
-                pipeline.release()
-        finally:
-            pipeline.stop()
+        with Calls(self.backend.in_flight) as calls:
+            pipeline = Pipeline(in_flight=IMAGES_IN_FLIGHT + self.batch * calls.limit)
+            try:
+                for job in self._steps(jobs, pipeline, calls, finish):
+                    yield job
+                    del job
+                    pipeline.release()
+            finally:
+                pipeline.stop()
 
-    def _steps(self, jobs: Iterable[Job], pipeline: Pipeline, finish: Step | None) -> Iterator[Job]:
+    def _steps(
+        self, jobs: Iterable[Job], pipeline: Pipeline, calls: Calls, finish: Step | None
+    ) -> Iterator[Job]:
         prepared = pipeline.ahead(self._prepared(pipeline.admit(jobs)), waited_for=False)
-        cuts = pipeline.ahead(self._batches(prepared))
+        # The reader waits for one call; the others run while their batches wait for it.
+        cuts = pipeline.ahead(self._started(self._batches(prepared), calls), size=max(calls.limit - 1, 1))
         computed = pipeline.ahead(self._computed(cuts))
         results = pipeline.ahead(self._stitched(computed))
         return results if finish is None else pipeline.ahead(_finished(results, finish))
@@ -188,13 +204,28 @@ class Stream:
             if job.plan is not None and job.error is None:
                 batch.parts.append(Part(job, window, cut(job.image, job.trimap, job.plan, window)))
 
+    def _started(self, batches: Iterator[WindowBatch], calls: Calls) -> Iterator[WindowBatch]:
+        for batch in batches:
+            batch.call = calls.start(partial(self._compute, batch))
+            yield batch
+            del batch
+
     def _computed(self, batches: Iterator[WindowBatch]) -> Iterator[WindowBatch]:
         for batch in batches:
-            self._compute(batch)
+            assert batch.call is not None, "a batch is started before it is waited for"
+            try:
+                batch.call()
+            except Exception as error:
+                for part in batch.parts:
+                    part.job.fail(error)
+            batch.call = None  # refers to the batch
+            for part in batch.parts:
+                part.job.seconds += batch.seconds / len(batch.parts)
             yield batch
             del batch
 
     def _compute(self, batch: WindowBatch) -> None:
+        """Run the windows of the jobs that have no error yet."""
         batch.parts = [part for part in batch.parts if part.job.error is None]
         if not batch.parts:
             return
@@ -204,12 +235,8 @@ class Stream:
             announce(self.backend, job.plan, self.batch)
         try:
             batch.alphas = run_windows(self.backend, [part.cut for part in batch.parts])
-        except Exception as error:
-            for part in batch.parts:
-                part.job.fail(error)
-        each = (time.perf_counter() - started) / len(batch.parts)
-        for part in batch.parts:
-            part.job.seconds += each
+        finally:
+            batch.seconds = time.perf_counter() - started
 
     def _stitched(self, batches: Iterator[WindowBatch]) -> Iterator[Job]:
         for batch in batches:

@@ -6,7 +6,10 @@ Images, trimaps and outputs are anything that slices like a numpy array: ``ndarr
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from functools import partial
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -19,6 +22,7 @@ from dim.trimap import FOREGROUND, canonical, unknown
 from dim_runtime.arrays import Sliceable, Writable
 from dim_runtime.backends.base import Backend, valid_alpha
 from dim_runtime.inference.blending import share
+from dim_runtime.inference.calls import Calls
 from dim_runtime.planning.geometry import Plan, Rectangle, Window, reflected
 from dim_runtime.planning.survey import pieces
 from dim_runtime.progress import Progress
@@ -32,6 +36,14 @@ class Cut(NamedTuple):
 
     image: UInt8
     trimap: UInt8
+
+
+class _Started(NamedTuple):
+    """Windows of one shape whose call has been started; ``alphas`` waits for its result."""
+
+    windows: list[Window]
+    cuts: list[Cut]
+    alphas: Callable[[], Floating]
 
 
 def run_plan(
@@ -63,13 +75,31 @@ def run_plan(
     report(progress, 0, plan)
     done = 0
     announce(backend, plan, batch)
-    for windows in batches(plan.windows, batch):
-        cuts = [cut(image, trimap, plan, window) for window in windows]
-        alphas = run_windows(backend, cuts)
-        for window, part, alpha in zip(windows, cuts, alphas, strict=True):
-            stitch(alpha, part.trimap, plan, window, out)
-            done += 1
-            report(progress, done, plan)
+    # Closed so that the threads have ended when an error leaves this function.
+    with closing(_run_all(backend, image, trimap, plan, batch)) as all_started:
+        for started in all_started:
+            for window, part, alpha in zip(started.windows, started.cuts, started.alphas(), strict=True):
+                stitch(alpha, part.trimap, plan, window, out)
+                done += 1
+                report(progress, done, plan)
+            # Drop our reference so that the arrays can be freed before the next windows are read.
+            del started, part, alpha
+
+
+def _run_all(
+    backend: Backend, image: Sliceable, trimap: Sliceable, plan: Plan, batch: int
+) -> Generator[_Started, None, None]:
+    """Yield the windows in order, cut and started; up to ``plan.in_flight`` calls run at one time."""
+    under_way: deque[_Started] = deque()
+    with Calls(plan.in_flight) as calls:
+        for windows in batches(plan.windows, batch):
+            cuts = [cut(image, trimap, plan, window) for window in windows]
+            under_way.append(_Started(windows, cuts, calls.start(partial(run_windows, backend, cuts))))
+            del cuts
+            if len(under_way) == calls.limit:
+                yield under_way.popleft()
+        while under_way:
+            yield under_way.popleft()
 
 
 def batches(windows: Sequence[Window], size: int) -> Iterator[list[Window]]:

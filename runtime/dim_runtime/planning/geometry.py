@@ -67,6 +67,7 @@ class Plan:
         peak_bytes: expected peak resident memory of the process during the call, bytes.
         note: why the tile is not the requested one, or why a frozen shape changes the alpha; None if neither.
         seconds: expected time of the network at the speed of this machine; None if it was not measured.
+        in_flight: calls of the back end that run at one time, at most; above 1 for inference servers only.
     """
 
     height: int
@@ -81,6 +82,7 @@ class Plan:
     peak_bytes: int
     note: str | None = None
     seconds: float | None = None
+    in_flight: int = 1
 
     @property
     def frozen_padding(self) -> bool:
