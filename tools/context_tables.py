@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dim.files import write_text
-from dim_export.bench.context import ContextRow, measure, read_scenes, read_trimaps
+from dim_export.bench.context import ContextRow, measure, read_trimaps
+from dim_runtime.images.pairs import read_samples
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
 TILES = (1536, 672)
@@ -72,7 +73,7 @@ def main() -> None:
     from dim_runtime.artefacts.onnx_file import read_metadata
     from dim_runtime.matting import default_model
 
-    scenes, trimaps = read_scenes(given.photos), read_trimaps(given.trimaps)
+    scenes, trimaps = list(read_samples(given.photos)), read_trimaps(given.trimaps)
     context = read_metadata(default_model()).context
     text = DOCUMENT.read_text("utf-8")
     for tile in TILES:

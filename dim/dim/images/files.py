@@ -30,8 +30,11 @@ QUALITY = {
 }
 LOSSY_QUALITY = 95
 TIFF = (".tif", ".tiff")
-READABLE = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
-"""Suffixes of image files in folders."""
+READABLE = (
+    *(".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".avif", ".gif", ".jp2"),
+    *(".pbm", ".pgm", ".pnm", ".ppm"),
+)
+"""Suffixes of image files in folders: those of all formats that are read."""
 
 
 class Photograph(NamedTuple):

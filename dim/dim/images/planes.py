@@ -29,6 +29,17 @@ def trimap_plane(pixels: Image, path: Path) -> UInt8:
     Raises:
         InputError: colours, transparent pixels, or 16-bit samples on the scale of 8 bits.
     """
+    levels = trimap_levels(pixels, path)
+    require_trimap_scale(levels.dtype, int(levels.max()), path)
+    return eight_bits(levels)
+
+
+def trimap_levels(pixels: Image, path: Path) -> Image:
+    """Return the values of a trimap or of a part of one, uint8 or uint16 H, W, whatever their scale.
+
+    Raises:
+        InputError: colours, or transparent pixels.
+    """
     colours, alpha = split(pixels)
     if alpha is not None and int(alpha.min()) < np.iinfo(alpha.dtype).max:
         raise InputError(
@@ -38,7 +49,18 @@ def trimap_plane(pixels: Image, path: Path) -> UInt8:
             why="it is unclear whether the trimap is in the colours or in the alpha channel",
             fix="save the trimap as gray, without an alpha channel",
         )
-    return _on_full_scale(_gray(colours, path, "trimap", TRIMAP), path, "trimap", TRIMAP)
+    return _gray(colours, path, "trimap", TRIMAP)
+
+
+def require_trimap_scale(dtype: np.dtype[Any], largest: int, path: Path) -> None:
+    """Raise an InputError if a trimap of 16 bits holds only values of 8 bits.
+
+    Args:
+        dtype: type of the samples.
+        largest: largest value of the whole trimap.
+        path: names the file.
+    """
+    _require_full_scale(dtype, largest, path, "trimap", TRIMAP)
 
 
 def mask_plane(pixels: Image, path: Path) -> UInt8:
@@ -126,12 +148,16 @@ def _gray(colours: Image, path: Path, noun: str, expected: str) -> Image:
 
 def _on_full_scale(plane: Image, path: Path, noun: str, expected: str) -> UInt8:
     """Return a plane in 8 bits; InputError if its 16 bits hold only values of 8 bits."""
-    if plane.dtype == np.uint16 and 0 < int(plane.max()) <= 255:
+    _require_full_scale(plane.dtype, int(plane.max()), path, noun, expected)
+    return eight_bits(plane)
+
+
+def _require_full_scale(dtype: np.dtype[Any], largest: int, path: Path, noun: str, expected: str) -> None:
+    if dtype == np.uint16 and 0 < largest <= 255:
         raise InputError(
             f"cannot use the {noun} {path}",
-            got=f"16-bit samples from 0 to {int(plane.max())}: the scale of 8 bits",
+            got=f"16-bit samples from 0 to {largest}: the scale of 8 bits",
             expected=expected,
             why="white is 65535 in 16 bits",
             fix="save it with 8 bits, or multiply its values by 257",
         )
-    return eight_bits(plane)

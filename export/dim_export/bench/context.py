@@ -14,7 +14,7 @@ from dim.errors import InputError
 from dim.frozen_model import FrozenModel
 from dim.images.folders import image_files
 from dim_runtime.backends.open import BackendName
-from dim_runtime.images.pairs import MattingSample, find_pairs, read_sample
+from dim_runtime.images.pairs import MattingSample
 from dim_runtime.matting import Matting
 from dim_runtime.planning.planner import DEFAULT_TILE, Context
 
@@ -73,11 +73,6 @@ def measure(
                 )
             )
     return rows
-
-
-def read_scenes(folder: Path) -> list[MattingSample]:
-    """Read ``images/NAME.*``, ``trimaps/NAME.*`` and, if the folder has them, ``alphas/NAME.*``."""
-    return [read_sample(pair) for pair in find_pairs(folder, alphas=(folder / "alphas").is_dir())]
 
 
 def read_trimaps(folder: Path) -> list[UInt8]:

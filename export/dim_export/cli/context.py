@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from dim.files import write_text
-from dim_export.bench.context import ContextRow, measure, read_scenes, read_trimaps
+from dim_export.bench.context import ContextRow, measure, read_trimaps
 from dim_runtime.backends.open import BackendName
+from dim_runtime.images.pairs import read_samples
 from dim_runtime.planning.planner import DEFAULT_TILE
 
 
@@ -29,7 +30,7 @@ def context(
     """Measure what a smaller context saves and what it costs in accuracy."""
     rows = measure(
         model,
-        read_scenes(images),
+        list(read_samples(images)),
         trimaps=[] if trimaps is None else read_trimaps(trimaps),
         tile=tile,
         backend=backend,

@@ -24,7 +24,7 @@ from dim_export.int8.calibration import CalibrationPairs, calibrate
 from dim_export.int8.equalisation import Equalised, equalise
 from dim_export.int8.quantise import convolution_names, quantise, require_layers
 from dim_runtime.backends.open import open_backend
-from dim_runtime.images.pairs import MattingSample, find_pairs, read_sample
+from dim_runtime.images.pairs import MattingSample, read_samples
 from dim_runtime.matting import Matting
 
 Progress = Callable[[int, int], None]
@@ -88,7 +88,7 @@ def measure(
         CheckpointError, InputError, MissingExtraError: something that cannot be used, or is not there.
     """
     model = checkpoint.load(source)
-    pairs = _read(data)
+    pairs = list(read_samples(data))
     against: Literal["truth", "fp32"] = "fp32" if pairs[0].alpha is None else "truth"
     seen = calibrate(model, CalibrationPairs(calibration))
     scorer = _Scorer(equalise(model, seen.channel_ranges(method)), threads)
@@ -153,8 +153,3 @@ def _sad(pair: MattingSample, alpha: UInt8) -> float:
 
 def _kept(layer: str, names: Sequence[str], mode: Mode) -> list[str]:
     return [layer] if mode == "spared" else [name for name in names if name != layer]
-
-
-def _read(folder: Path) -> list[MattingSample]:
-    """Read all pairs, with true alphas where the folder has ``alphas/``."""
-    return [read_sample(pair) for pair in find_pairs(folder, alphas=(folder / "alphas").is_dir())]

@@ -16,7 +16,7 @@ from dim import trimap as trimaps
 from dim.arrays import UInt8
 from dim.contract import ArtefactMetadata
 from dim.trimap import BACKGROUND, UNKNOWN
-from dim_runtime.images.pairs import Pair, find_pairs, read_sample
+from dim_runtime.images.pairs import read_samples
 from dim_runtime.images.samples import lemur
 from dim_runtime.planning.planner import DEFAULT_TILE
 
@@ -82,7 +82,8 @@ def pictures(folder: Path | None = None) -> Iterator[Picture]:
     yield Picture("lemur", *lemur(), kind="sample")
     yield equal_rows(*_TIES_SIZE)
     if folder is not None:
-        yield from map(read_picture, find_pairs(folder, alphas=(folder / "alphas").is_dir()))
+        for image, trimap, truth, name in read_samples(folder):
+            yield Picture(name, image, trimap, truth=truth)
 
 
 def cases(picture: Picture, metadata: ArtefactMetadata) -> list[Case]:
@@ -142,12 +143,6 @@ def equal_rows(height: int, width: int) -> Picture:
     known = height // 6
     trimap[:known] = trimap[height - known :] = BACKGROUND
     return Picture("equal rows", image, trimap, kind="ties")
-
-
-def read_picture(pair: Pair) -> Picture:
-    """Read a pair of files and its true alpha; InputError as :func:`read_sample`."""
-    image, trimap, truth, name = read_sample(pair)
-    return Picture(name, image, trimap, truth=truth)
 
 
 def _at_most(metadata: ArtefactMetadata, shape: tuple[int, ...]) -> tuple[int, int]:

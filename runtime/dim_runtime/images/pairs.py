@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -144,6 +145,15 @@ def read_sample(pair: Pair, *, max_pixels: int = MAX_PIXELS) -> MattingSample:
     alpha = None if pair.alpha is None else read_alpha(pair.alpha, max_pixels=max_pixels)
     require_one_size(pair, image, trimap, alpha)
     return MattingSample(image, trimap, alpha, pair.name)
+
+
+def read_samples(folder: Path) -> Iterator[MattingSample]:
+    """Read the pairs of ``images/`` and ``trimaps/``, one at a time, with true alphas if ``alphas/`` exists.
+
+    Raises:
+        InputError: as in :func:`find_pairs`, at once, and in :func:`read_sample`.
+    """
+    return map(read_sample, find_pairs(folder, alphas=(folder / "alphas").is_dir()))
 
 
 def require_one_size(pair: Pair, image: Shaped, trimap: Shaped, alpha: Shaped | None = None) -> None:

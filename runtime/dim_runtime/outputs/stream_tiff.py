@@ -15,7 +15,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-import dim.trimap
 from dim.files import atomic_path, scratch_file
 from dim.images import metadata
 from dim.images.decoding import MAX_PIXELS, require_pixels
@@ -52,9 +51,13 @@ def streams(image: Path, trimap: Path, out: Path) -> bool:
 
 
 def plan_streamed(matting: Matting, trimap: Path) -> Plan:
-    """The plan of a pair that streams, without running it."""
+    """Return the plan of a pair that streams, without running it; errors as in :func:`run_streamed`."""
     with TiffReader(trimap) as levels:
-        return matting.plan(TiffTrimap(levels))
+        trimap_pixels = TiffTrimap(levels)
+        plan = matting.plan(trimap_pixels)
+        if not plan.windows:
+            trimap_pixels.require_scale()
+        return plan
 
 
 def run_streamed(matting: Matting, image: Path, trimap: Path, out: Path, spec: OutputSpec) -> Streamed:
@@ -66,17 +69,17 @@ def run_streamed(matting: Matting, image: Path, trimap: Path, out: Path, spec: O
     """
     _require_guard(image, spec)
     with TiffReader(image) as pixels, TiffReader(trimap) as levels:
-        colours, hints = TiffImage(pixels), TiffTrimap(levels)
-        require_one_size(Pair(image.stem, image, trimap), colours, hints)
+        colours, trimap_pixels = TiffImage(pixels), TiffTrimap(levels)
+        require_one_size(Pair(image.stem, image, trimap), colours, trimap_pixels)
         kept = kept_metadata(image, metadata.of_tiff(image), spec)
-        require_room(matting.memory_limit, spec, held=colours.buffer_bytes + hints.buffer_bytes)
-        with atomic_path(out) as temporary, scratch(out, hints.shape) as alpha:
+        require_room(matting.memory_limit, spec, held=colours.buffer_bytes + trimap_pixels.buffer_bytes)
+        with atomic_path(out) as temporary, scratch(out, trimap_pixels.shape) as alpha:
             started = time.perf_counter()
-            plan = matting.into(colours, hints, alpha)
+            plan = matting.into(colours, trimap_pixels, alpha)
             seconds = time.perf_counter() - started
             if not plan.windows:
                 # A file that is not in memory is known to have another scale only when all was read.
-                dim.trimap.require_scale(np.array([[hints.largest]], np.uint8), str(trimap))
+                trimap_pixels.require_scale()
             renderer = Renderer(colours, by_windows(alpha), spec)
             _write(temporary, renderer, kept, spec)
     return Streamed(plan, seconds)

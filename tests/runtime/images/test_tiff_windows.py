@@ -221,3 +221,18 @@ def test_without_the_decoders_the_error_names_the_extra(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "LZW compression" in done.stdout
     assert "dim-matting[tiff]" in done.stdout
+
+
+def test_the_scale_of_a_trimap_is_judged_when_all_of_it_was_read(tmp_path: Path) -> None:
+    """A dark slice of 16 bits is not yet a trimap on the scale of 8 bits."""
+    path = tmp_path / "trimap.tif"
+    stored = np.zeros((HEIGHT, WIDTH), np.uint16)
+    stored[:30], stored[30:50] = 200, 65535
+    tifffile.imwrite(path, stored)
+    with TiffReader(path) as reader:
+        trimap = TiffTrimap(reader)
+        assert (trimap[:30] == 1).all()
+        with pytest.raises(InputError, match="from 0 to 200: the scale of 8 bits"):
+            trimap.require_scale()
+        assert (trimap[30:50] == 255).all()
+        trimap.require_scale()
