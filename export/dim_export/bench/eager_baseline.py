@@ -1,12 +1,13 @@
 """Whole-image DIM in eager PyTorch: what artefacts and tiling are measured against.
 
-Float32, NCHW, max-pooling with indices and max-unpooling, inference mode, all threads, one warm-up: as the
-reference implementation runs. Weights are random, which changes neither time nor memory. Run as a program
-of its own, so that its memory is its own and the runtime never imports torch::
+Float32 without TF32, NCHW, max-pooling with indices and max-unpooling, inference mode, all threads, one
+warm-up: as the reference implementation runs. Weights are random, which changes neither time nor memory. It
+runs as a separate program, so that its memory can be measured and the runtime never imports torch::
 
     python -m dim_export.bench.eager_baseline 1024 1536 --stage 3 --width 1.0 --runs 3
 
-It prints one JSON document: ``seconds`` of each run, ``peak_bytes`` of the process, ``threads``, ``torch``.
+It prints one JSON document: ``seconds`` of each run, copies included, ``peak_bytes`` of the process (of the
+GPU's memory with ``--device cuda``), ``threads``, ``torch``.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ def main() -> None:
     parser.add_argument("--propagation-steps", type=int, nargs="*", default=[], help="for each size of cells")
     parser.add_argument("--runs", type=int, default=1, help="timed runs, after one warm-up")
     parser.add_argument("--threads", type=int, default=None, help="torch's own choice by default")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     given = parser.parse_args()
     if given.threads is not None:
         torch.set_num_threads(given.threads)
@@ -46,29 +48,38 @@ def main() -> None:
         cue_radii=given.cue_radii,
         propagation_steps=given.propagation_steps,
     )
-    print(json.dumps(measure(config, given.rows, given.columns, runs=given.runs)))
+    print(json.dumps(measure(config, given.rows, given.columns, runs=given.runs, device=given.device)))
 
 
 @torch.inference_mode()
-def measure(config: NetworkConfig, height: int, width: int, *, runs: int) -> dict[str, Any]:
-    """Seconds of each timed run on a random image of this size, and the peak memory of the process."""
+def measure(
+    config: NetworkConfig, height: int, width: int, *, runs: int, device: str = "cpu"
+) -> dict[str, Any]:
+    """Return the seconds of each timed run on a random image of this size, and the peak memory.
+
+    Raises:
+        RuntimeError: PyTorch does not find the device, or its memory does not hold the whole image's maps.
+    """
     torch.manual_seed(0)
-    model = DIM(config).eval()
+    torch.backends.cudnn.allow_tf32 = False
+    model = DIM(config).eval().to(device)
     rows, columns = map(round_up, (height, width))
     image = torch.randint(0, 256, (1, 3, rows, columns), dtype=torch.uint8)
     trimap = torch.full((1, 1, rows, columns), 128, dtype=torch.uint8)
-    seconds = [_timed(model, image, trimap) for _ in range(runs + 1)][1:]
+    seconds = [_timed(model, image, trimap, device) for _ in range(runs + 1)][1:]
+    on_gpu = device.startswith("cuda")
     return {
         "seconds": seconds,
-        "peak_bytes": peak_resident_bytes(),
+        "peak_bytes": torch.cuda.max_memory_allocated(device) if on_gpu else peak_resident_bytes(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
 
 
-def _timed(model: DIM, image: torch.Tensor, trimap: torch.Tensor) -> float:
+def _timed(model: DIM, image: torch.Tensor, trimap: torch.Tensor, device: str) -> float:
     started = time.perf_counter()
-    model(normalise(image, trimap))
+    # The copy back waits for the GPU.
+    model(normalise(image.to(device), trimap.to(device))).cpu()
     return time.perf_counter() - started
 
 

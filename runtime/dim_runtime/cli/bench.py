@@ -54,7 +54,7 @@ def bench(
         }
         found = measure(matting, pixels, levels, runs=runs, about=about)
         metadata = matting.metadata
-    rival = eager_pytorch(metadata, *levels.shape, runs=runs) if against else None
+    rival = eager_pytorch(metadata, *levels.shape, runs=runs, device=options.device) if against else None
     found = found.model_copy(update={"ceiling_gflops": ceiling, "against": rival})
     _show(found)
     if json is not None:
@@ -95,5 +95,6 @@ def _rows(found: Bench) -> list[tuple[str, str]]:
     if found.against is not None:
         peak = format_bytes(found.against.peak_bytes)
         rows.append(("against", f"{found.against.name}: {found.against.p50_s:.3f} s, peak {peak}"))
-        rows.append(("ratio", f"{found.speedup:.2f} × as fast, {found.memory_share:.2f} of the memory"))
+        memory = "" if found.memory_share is None else f", {found.memory_share:.2f} of the memory"
+        rows.append(("ratio", f"{found.speedup:.2f} × as fast{memory}"))
     return rows

@@ -106,8 +106,12 @@ class Bench(FrozenModel):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def memory_share(self) -> float | None:
-        """Peak memory over the other way's."""
-        return None if self.against is None else self.peak_bytes / self.against.peak_bytes
+        """Peak memory over the other way's; None on a GPU, where the two figures are of different memories."""
+        return (
+            None
+            if self.against is None or self.device != "cpu"
+            else self.peak_bytes / self.against.peak_bytes
+        )
 
 
 def measure(matting: Matting, image: Image, trimap: UInt8, *, runs: int, about: dict[str, str]) -> Bench:
@@ -152,14 +156,18 @@ def matrix_ceiling() -> float:
     return float(2 * CEILING_SIDE**3 / best / 1e9)
 
 
-def eager_pytorch(metadata: ArtefactMetadata, height: int, width: int, *, runs: int) -> Against:
-    """The whole image in eager PyTorch, in a process of its own (:mod:`dim_export.bench.eager_baseline`).
+def eager_pytorch(
+    metadata: ArtefactMetadata, height: int, width: int, *, runs: int, device: str = "cpu"
+) -> Against:
+    """Time the whole image in eager PyTorch, in a separate process (:mod:`dim_export.bench.eager_baseline`).
 
     Raises:
-        BenchError: PyTorch is not installed, or there is not enough memory for the whole image.
+        BenchError: PyTorch is not installed or does not find the device, or the memory is too small.
     """
     network = metadata.network
+    place = "" if device == "cpu" else f" on {device}"
     options = ["--stage", str(network.stage), "--width", str(network.width), "--runs", str(runs)]
+    options += ["--device", device]
     options += ["--batch-norm"] if network.batch_norm else []
     for name, values in (("cue-radii", network.cue_radii), ("propagation-steps", network.propagation_steps)):
         options += [f"--{name}", *map(str, values)] if values else []
@@ -167,13 +175,14 @@ def eager_pytorch(metadata: ArtefactMetadata, height: int, width: int, *, runs: 
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise BenchError(
-            "cannot run the whole image in eager PyTorch",
+            f"cannot run the whole image in eager PyTorch{place}",
             got=_last_line(done.stderr) or f"exit status {done.returncode}",
-            why="PyTorch is not installed, or the machine's memory does not hold the whole image's maps",
+            why="PyTorch is not installed, has no such device, or the memory does not hold the image's maps",
             fix='pip install "dim-matting[export]"; a smaller image; or leave out --against',
         )
     found = json.loads(done.stdout)
-    name = f"eager PyTorch {found['torch']}, whole image, fp32, {found['threads']} threads"
+    place = place or f", {found['threads']} threads"
+    name = f"eager PyTorch {found['torch']}, whole image, fp32{place}"
     return Against(name=name, seconds=tuple(found["seconds"]), peak_bytes=found["peak_bytes"])
 
 

@@ -46,6 +46,7 @@ def test_rates_follow_from_the_median() -> None:
     assert found.share_of_ceiling == 0.25
     assert found.speedup == 3
     assert found.memory_share == 0.25
+    assert _bench(device="cuda", against=against).memory_share is None, "a GPU's memory is not the host's"
 
 
 def test_the_command_writes_what_others_rely_on(pair: tuple[str, str], tmp_path: Path) -> None:
@@ -68,6 +69,13 @@ def test_a_machine_without_torch_is_told_so(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(BenchError, match="no torch here"):
         eager_pytorch(read_metadata(default_model()), 32, 32, runs=1)
+
+
+def test_a_device_that_pytorch_does_not_have() -> None:
+    torch = pytest.importorskip("torch")
+    missing = f"cuda:{torch.cuda.device_count()}"
+    with pytest.raises(BenchError, match=f"on {missing}"):
+        eager_pytorch(read_metadata(default_model()), 32, 32, runs=1, device=missing)
 
 
 def test_the_ceiling_is_a_rate() -> None:
