@@ -106,12 +106,10 @@ class Bench(FrozenModel):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def memory_share(self) -> float | None:
-        """Peak memory over the other way's; None on a GPU, where the two figures are of different memories."""
-        return (
-            None
-            if self.against is None or self.device != "cpu"
-            else self.peak_bytes / self.against.peak_bytes
-        )
+        """Peak memory over the other way's; None on a GPU, where the figures are of different memories."""
+        if self.against is None or self.device != "cpu":
+            return None
+        return self.peak_bytes / self.against.peak_bytes
 
 
 def measure(matting: Matting, image: Image, trimap: UInt8, *, runs: int, about: dict[str, str]) -> Bench:
