@@ -142,6 +142,7 @@ def test_a_build_of_the_same_release_and_a_listed_gpu_fit() -> None:
     ("changes", "here", "both"),
     [
         ({}, TRT, ("TensorRT-RTX 1.7.1.116", "an engine of TensorRT", "--builder tensorrt")),
+        ({}, RTX._replace(version="1.7.0.116"), ("1.7.0.116", "1.7.1.116", "dim-export trt")),
         ({}, RTX._replace(version="1.6.0.1"), ("1.6.0.1", "1.7.1.116", "dim-export trt")),
         ({}, RTX._replace(capability="8.9"), ("8.9", "8.6 or 12.0", "--compute-capability 8.6,12.0,8.9")),
         (
@@ -155,6 +156,7 @@ def test_a_build_of_the_same_release_and_a_listed_gpu_fit() -> None:
             ("9.0", "RTX GPUs only", "--builder tensorrt)"),
         ),
         (BUILT_BY_TRT, TRT, ("10.14.1", "10.13.0", "dim-export trt")),
+        (BUILT_BY_TRT | {"version": "10.14.0"}, TRT, ("10.14.1", "10.14.0", "dim-export trt")),
         (
             BUILT_BY_TRT | {"version": "10.14.1", "platform": "Windows x86_64"},
             TRT,

@@ -64,6 +64,21 @@ def test_a_batch_is_its_windows(backend: OnnxRuntimeBackend) -> None:
     np.testing.assert_array_equal(backend.run(image, trimap), np.stack(singles))
 
 
+def test_every_run_releases_the_arena(backend: OnnxRuntimeBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime frees a window's memory after a run only if that run requests it."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    run, seen = onnxruntime.InferenceSession.run, []
+
+    def spy(session: Any, names: Any, inputs: Any, options: Any = None) -> Any:
+        seen.append(options.get_run_config_entry("memory.enable_memory_arena_shrinkage"))
+        return run(session, names, inputs, options)
+
+    monkeypatch.setattr(onnxruntime.InferenceSession, "run", spy)
+    for height in (32, 64):
+        backend.run(*windows(1, height, 96))
+    assert seen == ["cpu:0"] * 2
+
+
 def test_a_failing_run_is_a_typed_error(backend: OnnxRuntimeBackend) -> None:
     with pytest.raises(BackendError, match=r"(?s)failed while running.*1 windows of 32×33 px"):
         backend.run(np.zeros((1, 33, 32, 3), np.uint8), np.zeros((1, 33, 32), np.uint8))

@@ -1,0 +1,181 @@
+"""Headers: the size that each format declares, and parts that reach beyond the file."""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dim.images.headers import (
+    Header,
+    HeaderError,
+    declared_pixels,
+    jpeg_segments,
+    parse_header,
+    png_chunks,
+    read_header,
+    require_whole,
+)
+
+Image: Any = pytest.importorskip("PIL.Image")
+
+HEIGHT, WIDTH = 5, 7
+PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8))
+
+
+def encoded(form: str, picture: Any = PICTURE, **options: object) -> bytes:
+    """Encode by Pillow, which shares no code with the reader."""
+    file = io.BytesIO()
+    picture.save(file, form, **options)
+    return file.getvalue()
+
+
+FORMATS: dict[str, tuple[str, Callable[[], bytes]]] = {
+    "PNG": ("PNG", lambda: encoded("PNG")),
+    "JPEG": ("JPEG", lambda: encoded("JPEG")),
+    "progressive JPEG": ("JPEG", lambda: encoded("JPEG", progressive=True)),
+    "TIFF": ("TIFF", lambda: encoded("TIFF")),
+    "lossy WebP": ("WebP", lambda: encoded("WEBP")),
+    "lossless WebP": ("WebP", lambda: encoded("WEBP", lossless=True)),
+    "WebP with metadata": ("WebP", lambda: encoded("WEBP", icc_profile=b"profile", lossless=True)),
+    "animated WebP": (
+        "WebP",
+        lambda: encoded("WEBP", save_all=True, append_images=[PICTURE.rotate(180)], duration=100),
+    ),
+    "BMP": ("BMP", lambda: encoded("BMP")),
+    "GIF": ("GIF", lambda: encoded("GIF", PICTURE.convert("P"))),
+    "PPM": ("netpbm", lambda: encoded("PPM")),
+    "PGM": ("netpbm", lambda: encoded("PPM", PICTURE.convert("L"))),
+    "PGM with comments": ("netpbm", lambda: b"P5 # gray\n# made by hand\n7 5\n255\n" + bytes(35)),
+    "JPEG 2000": ("JPEG 2000", lambda: encoded("JPEG2000", num_resolutions=1)),
+    "AVIF": ("AVIF", lambda: encoded("AVIF")),
+}
+
+
+def content_of(name: str) -> bytes:
+    try:
+        return FORMATS[name][1]()
+    except (KeyError, OSError) as error:
+        pytest.skip(f"this build does not write {name}: {error}")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_declared_size(name: str, tmp_path: Path) -> None:
+    content = content_of(name)
+    assert parse_header(io.BytesIO(content)) == Header(FORMATS[name][0], WIDTH, HEIGHT)
+    path = tmp_path / "image"
+    path.write_bytes(content)
+    assert read_header(path) == Header(FORMATS[name][0], WIDTH, HEIGHT)
+    assert declared_pixels(path) == WIDTH * HEIGHT
+    require_whole(path)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_cut_gives_the_size_or_a_typed_error(name: str) -> None:
+    """A file that ends early is another format, a damaged header, or still has its whole header."""
+    content = content_of(name)
+    for length in range(min(len(content), 200)):
+        try:
+            found = parse_header(io.BytesIO(content[:length]))
+        except HeaderError:
+            continue
+        assert found is None or (found.width <= WIDTH and found.height <= HEIGHT)
+
+
+@pytest.mark.parametrize("name", ["PNG", "JPEG", "lossless WebP"])
+def test_a_file_that_is_cut_off_is_not_whole(name: str, tmp_path: Path) -> None:
+    content = content_of(name)
+    path = tmp_path / "image"
+    # A JPEG's scan has no length: only its segments are known to be incomplete.
+    for kept in (len(content) - 13 if name == "PNG" else 30, 25):
+        path.write_bytes(content[:kept])
+        with pytest.raises(HeaderError):
+            require_whole(path)
+
+
+def test_other_formats_have_no_header(tmp_path: Path) -> None:
+    for content in (b"", b"text", bytes(100), b"%PDF-1.7 and more", b"....ftypisom" + bytes(40)):
+        assert parse_header(io.BytesIO(content)) is None
+    path = tmp_path / "text"
+    path.write_bytes(b"text")
+    assert declared_pixels(path) is None
+    require_whole(path)
+    with pytest.raises(OSError, match="No such file"):
+        read_header(tmp_path / "none")
+
+
+def test_damaged_headers_declare_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "image"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + struct.pack(">I4s", 13, b"IDAT"))
+    with pytest.raises(HeaderError, match="not IHDR"):
+        read_header(path)
+    assert declared_pixels(path) is None
+
+
+def test_chunks_of_a_png_and_segments_of_a_jpeg() -> None:
+    png = content_of("PNG")
+    chunks = list(png_chunks(io.BytesIO(png)))
+    assert [name for name, _, _ in chunks] == [b"IHDR", b"IDAT", b"IEND"]
+    assert struct.unpack_from(">II", png, chunks[0][1]) == (WIDTH, HEIGHT)
+    jpeg = content_of("JPEG")
+    segments = list(jpeg_segments(io.BytesIO(jpeg)))
+    assert segments[0][0] == 0xE0
+    assert jpeg[segments[0][1] :][:4] == b"JFIF"
+    assert 0xC0 in [marker for marker, _, _ in segments]
+
+
+def test_lengths_beyond_the_file_are_named() -> None:
+    png = bytearray(content_of("PNG"))
+    struct.pack_into(">I", png, 33, 1 << 31)
+    with pytest.raises(HeaderError, match=r"the chunk 'IDAT' ends at byte 2147483693, the file at byte"):
+        list(png_chunks(io.BytesIO(png)))
+    jpeg = content_of("JPEG")
+    long = jpeg[:4] + b"\xff\xff" + jpeg[6:100]
+    with pytest.raises(HeaderError, match="segment 0xe0 ends at byte"):
+        list(jpeg_segments(io.BytesIO(long)))
+
+
+def test_fill_bytes_and_segments_without_content() -> None:
+    jpeg = content_of("JPEG")
+    filled = jpeg[:2] + b"\xff\xff\xff\x01" + jpeg[2:]
+    assert parse_header(io.BytesIO(filled)) == Header("JPEG", WIDTH, HEIGHT)
+    with pytest.raises(HeaderError, match="a segment has 1 bytes"):
+        parse_header(io.BytesIO(jpeg[:2] + b"\xff\xe0\x00\x01" + jpeg[6:]))
+    with pytest.raises(HeaderError, match="no marker at byte 2"):
+        parse_header(io.BytesIO(jpeg[:2] + b"\x00" + jpeg[3:]))
+    with pytest.raises(HeaderError, match="it has no frame"):
+        parse_header(io.BytesIO(jpeg[:2] + b"\xff\xd9"))
+
+
+def test_the_largest_frame_of_a_webp_counts() -> None:
+    """A canvas of one pixel does not hide a large frame."""
+    frame = content_of("lossless WebP")[12:]
+    canvas = b"VP8X" + struct.pack("<I", 10) + bytes(10)
+    content = b"RIFF" + struct.pack("<I", 4 + len(canvas) + len(frame)) + b"WEBP" + canvas + frame
+    assert parse_header(io.BytesIO(content)) == Header("WebP", WIDTH, HEIGHT)
+
+
+def test_bitmaps_of_both_kinds_and_directions() -> None:
+    bmp = bytearray(content_of("BMP"))
+    struct.pack_into("<i", bmp, 22, -HEIGHT)
+    assert parse_header(io.BytesIO(bmp)) == Header("BMP", WIDTH, HEIGHT)
+    core = bytes(bmp[:14]) + struct.pack("<IHHHH", 12, WIDTH, HEIGHT, 1, 24)
+    assert parse_header(io.BytesIO(core)) == Header("BMP", WIDTH, HEIGHT)
+
+
+def test_the_largest_image_of_an_avif_counts() -> None:
+    box = b"\0\0\0\x1cftypavif" + bytes(20)
+    sizes = b"".join(b"ispe" + struct.pack(">III", 0, *size) for size in ((3, 90), (40, 2)))
+    assert parse_header(io.BytesIO(box + sizes)) == Header("AVIF", 40, 90)
+    with pytest.raises(HeaderError, match="declares no size"):
+        parse_header(io.BytesIO(box))
+
+
+def test_a_netpbm_file_without_numbers() -> None:
+    with pytest.raises(HeaderError, match="no size"):
+        parse_header(io.BytesIO(b"P6\nwidth height\n255\n"))
