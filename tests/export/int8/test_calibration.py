@@ -67,6 +67,12 @@ def test_the_percentile_leaves_outliers_out() -> None:
     assert 0.9 < _range(found, "percentile") < 2.1, "a bin of 1024 is 1 wide"
 
 
+def test_the_percentile_is_the_upper_edge_of_its_bin() -> None:
+    """A bin of a histogram up to 1 is 1/1024 wide; 0.25 lies at the lower edge of bin 256."""
+    found = _histogram(torch.tensor([0.25] * 20_000 + [1.0]))
+    assert _range(found, "percentile") == 257 / 1024
+
+
 def test_mse_is_the_best_of_all_ranges() -> None:
     draw = torch.Generator().manual_seed(0)
     values = torch.randn(50_000, generator=draw).exp()
