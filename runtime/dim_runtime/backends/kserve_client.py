@@ -1,254 +1,247 @@
-"""The part of the KServe v2 protocol (Open Inference Protocol) that a matting needs, over HTTP.
+"""A client of one model on one server of the Open Inference Protocol (KServe v2), and what it repeats.
 
-Tensors travel as binary data behind the JSON, as the protocol's binary tensor data extension has it:
-row-major, little-endian. Only the standard library is used: Triton's own client brings gevent with it for
-what is one POST here.
+Two transports do the work: :mod:`~dim_runtime.backends.kserve_http` and
+:mod:`~dim_runtime.backends.kserve_grpc`. An inference has no side effects, so that it can be repeated: after
+a lost connection, a timeout, or a status of a server that is busy or starting.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import ssl
-import time
-from collections.abc import Mapping
-from http.client import HTTPException
-from typing import Any, NamedTuple
-from urllib.error import HTTPError
-from urllib.parse import quote, urlsplit
-from urllib.request import Request, urlopen
+import random
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import SplitResult, urlsplit
 
-import numpy as np
-
-from dim.arrays import Array
+from dim.arrays import Float32, UInt8
 from dim.errors import InputError
 from dim_runtime.errors import BackendError
 
-JSON_LENGTH = "Inference-Header-Content-Length"
-"""How many bytes of the body are JSON; the rest is tensors."""
+Result = TypeVar("Result")
 
-
-_DATATYPES = {np.dtype(np.uint8): "UINT8", np.dtype(np.float32): "FP32"}
-_LONGEST_REASON = 300
+FIRST_PAUSE = 0.25
+"""Seconds before the second attempt; each further pause is twice as long."""
+LONGEST_PAUSE = 8.0
+"""Seconds between two attempts, at most, unless the server asks for more."""
+LONGEST_RETRY_AFTER = 60.0
+"""Seconds that a server's Retry-After can ask for, at most."""
+JITTER = 0.2
+"""Share by which pauses differ, so that windows in flight do not come back at one moment."""
 
 _log = logging.getLogger(__name__)
 
-PASSING = (429, 502, 503, 504)
-"""Statuses of a server that is busy, starting, or behind a proxy that cannot reach it now."""
-FIRST_PAUSE = 0.25
-"""Seconds before the second attempt; each further pause is twice as long."""
-LARGEST_RESPONSE = 1 << 30
-"""Bytes of a response; the alpha of a window of 256 megapixels."""
+
+@dataclass(frozen=True)
+class Tls:
+    """Certificates for https and grpcs: paths of PEM files.
+
+    Attributes:
+        ca: certificates to trust in place of the system's.
+        certificate: this client's certificate, with the chain to its root.
+        key: this client's private key, unless it is in ``certificate``.
+    """
+
+    ca: str | Path | None = None
+    certificate: str | Path | None = None
+    key: str | Path | None = None
 
 
-class _Answer(NamedTuple):
-    headers: Mapping[str, str]
-    body: bytes
+@dataclass(frozen=True)
+class Target:
+    """One model on one server, and how it is reached.
+
+    Attributes:
+        url: http, https, grpc or grpcs.
+        model: its name there.
+        version: one of its versions; "" lets the server choose.
+        timeout: seconds for one attempt, from the request to the end of the response.
+        headers: sent with every request; metadata over gRPC.
+        tls: certificates.
+    """
+
+    url: str
+    model: str
+    version: str = ""
+    timeout: float = 60.0
+    headers: Mapping[str, str] = field(default_factory=dict)
+    tls: Tls = Tls()
+
+    def __post_init__(self) -> None:
+        parts = _parts(self.url)
+        if parts is None or parts.scheme not in ("http", "https", "grpc", "grpcs"):
+            raise _impossible(self.url)
+        if self.is_grpc and (parts.port is None or parts.path.strip("/") or parts.username is not None):
+            raise _impossible(self.url)
+        if self.timeout <= 0:
+            raise InputError("cannot use this timeout", got=f"{self.timeout:g} s", expected="above 0 s")
+
+    @property
+    def is_grpc(self) -> bool:
+        return self.url.startswith("grpc")
+
+    @property
+    def is_encrypted(self) -> bool:
+        return self.url.startswith(("https:", "grpcs:"))
+
+    @property
+    def server(self) -> str:
+        """The server's URL for messages, without a password."""
+        return _without_password(self.url).rstrip("/")
+
+
+class PassingError(BackendError):
+    """The next attempt may succeed: no response, or a server that is busy or starting."""
+
+    pause: float = 0.0
+    """Seconds that the server asks for before the next attempt."""
+
+
+class UnreachableError(PassingError):
+    """There is no connection: repeated only for a server that has responded before, and may be restarting."""
+
+
+class RefusedError(BackendError):
+    """The server returned an error that remains."""
+
+
+class Transport(ABC):
+    """Requests about one model; each is attempted once. Threads may share one."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, str]:
+        """Return the datatypes of inputs and outputs by name; none where the server does not declare them."""
+
+    @abstractmethod
+    def document(self) -> str | None:
+        """Return the artefact's document in Triton's model configuration; None from other servers."""
+
+    @abstractmethod
+    def infer(self, image: UInt8, trimap: UInt8) -> Float32:
+        """Run the model on windows uint8 N, H, W, 3 and N, H, W; return float32 N, H, W."""
+
+    @abstractmethod
+    def window_bytes(self, pixels: int) -> int:
+        """Return an upper bound of the memory of one window here, its own arrays included; bytes."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the connections."""
 
 
 class KServeClient:
-    """One model on one server. Holds no connection, so threads may share it.
+    """The requests of a transport, repeated with growing pauses while a failure may pass.
 
     Args:
-        url: where the server is, such as "http://localhost:8000".
-        model: its name there.
-        version: one of its versions; "" lets the server choose.
-        timeout: seconds without a response.
-        retries: further attempts after a reset connection or a status 429, 502, 503 or 504, with growing
-            pauses. An inference has no side effects, so that it can be repeated.
-        headers: sent with every request, for example ``{"Authorization": "Bearer …"}``.
-        ssl_context: for https: certificates to trust, a client certificate.
+        transport: attempts each request once.
+        address: of the model, for the log.
+        retries: further attempts of each request.
     """
 
-    def __init__(
-        self,
-        url: str,
-        model: str,
-        *,
-        version: str = "",
-        timeout: float = 60.0,
-        retries: int = 4,
-        headers: Mapping[str, str] | None = None,
-        ssl_context: ssl.SSLContext | None = None,
-    ) -> None:
-        self._server = _server(url)
-        self.model = model
-        self._timeout, self._retries = timeout, retries
-        self._headers, self._ssl = dict(headers or {}), ssl_context
-        self._path = f"/v2/models/{quote(model, safe='')}"
-        if version:
-            self._path += f"/versions/{quote(version, safe='')}"
+    def __init__(self, transport: Transport, address: str, retries: int) -> None:
+        if retries < 0:
+            raise InputError("cannot use this number of retries", got=retries, expected="0 or more")
+        self._transport, self._address, self._retries = transport, address, retries
+        self._has_responded = False
+        self._closed = threading.Event()
 
-    @property
-    def address(self) -> str:
-        """URL of the model, for messages; without a password."""
-        return _without_password(self._server) + self._path
+    def describe(self) -> dict[str, str]:
+        """Return as :meth:`Transport.describe`."""
+        return self._repeat(self._transport.describe)
 
-    def describe(self) -> dict[str, Any]:
-        """Names, types and shapes of inputs and outputs: what every server of the protocol tells."""
-        return self._document("")
+    def document(self) -> str | None:
+        """Return as :meth:`Transport.document`."""
+        return self._repeat(self._transport.document)
 
-    def configuration(self) -> dict[str, Any] | None:
-        """Triton's model configuration; None from a server that has no such extension."""
-        try:
-            return self._document("/config")
-        except _RefusedError:
-            return None
-
-    def infer(self, inputs: Mapping[str, Array], output: str) -> Array:
-        """Run the model.
-
-        Args:
-            inputs: uint8 or float32 arrays by name.
-            output: the float32 output to get.
+    def infer(self, image: UInt8, trimap: UInt8) -> Float32:
+        """Return as :meth:`Transport.infer`.
 
         Raises:
-            BackendError: no answer, an error of the server's, or an answer that is not of the protocol.
+            BackendError: no response, an error of the server, or a response that is not of the protocol.
         """
-        head, tensors = _request(inputs, output)
-        headers = {"Content-Type": "application/octet-stream", JSON_LENGTH: str(len(head))}
-        answer = self._send("/infer", b"".join([head, *tensors]), headers)
-        try:
-            return _output(answer, output)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise BackendError(
-                f"cannot read what {self.address} answered",
-                got=f"{len(answer.body)} bytes",
-                expected=f"the output {output!r}, FP32",
-                why=f"{type(error).__name__}: {error}",
-            ) from error
+        return self._repeat(lambda: self._transport.infer(image, trimap))
 
-    def _document(self, suffix: str) -> dict[str, Any]:
-        body = self._send(suffix).body
-        try:
-            document = json.loads(body)
-        except ValueError as error:
-            raise self._not_this_protocol(body) from error
-        if not isinstance(document, dict):
-            raise self._not_this_protocol(body)
-        return document
+    def close(self) -> None:
+        """Close the connections; requests that wait for their next attempt fail at once."""
+        self._closed.set()
+        self._transport.close()
 
-    def _not_this_protocol(self, body: bytes) -> BackendError:
-        return BackendError(
-            f"cannot use {self.address}",
-            got=body[:_LONGEST_REASON].decode("utf-8", "replace"),
-            expected="a server of the KServe v2 protocol, such as Triton",
-        )
-
-    def _send(
-        self, suffix: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
-    ) -> _Answer:
-        request = Request(
-            self._server + self._path + suffix, data=body, headers={**self._headers, **(headers or {})}
-        )
+    def _repeat(self, request: Callable[[], Result]) -> Result:
         for attempt in range(self._retries):
             try:
-                return self._sent(request)
-            except _PassingError as error:
-                _log.warning("%s: %s; attempt %d", self.address, error.problem, attempt + 2)
-                time.sleep(FIRST_PAUSE * 2**attempt)
-        return self._sent(request)
-
-    def _sent(self, request: Request) -> _Answer:
-        try:
-            with urlopen(request, timeout=self._timeout, context=self._ssl) as response:
-                content = response.read(LARGEST_RESPONSE + 1)
-                # After a connection that broke some bytes are left, which read(n) does not report.
-                if len(content) > LARGEST_RESPONSE or response.length:
-                    raise self._unread(f"the response ended, or was too large, at byte {len(content)}")
-                return _Answer(response.headers, content)
-        except HTTPError as error:
-            raise self._refused(error) from error
-        except (OSError, HTTPException) as error:
-            reason = getattr(error, "reason", error)
-            is_reset = isinstance(reason, ConnectionResetError | ConnectionAbortedError | BrokenPipeError)
-            raise self._unread(str(reason) or type(reason).__name__, is_passing=is_reset) from error
-
-    def _unread(self, why: str, *, is_passing: bool = False) -> BackendError:
-        kind = _PassingError if is_passing else BackendError
-        return kind(
-            f"no answer from {self.address}",
-            why=why,
-            fix=f"start the server, check address and certificate, or raise timeout= ({self._timeout:g} s)",
-        )
-
-    def _refused(self, error: HTTPError) -> BackendError:
-        with error:
-            body = error.read(LARGEST_RESPONSE)
-        kind = _PassingError if error.code in PASSING else _RefusedError
-        return kind(
-            f"{_without_password(self._server)} refused a request for the model {self.model!r}",
-            got=f"status {error.code} {error.reason}",
-            why=_reason(body),
-            fix=f"is there such a model? {self.address}" if error.code in (400, 404) else None,
-        )
+                result = request()
+            except PassingError as error:
+                if isinstance(error, UnreachableError) and not self._has_responded:
+                    raise
+                self._has_responded = True
+                pause = max(_pause(attempt), min(error.pause, LONGEST_RETRY_AFTER))
+                reason = error.why or error.got or error.problem
+                _log.warning("%s: %s; attempt %d in %.1f s", self._address, reason, attempt + 2, pause)
+                if self._closed.wait(pause):
+                    raise
+            else:
+                self._has_responded = True
+                return result
+        return request()
 
 
-class _RefusedError(BackendError):
-    """The server returned an error."""
+def _pause(attempt: int) -> float:
+    pause = min(FIRST_PAUSE * float(2**attempt), LONGEST_PAUSE)
+    return pause * random.uniform(1 - JITTER, 1 + JITTER)
 
 
-class _PassingError(BackendError):
-    """The connection was reset, or the server is busy or starting: the next attempt may succeed."""
+def unread(
+    target: Target, why: str, *, kind: type[BackendError] = PassingError, fix: str = ""
+) -> BackendError:
+    """Return the error for a response that did not come, or not completely."""
+    usual = f"start the server, check its address, or raise timeout= ({target.timeout:g} s)"
+    return kind(f"no response from {target.server}", why=why, fix=fix or usual)
+
+
+def untrusted(target: Target, why: str) -> BackendError:
+    """Return the error for a TLS handshake that failed."""
+    fix = 'tls=Tls(ca="ca.pem"), the certificate that signed the server\'s; check the host name and the clock'
+    return BackendError(f"cannot trust {target.server}", why=why, fix=fix)
+
+
+def unreadable(target: Target, why: object) -> BackendError:
+    """Return the error for a response that is not of the protocol."""
+    return BackendError(
+        f"cannot read the response of {target.server} for the model {target.model!r}",
+        expected="the KServe v2 protocol (Open Inference Protocol), such as from Triton",
+        why=str(why),
+    )
+
+
+def tls_file(path: str | Path) -> bytes:
+    """Read a certificate or key; InputError if that fails."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {path}", why=error.strerror or str(error)) from error
+
+
+def _parts(url: str) -> SplitResult | None:
+    try:
+        parts = urlsplit(url)
+        _: Any = parts.port  # raises ValueError
+    except ValueError:
+        return None
+    return parts if parts.hostname and not parts.query and not parts.fragment else None
+
+
+def _impossible(url: str) -> InputError:
+    return InputError(
+        "cannot use this address of a server",
+        got=repr(_without_password(url)),
+        expected="http://HOST:PORT, https://HOST, grpc://HOST:PORT or grpcs://HOST:PORT",
+    )
 
 
 def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-
-
-def _server(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
-        raise InputError(
-            "cannot use this address of a server",
-            got=repr(_without_password(url)),
-            expected="http://HOST:PORT",
-        )
-    return url.rstrip("/")
-
-
-def _request(inputs: Mapping[str, Array], output: str) -> tuple[bytes, list[bytes]]:
-    tensors = [np.ascontiguousarray(array).tobytes() for array in inputs.values()]
-    document = {
-        "inputs": [
-            {
-                "name": name,
-                "shape": list(array.shape),
-                "datatype": _DATATYPES[array.dtype],
-                "parameters": {"binary_data_size": len(tensor)},
-            }
-            for (name, array), tensor in zip(inputs.items(), tensors, strict=True)
-        ],
-        "outputs": [{"name": output, "parameters": {"binary_data": True}}],
-    }
-    return json.dumps(document).encode(), tensors
-
-
-def _output(answer: _Answer, wanted: str) -> Array:
-    """The wanted tensor: binary, or numbers in the JSON from servers that only have those."""
-    length = int(answer.headers.get(JSON_LENGTH) or len(answer.body))
-    document = json.loads(answer.body[:length])
-    offset = length
-    for output in document["outputs"]:
-        size = output.get("parameters", {}).get("binary_data_size")
-        if output["name"] == wanted:
-            return _decoded(output, None if size is None else answer.body[offset : offset + size])
-        offset += size or 0
-    raise ValueError(f"outputs {[output['name'] for output in document['outputs']]}")
-
-
-def _decoded(output: Mapping[str, Any], binary: bytes | None) -> Array:
-    if output["datatype"] != "FP32":
-        raise ValueError(f"datatype {output['datatype']}")
-    values = np.asarray(output["data"], np.float32) if binary is None else np.frombuffer(binary, "<f4")
-    return values.reshape(output["shape"])
-
-
-def _reason(body: bytes) -> str | None:
-    """What the server says; a page of HTML says nothing."""
-    try:
-        text = str(json.loads(body)["error"])
-    except (ValueError, KeyError, TypeError):
-        return None
-    return text[:_LONGEST_REASON]
+    head, separator, rest = url.partition("://")
+    place, slash, path = rest.partition("/")
+    return f"{head}{separator}{place.rpartition('@')[2]}{slash}{path}"

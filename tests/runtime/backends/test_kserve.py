@@ -1,12 +1,11 @@
-"""A model on a server: a small KServe v2 server in a thread runs the embedded model; and servers fail."""
+"""A model on a server: small servers in threads run the embedded model over HTTP and gRPC, and fail."""
 
 from __future__ import annotations
 
-import json
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,151 +15,102 @@ import pytest
 
 from dim.arrays import Array
 from dim.contract import ArtefactMetadata, ContractError
-from dim.errors import InputError
+from dim.errors import InputError, MissingExtraError
 from dim_runtime import Matting
 from dim_runtime.artefacts.onnx_file import read_metadata
-from dim_runtime.backends import kserve_client
+from dim_runtime.backends import kserve_client, kserve_grpc, kserve_http
 from dim_runtime.backends.base import network_bytes
-from dim_runtime.backends.kserve import KServeBackend
+from dim_runtime.backends.kserve import KServeBackend, Tls
 from dim_runtime.backends.onnxruntime import OnnxRuntimeBackend
-from dim_runtime.errors import ArtefactError, BackendError
+from dim_runtime.errors import AlphaError, ArtefactError, BackendError
 from dim_runtime.matting import default_model
 
-MODEL = "dim-compact"
-TYPES = {"image": "UINT8", "trimap": "UINT8", "alpha": "FP32"}
+from .kserve_servers import (
+    MODEL,
+    Busy,
+    FakeServer,
+    GrpcFake,
+    HttpFake,
+    Vanished,
+    grpc_answer,
+    http_answer,
+    red,
+)
 
+pytest.importorskip("httpx", reason="extra kserve")
+pytest.importorskip("tritonclient.grpc", reason="extra kserve")
 
-class Server(ThreadingHTTPServer):
-    """Serves one model as Triton does.
-
-    ``config`` is the answer to /config, None for a server without that extension. ``frozen`` is the only
-    N, H, W that it takes. ``answer`` makes the answer to /infer; ``binary`` False answers numbers in JSON.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.backend: OnnxRuntimeBackend | None = None
-        self.types = dict(TYPES)
-        self.config: dict[str, Any] | None = {
-            "parameters": {"dim": {"string_value": read_metadata(default_model()).to_json()}}
-        }
-        self.frozen: tuple[int, ...] | None = None
-        self.binary = True
-        self.answer: Callable[[Array], tuple[int, bytes, dict[str, str]]] | None = None
-        self.asked: list[str] = []
-        self.shapes: list[tuple[int, ...]] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-    def handle_error(self, *_: object) -> None:
-        """Clients that hang up are part of these tests."""
-
-    def infer(self, image: Array, trimap: Array) -> Array:
-        self.shapes.append(trimap.shape)
-        if self.backend is None:
-            return image[..., 0] / np.float32(255)
-        return self.backend.run(image, trimap).astype(np.float32)
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        self.server.asked.append(self.path)
-        path = self.path.replace("/versions/3", "")
-        if path == f"/v2/models/{MODEL}":
-            tensors = [{"name": name, "datatype": kind} for name, kind in self.server.types.items()]
-            self._json(200, {"name": MODEL, "inputs": tensors[:2], "outputs": tensors[2:]})
-        elif path == f"/v2/models/{MODEL}/config" and self.server.config is not None:
-            self._json(200, self.server.config)
-        else:
-            self._json(404, {"error": f"Request for unknown model: {self.path}"})
-
-    def do_POST(self) -> None:
-        self.server.asked.append(self.path)
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        length = int(self.headers["Inference-Header-Content-Length"])
-        request = json.loads(body[:length])
-        image, trimap = _tensors(request, body[length:])
-        if self.server.answer is not None:
-            self._send(*self.server.answer(trimap))
-        elif self.server.frozen not in (None, trimap.shape):
-            self._json(400, {"error": f"unexpected shape for input 'trimap': {list(trimap.shape)}"})
-        else:
-            self._send(200, *_answer(self.server.infer(image, trimap), binary=self.server.binary))
-
-    def _json(self, status: int, document: object) -> None:
-        self._send(status, json.dumps(document).encode(), {})
-
-    def _send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None: ...
-
-
-def _tensors(request: dict[str, Any], binary: bytes) -> list[Array]:
-    assert [entry["name"] for entry in request["outputs"]] == ["alpha"]
-    assert [entry["name"] for entry in request["inputs"]] == ["image", "trimap"]
-    found, offset = [], 0
-    for entry in request["inputs"]:
-        assert entry["datatype"] == "UINT8"
-        size = entry["parameters"]["binary_data_size"]
-        found.append(np.frombuffer(binary[offset : offset + size], np.uint8).reshape(entry["shape"]))
-        offset += size
-    assert offset == len(binary)
-    return found
-
-
-def _answer(alpha: Array, *, binary: bool = True, **more: Any) -> tuple[bytes, dict[str, str]]:
-    output: dict[str, Any] = {"name": "alpha", "datatype": "FP32", "shape": list(alpha.shape), **more}
-    if not binary:
-        return json.dumps({"outputs": [{**output, "data": alpha.ravel().tolist()}]}).encode(), {}
-    # Another output in front: its bytes must be skipped.
-    other = {"name": "other", "datatype": "UINT8", "shape": [3], "parameters": {"binary_data_size": 3}}
-    content = alpha.astype("<f4").tobytes()
-    output["parameters"] = {"binary_data_size": len(content)}
-    head = json.dumps({"outputs": [other, output]}).encode()
-    return head + b"abc" + content, {"Inference-Header-Content-Length": str(len(head))}
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    """Alpha is the red channel, until a test gives it the embedded model."""
-    made = Server()
-    threading.Thread(target=made.serve_forever, args=(0.02,), daemon=True).start()
-    yield made
-    made.shutdown()
-    made.server_close()
-
-
-@pytest.fixture
-def with_network(server: Server) -> Server:
-    pytest.importorskip("onnxruntime")
-    server.backend = OnnxRuntimeBackend(default_model(), threads=1)
-    return server
-
+PATIENCE = 60.0
+"""Seconds after which a test that would wait for ever fails."""
+MANY = 10_000
+"""Retries: as many as a test needs, however slow the machine is."""
 
 Pair = Callable[..., tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]
 
 
-def test_the_same_alpha_as_with_the_engine_here(with_network: Server, pair: Pair) -> None:
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kserve_client, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(kserve_client, "LONGEST_PAUSE", 0.05)
+
+
+@pytest.fixture
+def http() -> Iterator[HttpFake]:
+    """Alpha is the red channel, until a test gives it the embedded model."""
+    made = HttpFake()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def grpc() -> Iterator[GrpcFake]:
+    made = GrpcFake()
+    yield made
+    made.stop()
+
+
+@pytest.fixture(params=["http", "grpc"])
+def server(request: pytest.FixtureRequest) -> FakeServer:
+    made: FakeServer = request.getfixturevalue(request.param)
+    return made
+
+
+@pytest.fixture
+def with_network(server: FakeServer) -> FakeServer:
+    pytest.importorskip("onnxruntime")
+    backend = OnnxRuntimeBackend(default_model(), threads=1)
+    server.compute = lambda image, trimap: backend.run(image, trimap).astype(np.float32)
+    return server
+
+
+def window(height: int, width: int, count: int = 1) -> tuple[Array, Array]:
+    image = np.random.default_rng(0).integers(0, 256, (count, height, width, 3), np.uint8)
+    return image, np.full((count, height, width), 128, np.uint8)
+
+
+def wide() -> tuple[Array, Array]:
+    """Unknown everywhere; a tile of 128 and a context of 32 px cut it into several windows."""
+    image = np.random.default_rng(1).integers(0, 256, (64, 1200, 3), np.uint8)
+    return image, np.full((64, 1200), 128, np.uint8)
+
+
+def tiled(server: FakeServer, **options: Any) -> Matting:
+    """Return a matting that needs only 32 px of context, so that its windows are small."""
+    document = read_metadata(default_model()).model_copy(update={"context": 32})
+    return Matting.from_backend(KServeBackend(server.url, MODEL, metadata=document, **options), tile=128)
+
+
+def test_the_same_alpha_as_with_the_engine_here(with_network: FakeServer, pair: Pair) -> None:
     image, trimap = pair(90, 130)
     with Matting.from_backend(KServeBackend(with_network.url, MODEL)) as far, Matting(threads=1) as near:
         assert far.metadata == near.metadata
         np.testing.assert_array_equal(far(image, trimap), near(image, trimap))
 
 
-def test_fixed_windows_are_cut_here_and_joined_exactly(with_network: Server, pair: Pair) -> None:
+def test_fixed_windows_are_cut_here_and_joined_exactly(with_network: FakeServer, pair: Pair) -> None:
     """What dim-export triton --windows makes of an artefact, over the wire."""
     document = read_metadata(default_model()).model_copy(update={"static_shape": (1, 672, 704)})
-    with_network.config = {"parameters": {"dim": {"string_value": document.to_json()}}}
-    with_network.frozen = (1, 672, 704)
+    with_network.document, with_network.frozen = document.to_json(), (1, 672, 704)
     image, trimap = pair(690, 740)
     with (
         Matting.from_backend(KServeBackend(with_network.url + "/", MODEL)) as far,
@@ -172,8 +122,9 @@ def test_fixed_windows_are_cut_here_and_joined_exactly(with_network: Server, pai
         assert np.abs(alpha - near(image, trimap)).max() < 2e-3  # an arg-max may flip; the windows differ
 
 
-def test_what_the_exporter_writes_is_what_the_client_reads(server: Server, tmp_path: Path) -> None:
-    pytest.importorskip("tritonclient.grpc")
+def test_what_the_exporter_writes_is_what_the_client_reads(http: HttpFake, tmp_path: Path) -> None:
+    import json
+
     from google.protobuf import json_format, text_format
     from tritonclient.grpc import model_config_pb2
 
@@ -183,18 +134,19 @@ def test_what_the_exporter_writes_is_what_the_client_reads(server: Server, tmp_p
     write_repository([default_model()], tmp_path / "models", Options(windows=((672, 704),)))
     text = (tmp_path / "models" / f"{MODEL}_672x704" / "config.pbtxt").read_text()
     config = text_format.Parse(text, model_config_pb2.ModelConfig())
-    server.config = json_format.MessageToDict(config, preserving_proto_field_name=True)
-    assert KServeBackend(server.url, MODEL).metadata.static_shape == (1, 672, 704)
+    written = json_format.MessageToDict(config, preserving_proto_field_name=True)
+    http.config_answer = 200, json.dumps(written).encode(), {}
+    assert KServeBackend(http.url, MODEL).metadata.static_shape == (1, 672, 704)
 
 
-def test_a_version_is_asked_for(server: Server, pair: Pair) -> None:
+def test_a_version_is_requested(server: FakeServer, pair: Pair) -> None:
     backend = KServeBackend(server.url, MODEL, version="3")
     Matting.from_backend(backend)(*pair(64, 64))
-    assert {path.split("/versions/")[0] for path in server.asked} == {f"/v2/models/{MODEL}"}
-    assert server.asked[-1].endswith("/versions/3/infer")
+    assert server.versions == {"3"}
+    assert len(server.headers) == 3
 
 
-def test_threads_may_share_one(server: Server, pair: Pair) -> None:
+def test_threads_may_share_one(server: FakeServer, pair: Pair) -> None:
     matting = Matting.from_backend(KServeBackend(server.url, MODEL))
     pairs = [pair(40 + 9 * index, 70, seed=index) for index in range(8)]
     with ThreadPoolExecutor(8) as pool:
@@ -203,41 +155,192 @@ def test_threads_may_share_one(server: Server, pair: Pair) -> None:
         np.testing.assert_array_equal(alpha[trimap == 128], image[..., 0][trimap == 128] / np.float32(255))
 
 
-def test_numbers_in_json_are_read_too(server: Server) -> None:
-    server.binary = False
-    image, trimap = _window(64, 32)
-    alpha = KServeBackend(server.url, MODEL).run(image, trimap)
-    np.testing.assert_array_equal(alpha, image[..., 0] / np.float32(255))
-
-
-@pytest.mark.parametrize("count", [1, 3, 4, 6])
-def test_a_frozen_batch_is_filled_up(server: Server, count: int) -> None:
+@pytest.mark.parametrize("count", [1, 3, 4])
+def test_a_frozen_batch_is_filled_up(server: FakeServer, count: int) -> None:
     server.frozen = (3, 64, 32)
     document = read_metadata(default_model()).model_copy(update={"static_shape": server.frozen})
-    image, trimap = _window(64, 32, count)
+    image, trimap = window(64, 32, count)
     alpha = KServeBackend(server.url, MODEL, metadata=document).run(image, trimap)
     np.testing.assert_array_equal(alpha, image[..., 0] / np.float32(255))
     assert server.shapes == [(3, 64, 32)] * -(-count // 3)
 
 
-def test_a_server_that_does_not_know_the_document(server: Server) -> None:
-    server.config = None
+def test_windows_are_in_flight_together_over_few_connections(http: HttpFake) -> None:
+    image, trimap = wide()
+    meeting = threading.Barrier(3)
+    arrived: list[None] = []
+
+    def meet(image: Array, trimap: Array) -> Array:
+        arrived.append(None)
+        if len(arrived) <= 3:
+            meeting.wait(PATIENCE)
+        return red(image, trimap)
+
+    http.compute = meet
+    with tiled(http, windows_in_flight=3) as matting:
+        alpha = matting(image, trimap)
+        again = matting(image, trimap)
+        assert matting.plan(trimap).in_flight == 3
+    assert len(http.shapes) > 12
+    assert http.connections <= 3
+    with tiled(http, windows_in_flight=1) as matting:
+        for found in (alpha, again):
+            np.testing.assert_array_equal(found, matting(image, trimap))
+    assert http.connections <= 4
+
+
+def test_windows_are_in_flight_together_over_grpc(grpc: GrpcFake) -> None:
+    image, trimap = wide()
+    meeting = threading.Barrier(3)
+    grpc.compute = lambda image, trimap: red(image, trimap) if meeting.wait(PATIENCE) >= 0 else image
+    images = [window(64, 64) for _ in range(3)]
+    backend = KServeBackend(grpc.url, MODEL, windows_in_flight=3)
+    found = list(Matting.from_backend(backend).map((image[0], trimap[0]) for image, trimap in images))
+    assert len(found) == 3
+    grpc.compute = red
+    with tiled(grpc, windows_in_flight=3) as matting:
+        np.testing.assert_array_equal(matting(image, trimap), image[..., 0] / np.float32(255))
+
+
+@pytest.mark.parametrize("failure", [Busy, Vanished])
+def test_a_server_that_fails_for_a_while_is_tried_again(server: FakeServer, failure: type[Exception]) -> None:
+    image, trimap = wide()
+    left = [failure] * 7
+
+    def compute(image: Array, trimap: Array) -> Array:
+        if left:
+            raise left.pop()
+        return red(image, trimap)
+
+    server.compute = compute
+    with tiled(server) as matting:
+        np.testing.assert_array_equal(matting(image, trimap), image[..., 0] / np.float32(255))
+    assert not left
+
+
+class _Restart(logging.Handler):
+    """Starts the server again when the client has found that there is none."""
+
+    def __init__(self, server: FakeServer) -> None:
+        super().__init__()
+        self.server, self.done = server, 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage().lower()
+        # The log's lock is held here, so that this happens once.
+        if not self.done and ("refused" in text or "failed to connect" in text):
+            self.done += 1
+            self.server.start_again()
+
+
+def test_an_image_is_completed_after_a_restart_in_its_middle(server: FakeServer) -> None:
+    image, trimap = wide()
+    log = logging.getLogger(kserve_client.__name__)
+    restart = _Restart(server)
+    log.addHandler(restart)
+    stopped = threading.Event()
+
+    def compute(image: Array, trimap: Array) -> Array:
+        if len(server.shapes) == 5:
+            threading.Thread(target=lambda: (server.stop(), stopped.set())).start()
+            assert stopped.wait(PATIENCE)
+        return red(image, trimap)
+
+    server.compute = compute
+    try:
+        with tiled(server, windows_in_flight=2, retries=MANY) as matting:
+            np.testing.assert_array_equal(matting(image, trimap), image[..., 0] / np.float32(255))
+    finally:
+        log.removeHandler(restart)
+    assert restart.done == 1
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_every_status_of_a_busy_server(http: HttpFake, status: int) -> None:
+    backend = KServeBackend(http.url, MODEL, retries=4)
+    image, trimap = window(32, 32)
+    busy = [None, None]
+
+    def answer(_: Array) -> tuple[int, bytes, dict[str, str]]:
+        if busy:
+            busy.pop()
+            return status, b"", {"Retry-After": "0"}
+        return 200, *http_answer(red(image, trimap))
+
+    http.answer = answer
+    np.testing.assert_array_equal(backend.run(image, trimap), red(image, trimap))
+    assert sum(path.endswith("/infer") for path in http.asked) == 3
+    http.answer = lambda _: (status, b"", {})
+    with pytest.raises(BackendError, match=f"status {status}"):
+        backend.run(image, trimap)
+    assert sum(path.endswith("/infer") for path in http.asked) == 3 + 5
+
+
+def test_the_pauses(http: HttpFake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    pauses: list[float] = []
+    backend = KServeBackend(http.url, MODEL)
+    monkeypatch.setattr(backend._client._closed, "wait", lambda pause: pauses.append(pause) or False)
+    http.answer = lambda _: (503, b"", {})
+    with pytest.raises(BackendError, match="503"):
+        backend.run(*window(32, 32))
+    usual = np.array([0.25, 0.5, 1, 2, 4, 8, 8, 8])
+    assert ((usual * 0.8 <= pauses) & (pauses <= usual * 1.2)).all()
+    pauses.clear()
+    http.answer = lambda _: (429, b"", {"Retry-After": "30"})
+    with pytest.raises(BackendError, match="429"):
+        backend.run(*window(32, 32))
+    assert pauses == [30.0] * 8
+    pauses.clear()
+    http.answer = lambda _: (429, b"", {"Retry-After": "86400"})
+    with pytest.raises(BackendError, match="429"):
+        backend.run(*window(32, 32))
+    assert set(pauses) == {60.0}
+
+
+def test_closing_ends_what_waits_for_its_next_attempt(
+    http: HttpFake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kserve_client, "FIRST_PAUSE", 1000.0)
+    monkeypatch.setattr(kserve_client, "LONGEST_PAUSE", 1000.0)
+    backend = KServeBackend(http.url, MODEL)
+    asked = threading.Event()
+
+    def answer(_: Array) -> tuple[int, bytes, dict[str, str]]:
+        asked.set()
+        return 503, b"", {}
+
+    http.answer = answer
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(backend.run, *window(32, 32))
+        assert asked.wait(PATIENCE)
+        backend.close()
+        with pytest.raises(BackendError):
+            running.result(PATIENCE)
+
+
+def test_a_server_without_the_document(server: FakeServer) -> None:
+    server.document = None
     with pytest.raises(ArtefactError, match=r"metadata=MODEL\.onnx"):
         KServeBackend(server.url, MODEL)
     assert KServeBackend(server.url, MODEL, metadata=default_model()).metadata.context == 320
     assert KServeBackend(server.url, MODEL, metadata=str(default_model())).metadata.context == 320
-    server.config = {"parameters": {"other": {"string_value": "x"}}}
-    with pytest.raises(ArtefactError, match="'dim'"):
-        KServeBackend(server.url, MODEL)
 
 
-def test_a_document_of_another_kind_is_an_error(server: Server) -> None:
-    server.config = {"parameters": {"dim": {"string_value": "{}"}}}
+def test_a_configuration_without_the_document(http: HttpFake) -> None:
+    for content in (b'{"parameters": {"other": {"string_value": "x"}}}', b"{}", b"<html>", b"[]"):
+        http.config_answer = 200, content, {}
+        with pytest.raises(ArtefactError, match="'dim'"):
+            KServeBackend(http.url, MODEL)
+
+
+def test_a_document_of_another_kind_is_an_error(server: FakeServer) -> None:
+    server.document = "{}"
     with pytest.raises(ContractError, match=MODEL):
         KServeBackend(server.url, MODEL)
 
 
-def test_the_header_of_an_engine_is_a_document(server: Server, tmp_path: Path) -> None:
+def test_the_header_of_an_engine_is_a_document(http: HttpFake, tmp_path: Path) -> None:
     from dim.contract import EngineInfo
     from dim_runtime.artefacts.engine_file import write_engine
 
@@ -247,73 +350,134 @@ def test_the_header_of_an_engine_is_a_document(server: Server, tmp_path: Path) -
     )  # fmt: skip
     document = read_metadata(default_model()).model_copy(update={"engine": info})
     write_engine(tmp_path / "dim.engine", document, b"plan")
-    found = KServeBackend(server.url, MODEL, metadata=tmp_path / "dim.engine").metadata
+    found = KServeBackend(http.url, MODEL, metadata=tmp_path / "dim.engine").metadata
     assert found.engine is not None
     assert found.context == document.context
 
 
-def test_no_server() -> None:
-    gone = Server()
-    gone.server_close()
-    with pytest.raises(BackendError, match="no answer from") as caught:
-        KServeBackend(gone.url, MODEL)
-    assert "refused" in str(caught.value)
+def test_the_document_is_taken_as_it_is(http: HttpFake) -> None:
+    document: ArtefactMetadata = read_metadata(default_model())
+    assert KServeBackend(http.url, MODEL, metadata=document).metadata is document
 
 
-def test_a_server_that_does_not_answer_in_time(server: Server) -> None:
-    backend = KServeBackend(server.url, MODEL, timeout=0.2)
+def test_no_server_is_reported_at_once(server: FakeServer, caplog: pytest.LogCaptureFixture) -> None:
+    server.stop()
+    with pytest.raises(BackendError, match="no response from") as caught:
+        KServeBackend(server.url, MODEL, metadata=default_model())
+    assert "efused" in str(caught.value)
+    assert not [record for record in caplog.records if "attempt" in record.getMessage()]
+    server.start_again()  # for the fixture, which stops it
+
+
+def test_a_server_that_takes_too_long(server: FakeServer) -> None:
+    backend = KServeBackend(server.url, MODEL, timeout=0.2, retries=1)
     done = threading.Event()
-
-    def wait(_: Array) -> tuple[int, bytes, dict[str, str]]:
-        done.wait(5)
-        return 200, b"", {}
-
-    server.answer = wait
+    server.compute = lambda image, trimap: red(image, trimap) if done.wait(PATIENCE) else image
     with pytest.raises(BackendError, match="timed out"):
-        backend.run(*_window(32, 32))
+        backend.run(*window(32, 32))
     done.set()
+    assert len(server.shapes) == 2
 
 
-def test_a_connection_that_breaks_is_a_typed_error(server: Server) -> None:
-    backend = KServeBackend(server.url, MODEL)
-    server.answer = lambda _: (200, b"half of it", {"Content-Length": "1000"})
-    with pytest.raises(BackendError, match="no answer from"):
-        backend.run(*_window(32, 32))
+def test_a_response_that_trickles_is_cut_off(http: HttpFake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every byte comes in time, and the whole does not."""
+    now = [0.0]
+    monkeypatch.setattr(kserve_http.time, "monotonic", lambda: now[0])
+    backend = KServeBackend(http.url, MODEL, retries=0)
+    read = kserve_http.HttpTransport._read
+
+    def later(self: Any, response: Any, largest: int, deadline: float) -> bytearray:
+        now[0] += 61
+        return read(self, response, largest, deadline)
+
+    monkeypatch.setattr(kserve_http.HttpTransport, "_read", later)
+    with pytest.raises(BackendError, match="timed out at byte"):
+        backend.run(*window(32, 32))
 
 
-def test_an_unknown_model(server: Server) -> None:
+def test_a_connection_that_breaks_is_a_typed_error(http: HttpFake) -> None:
+    backend = KServeBackend(http.url, MODEL, retries=1)
+
+    def half(_: Array) -> tuple[int, bytes, dict[str, str]]:
+        threading.Thread(target=http.stop).start()
+        return 200, b"half of it", {"Content-Length": "1000", "Connection": "close"}
+
+    http.answer = half
+    with pytest.raises(BackendError, match="no response from"):
+        backend.run(*window(32, 32))
+    http.start_again()
+
+
+def test_a_response_that_is_too_large(
+    http: HttpFake, grpc: GrpcFake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kserve_http, "DOCUMENT_BYTES", 1000)
+    monkeypatch.setattr(kserve_grpc, "OPTIONS", (("grpc.max_receive_message_length", 10_000),))
+    large = np.zeros((1, 512, 512), np.float32)
+    http.model_answer = 200, b'{"name": "dim-compact"}', {}
+    http.answer = lambda _: (200, *http_answer(large))
+    with pytest.raises(BackendError, match="more than 33768 bytes"):
+        KServeBackend(http.url, MODEL, metadata=default_model()).run(*window(32, 32))
+    grpc.answer = lambda _: grpc_answer(large)
+    with pytest.raises(BackendError, match="larger than max") as caught:
+        KServeBackend(grpc.url, MODEL, metadata=default_model()).run(*window(32, 32))
+    assert "a smaller tile=" in str(caught.value)
+    assert len(grpc.headers) == 2  # not repeated
+
+
+def test_an_unknown_model(server: FakeServer) -> None:
     with pytest.raises(BackendError, match="unknown model") as caught:
-        KServeBackend(server.url, "no such/model")
-    assert "404" in str(caught.value)
-    assert "no%20such%2Fmodel" in str(caught.value)
+        KServeBackend(server.url, "no such/modèle")
+    assert "no such/modèle" in str(caught.value)
+    if isinstance(server, HttpFake):
+        assert "404" in str(caught.value)
+        assert "no%20such%2Fmod%C3%A8le" in str(caught.value)
 
 
-def test_a_model_of_something_else(server: Server) -> None:
+def test_a_model_of_something_else(server: FakeServer) -> None:
     server.types = {"INPUT__0": "FP32", "trimap": "UINT8", "alpha": "FP32"}
     with pytest.raises(BackendError, match="INPUT__0 FP32"):
         KServeBackend(server.url, MODEL)
 
 
-def test_a_shape_that_the_server_does_not_take(server: Server) -> None:
+def test_a_model_that_declares_nothing(server: FakeServer) -> None:
+    """KServe's Python server declares tensors only if the model's author wrote that."""
+    server.types = {}
+    image, trimap = window(32, 32)
+    np.testing.assert_array_equal(KServeBackend(server.url, MODEL).run(image, trimap), red(image, trimap))
+
+
+def test_a_shape_that_the_server_does_not_take(server: FakeServer) -> None:
     server.frozen = (1, 512, 512)
     with pytest.raises(BackendError, match=r"unexpected shape .*\[1, 32, 64\]"):
-        KServeBackend(server.url, MODEL).run(*_window(32, 64))
+        KServeBackend(server.url, MODEL).run(*window(32, 64))
+    assert len(server.shapes) == 1  # not repeated
 
 
-def test_an_internal_error_of_the_server(server: Server) -> None:
-    backend = KServeBackend(server.url, MODEL)
-    server.answer = lambda _: (500, b"<html>no JSON</html>", {})
+def test_an_internal_error_of_the_server(http: HttpFake) -> None:
+    backend = KServeBackend(http.url, MODEL)
+    http.answer = lambda _: (500, b"<html>no JSON</html>", {})
     with pytest.raises(BackendError, match="status 500") as caught:
-        backend.run(*_window(32, 32))
+        backend.run(*window(32, 32))
     assert "html" not in str(caught.value)
+    assert "binary=False" in str(caught.value)
+
+
+def test_numbers_in_json_instead_of_binary_tensors(http: HttpFake) -> None:
+    http.binary = False
+    image, trimap = window(32, 64)
+    backend = KServeBackend(http.url, MODEL, binary=False)
+    np.testing.assert_array_equal(backend.run(image, trimap), red(image, trimap))
+    assert "inference-header-content-length" not in {name.lower() for name in http.headers[-1]}
+    assert backend.window_bytes(1024, 1024) > 150 * 1024 * 1024
 
 
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (_answer(np.zeros((1, 32, 64), np.float32)), "alpha of shape"),
-        (_answer(np.zeros((1, 32, 32), np.float32), datatype="FP16"), "datatype FP16"),
-        ((_answer(np.zeros((1, 32, 32), np.float32))[0][:-4], {}), "cannot read"),
+        (http_answer(np.zeros((1, 32, 64), np.float32)), "alpha of shape"),
+        (http_answer(np.zeros((1, 32, 32), np.float32), datatype="FP16"), "datatype FP16"),
+        ((http_answer(np.zeros((1, 32, 32), np.float32))[0][:-4], {}), "cannot read"),
         ((b'{"outputs": []}', {}), "cannot read"),
         ((b"[]", {}), "cannot read"),
         ((b"", {}), "cannot read"),
@@ -323,77 +487,128 @@ def test_an_internal_error_of_the_server(server: Server) -> None:
         ),
     ],
 )
-def test_answers_that_make_no_sense(server: Server, answer: tuple[bytes, dict[str, str]], words: str) -> None:
-    backend = KServeBackend(server.url, MODEL)
-    server.answer = lambda _: (200, *answer)
+def test_responses_that_make_no_sense(
+    http: HttpFake, answer: tuple[bytes, dict[str, str]], words: str
+) -> None:
+    backend = KServeBackend(http.url, MODEL)
+    http.answer = lambda _: (200, *answer)
     with pytest.raises(BackendError, match=words):
-        backend.run(*_window(32, 32))
+        backend.run(*window(32, 32))
 
 
-def test_a_page_instead_of_the_protocol(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Handler, "do_GET", lambda self: self._send(200, b"<html>hello</html>", {}))
+def _numbers(alpha: Array) -> Any:
+    response = grpc_answer(alpha)
+    del response.outputs[0], response.raw_output_contents[:]
+    response.outputs[0].contents.fp32_contents.extend(alpha.ravel())
+    return response
+
+
+def _without_tensors(alpha: Array) -> Any:
+    response = grpc_answer(alpha)
+    del response.raw_output_contents[1:]
+    return response
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (lambda alpha: grpc_answer(alpha, name="beta"), "not 'alpha'"),
+        (lambda alpha: grpc_answer(alpha, datatype="FP16"), "datatype FP16"),
+        (lambda alpha: grpc_answer(alpha, shape=[1, 32]), "alpha of shape"),
+        (lambda alpha: grpc_answer(alpha[..., 1:], shape=[1, 32, 32]), "992 values"),
+        (_without_tensors, "1 tensors for 2 outputs"),
+        (lambda alpha: _numbers(alpha[:, 1:]), "alpha of shape"),
+    ],
+)
+def test_messages_that_make_no_sense(grpc: GrpcFake, answer: Callable[[Array], Any], words: str) -> None:
+    backend = KServeBackend(grpc.url, MODEL)
+    alpha = np.zeros((1, 32, 32), np.float32)
+    grpc.answer = lambda _: answer(alpha)
+    with pytest.raises(BackendError, match=words):
+        backend.run(*window(32, 32))
+    grpc.answer = lambda _: _numbers(alpha + 0.5)
+    np.testing.assert_array_equal(backend.run(*window(32, 32)), alpha + 0.5)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -640])
+def test_values_that_are_no_alpha(server: FakeServer, value: float) -> None:
+    server.compute = lambda image, trimap: np.full(trimap.shape, value, np.float32)
+    with pytest.raises(AlphaError, match="finite"):
+        tiled(server)(*wide())
+
+
+@pytest.mark.parametrize("page", [b"<html>hello</html>", b"[]", b"{}", b'"x"', b"\xff", b"[" * 10**5])
+def test_a_page_instead_of_the_protocol(http: HttpFake, page: bytes) -> None:
+    http.model_answer = 200, page, {}
     with pytest.raises(BackendError, match="KServe v2"):
-        KServeBackend(server.url, MODEL)
+        KServeBackend(http.url, MODEL)
 
 
-@pytest.mark.parametrize("url", ["localhost:8000", "grpc://localhost:8001", "http://", "", "http://h/?q=1"])
+def test_a_redirection_is_not_followed(http: HttpFake) -> None:
+    http.model_answer = 302, b"", {"Location": "http://127.0.0.1:1/"}
+    with pytest.raises(BackendError, match="status 302"):
+        KServeBackend(http.url, MODEL, headers={"Authorization": "Bearer abc"})
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "localhost:8000", "ftp://localhost:8001", "http://", "", "http://h/?q=1", "http://h:port",
+        "grpc://localhost", "grpc://localhost:8001/path", "grpc://user:word@localhost:8001",
+    ],
+)  # fmt: skip
 def test_addresses_that_cannot_be(url: str) -> None:
     with pytest.raises(InputError, match="http://HOST:PORT"):
         KServeBackend(url, MODEL)
 
 
-def test_memory_counts_what_is_here_and_not_the_network(server: Server) -> None:
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"windows_in_flight": 0}, "in flight"), ({"retries": -1}, "retries"), ({"timeout": 0}, "timeout")],
+)
+def test_options_that_cannot_be(http: HttpFake, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        KServeBackend(http.url, MODEL, **options)
+
+
+def test_memory_counts_what_is_here_and_not_the_network(server: FakeServer) -> None:
     backend = KServeBackend(server.url, MODEL)
     here = network_bytes(backend.metadata, 1024 * 1024)
     assert 1024 * 1024 * 12 < backend.window_bytes(1024, 1024) < here / 4
 
 
-def _window(height: int, width: int, count: int = 1) -> tuple[Array, Array]:
-    image = np.random.default_rng(0).integers(0, 256, (count, height, width, 3), np.uint8)
-    return image, np.full((count, height, width), 128, np.uint8)
+def test_headers_are_sent_and_passwords_are_not_shown(server: FakeServer) -> None:
+    tiled(server, headers={"Authorization": "Bearer abc"})(*wide())
+    sent = [{name.lower(): value for name, value in headers.items()} for headers in server.headers]
+    assert {headers["authorization"] for headers in sent} == {"Bearer abc"}
+    for url, kind in (
+        ("ftp://user:secret@127.0.0.1", InputError),
+        ("http://user:secret@127.0.0.1:1", BackendError),
+        ("http://user:sec@ret@127.0.0.1:1/a/b", BackendError),
+        ("https://user:secret@127.0.0.1:http", InputError),
+    ):
+        with pytest.raises(kind, match=r"127\.0\.0\.1") as caught:
+            KServeBackend(url, MODEL)
+        assert "sec" not in str(caught.value)
 
 
-def test_the_document_is_taken_as_it_is(server: Server) -> None:
-    document: ArtefactMetadata = read_metadata(default_model())
-    assert KServeBackend(server.url, MODEL, metadata=document).metadata is document
+def test_certificates(http: HttpFake, tmp_path: Path) -> None:
+    for url in ("https://127.0.0.1:1", "grpcs://127.0.0.1:1"):
+        with pytest.raises(InputError, match=r"gone\.pem"):
+            KServeBackend(url, MODEL, tls=Tls(ca=tmp_path / "gone.pem"))
+    (tmp_path / "other.pem").write_text("no certificate")
+    with pytest.raises(InputError, match="certificates"):
+        KServeBackend("https://127.0.0.1:1", MODEL, tls=Tls(ca=tmp_path / "other.pem"))
+    with pytest.raises(BackendError, match="127"):  # a server without TLS
+        KServeBackend(http.url.replace("http", "https"), MODEL, retries=0)
 
 
-@pytest.mark.parametrize("status", [429, 502, 503, 504])
-def test_a_busy_server_is_tried_again(server: Server, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
-    monkeypatch.setattr(kserve_client, "FIRST_PAUSE", 0.001)
-    backend = KServeBackend(server.url, MODEL)
-    image, trimap = _window(32, 32)
-    busy = [None, None]
+@pytest.mark.parametrize(
+    ("url", "package"), [("http://127.0.0.1:1", "httpx"), ("grpc://127.0.0.1:1", "tritonclient.grpc")]
+)
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, url: str, package: str) -> None:
+    import sys
 
-    def answer(_: Array) -> tuple[int, bytes, dict[str, str]]:
-        if busy:
-            busy.pop()
-            return status, b"", {}
-        return 200, *_answer(image[..., 0] / np.float32(255))
-
-    server.answer = answer
-    np.testing.assert_array_equal(backend.run(image, trimap), image[..., 0] / np.float32(255))
-    assert sum(path.endswith("/infer") for path in server.asked) == 3
-    server.answer = lambda _: (status, b"", {})
-    with pytest.raises(BackendError, match=f"status {status}"):
-        backend.run(image, trimap)
-    assert sum(path.endswith("/infer") for path in server.asked) == 3 + 5
-
-
-def test_headers_are_sent_and_passwords_are_not_shown(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[str | None] = []
-    get = Handler.do_GET
-    monkeypatch.setattr(
-        Handler, "do_GET", lambda self: (seen.append(self.headers["Authorization"]), get(self))[1]
-    )
-    KServeBackend(server.url, MODEL, headers={"Authorization": "Bearer abc"})
-    assert set(seen) == {"Bearer abc"}
-    gone = server.url.replace("http://", "ftp://user:secret@")
-    with pytest.raises(InputError, match="127") as caught:
-        KServeBackend(gone, MODEL)
-    assert "secret" not in str(caught.value)
-    with pytest.raises(BackendError, match="no answer") as unread:
-        KServeBackend("http://user:secret@127.0.0.1:1", MODEL)
-    assert "secret" not in str(unread.value)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtraError, match=r"\[kserve\]"):
+        KServeBackend(url, MODEL)
