@@ -63,7 +63,7 @@ clean:
 
 .venv/.test-installed: pyproject.toml | .venv/bin/pip
 	@echo "installing everything, PyTorch included, into .venv (about 7 GB, some minutes)"
-	$(BIN)/pip install --quiet --editable ".[cpu,cutout,export,openvino,ray,serve,serving,tensorrt-rtx,tiff,training,dev,docs]"
+	$(BIN)/pip install --quiet --editable ".[cpu,cutout,export,kserve,openvino,ray,serve,serving,tensorrt-rtx,tiff,training,dev,docs]"
 	@if command -v npm >/dev/null; then \
 		cd examples/web && npm install --silent --ignore-scripts --no-package-lock --no-audit --no-fund \
 		|| echo "examples/web: its packages could not be installed; its tests skip"; fi
