@@ -1,4 +1,4 @@
-"""Measure what docs/performance.md says about windows: their speed, and what is spent outside of the network.
+"""Measure what docs/performance.md states about windows: their speed, and the time outside of the network.
 
     python examples/measure_overhead.py MODEL.onnx IMAGE TRIMAP --backend openvino
 

@@ -2,8 +2,8 @@
 
     python examples/measure_performance.py FP32.onnx INT8.onnx PAIRS -o out/performance
 
-PAIRS is a folder of images/ and trimaps/. Every measurement is a file of its own in the output folder: an
-interrupted run goes on where it was, and `table.md` is made from the files. Let nothing else run meanwhile.
+PAIRS is a folder of images/ and trimaps/. Every measurement is a separate file in the output folder, so that
+an interrupted run can be resumed; `table.md` is made from the files. Let nothing else run meanwhile.
 """
 
 import json
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def measure_pair(name: str, image: Path, trimap: Path, ways: dict[str, list[str]], given) -> dict:
-    """Eager PyTorch first, then every way, each in a process of its own."""
+    """Measure eager PyTorch first, then every way, each in its own process."""
     found = {}
     height, width = read_trimap(trimap).shape
     baseline = given.output / f"{name} eager.json"

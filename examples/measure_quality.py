@@ -3,9 +3,9 @@
     python examples/measure_quality.py PHOTOS -o out/quality --page docs/models/benchmark.md
 
 PHOTOS is a folder of images/, trimaps/ and alphas/; with trimaps_wide/ these are scored as well. Every
-method sees every photograph in a process of its own, and leaves a file of its own in the output folder: an
-interrupted run goes on where it was, and what is no longer true (another checkpoint, another photograph,
-another version) is measured again. The page is the template benchmark.md.j2, where its prose is written,
+method sees every photograph in its own process, and writes a separate file to the output folder, so that an
+interrupted run can be resumed. What is no longer true (another checkpoint, another photograph, another
+version) is measured again. The page is the template benchmark.md.j2, where its prose is written,
 filled with the tables. Photographs may be closed data: pictures of them go into the output folder only. The
 page's picture is the lemur that comes with the package. After a change of the code, which no file remembers,
 take an empty output folder. Let nothing else run meanwhile.
@@ -110,7 +110,7 @@ def chosen(items: Sequence[Named], names: Sequence[str] | None) -> list[Named]:
 
 
 def with_wide_trimaps(photos: Path, entries: Sequence[Pair]) -> list[Pair]:
-    """The same photographs with trimaps_wide/NAME.png; none where that folder is not there."""
+    """Return the same photographs with trimaps_wide/NAME.png; none if that folder does not exist."""
     folder = photos / "trimaps_wide"
     if not folder.is_dir():
         return []
@@ -120,7 +120,7 @@ def with_wide_trimaps(photos: Path, entries: Sequence[Pair]) -> list[Pair]:
 
 
 def artefacts(given: Namespace) -> dict[str, Path]:
-    """By precision: the files given, the embedded one, or files in the output folder that are yet to make."""
+    """Return the file of each precision: given, embedded, or to be made in the output folder."""
     digest, embedded = sha256(given.checkpoint), default_model()
     made = {name: given.output / "models" / f"{digest[:DIGITS]}-{name}.onnx" for name in ("fp32", "int8")}
     if read_metadata(embedded).checkpoint_sha256 == digest:
@@ -129,7 +129,7 @@ def artefacts(given: Namespace) -> dict[str, Path]:
 
 
 def require_artefact(path: Path, precision: str, given: Namespace) -> None:
-    """Export what nobody gave; InputError for other weights or another precision."""
+    """Export the precisions that were not given; InputError for other weights or another precision."""
     if not path.exists() and getattr(given, precision) is None:
         path.parent.mkdir(parents=True, exist_ok=True)
         command = ["onnx", str(given.checkpoint), "-o", str(path), "--precision", precision]
@@ -173,7 +173,7 @@ def draw(entry: Pair, output: Path) -> None:
 
 
 def draw_lemur(methods: Iterable[Method], picture: Path, given: Namespace) -> None:
-    """The photograph that may be shown; its alpha is not known."""
+    """Return the photograph that may be shown; its alpha is not known."""
     shown = [method for method in methods if method.name in (OURS, CLOSED_FORM, KNN)]
     measured(shown, [(LEMUR, *sample_paths(), None)], "sample", given, runs=0)
     image, trimap = lemur()
@@ -185,7 +185,7 @@ def draw_lemur(methods: Iterable[Method], picture: Path, given: Namespace) -> No
 
 
 def filled(template: str, given: Namespace, narrow: Results, wide: Results, picture: Path | None) -> str:
-    """The page: the template's prose with the tables; no picture where closed form was not compared."""
+    """Return the page: the template with the tables; without the picture if closed form was not compared."""
     strict = jinja2.Environment(
         undefined=jinja2.StrictUndefined, keep_trailing_newline=True, trim_blocks=True
     )

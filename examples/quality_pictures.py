@@ -38,7 +38,7 @@ def write_sheet(path: Path, panels: Mapping[str, UInt8], compared: tuple[str, st
 
 
 def worst_part(error: UInt8) -> Window:
-    """The rows and columns, a :data:`SHARE` of the sides, whose mean error is largest."""
+    """Return the rows and columns, a :data:`SHARE` of the sides, whose mean error is largest."""
     height, width = (max(side // SHARE, 1) for side in error.shape)
     sums = cv2.integral(error)
     found = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]

@@ -1,4 +1,4 @@
-"""One method on one photograph, in a process of its own: measure_quality.py starts this file with a task.
+"""One method on one photograph, in its own process: measure_quality.py starts this file with a task.
 
 Result and alpha are written into the task's output folder. A result remembers all that it depends on; one
 that is there and still true is not made again.
@@ -105,7 +105,7 @@ class Result(FrozenModel):
 
 
 def result_of(task: Task) -> Result:
-    """The result that is there already, or a new one; exits where the process of the task fails."""
+    """Return the stored result, or compute it; exit if the process of the task fails."""
     with suppress(FileNotFoundError, ValueError):
         found = Result.model_validate_json(task.result_file.read_text("utf-8"))
         if found.key == task.key():
@@ -148,7 +148,7 @@ def _timed(run: Callable[[], UInt8]) -> tuple[UInt8, float]:
 
 
 def _forget_peak() -> None:
-    """Start the peak anew, where the system can (Linux); elsewhere it is the whole process's."""
+    """Reset the peak where the system can (Linux); elsewhere it is the whole process's."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", "ascii")
 

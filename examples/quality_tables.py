@@ -92,7 +92,7 @@ def means(found: Mapping[str, Result]) -> Metrics:
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table, without an end of line after it."""
+    """Return a table, without an end of line after it."""
     lines = [[f" {cell} " if cell else " " for cell in line] for line in (header, *rows)]
     return "\n".join("|" + "|".join(line) + "|" for line in (lines[0], ["---"] * len(header), *lines[1:]))
 

@@ -34,7 +34,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The project's shared folder beside the repository: golden data, photographs."""
+    """Return the project's shared folder beside the repository: golden data, photographs."""
     folder = Path(__file__).parents[1].parent / "shared"
     if not (folder / "golden").is_dir():
         pytest.skip(f"the shared folder with the golden data is not there: {folder}")
@@ -43,7 +43,7 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def golden(shared: Path) -> Callable[[str], Arrays]:
-    """Reads one of the golden files by its stem."""
+    """Return a function that reads one of the golden files by its stem."""
 
     def read(stem: str) -> Arrays:
         with np.load(shared / "golden" / f"{stem}.npz") as arrays:
@@ -60,7 +60,7 @@ def golden_info(shared: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def golden_weights(golden_info: dict[str, Any]) -> dict[str, Any]:
-    """The 50 tensors behind the golden data, drawn again and compared with their checksums."""
+    """Return the 50 tensors behind the golden data, drawn again and compared with their checksums."""
     torch = pytest.importorskip("torch")
     draw = np.random.RandomState(20200605)
     shapes: list[tuple[str, list[int]]] = golden_info["state_dict"]
@@ -72,7 +72,7 @@ def golden_weights(golden_info: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def live_model() -> Callable[..., Any]:
-    """Makes a small network whose random weights keep signals alive to the last layer.
+    """Return a function that makes a small network whose random weights keep signals alive to the last layer.
 
     Xavier weights, which a new DIM has, shrink the signal so far that alpha is 0.5 nearly everywhere.
     """
@@ -108,7 +108,7 @@ def live_model() -> Callable[..., Any]:
 
 @pytest.fixture(scope="session")
 def unpropagated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint: the embedded network without its propagation.
+    """Return a checkpoint: the embedded network without its propagation.
 
     That takes from logits where alpha is clear, and hardly how clear: it hides their scale.
     """
@@ -152,7 +152,7 @@ def _live(draw: np.random.Generator, key: str, shape: tuple[int, ...]) -> npt.ND
 
 @pytest.fixture(scope="session")
 def live_checkpoint(live_model: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint of a small stage-3 network with batch norm."""
+    """Return a checkpoint of a small stage-3 network with batch norm."""
     from dim import checkpoint
 
     path = tmp_path_factory.mktemp("live") / "live.safetensors"
@@ -162,7 +162,7 @@ def live_checkpoint(live_model: Callable[..., Any], tmp_path_factory: pytest.Tem
 
 @pytest.fixture(scope="session")
 def live_artefact(live_checkpoint: Path) -> Path:
-    """The ONNX artefact of :func:`live_checkpoint`."""
+    """Return the ONNX artefact of :func:`live_checkpoint`."""
     pytest.importorskip("onnxscript")
     from dim_export.onnx_export.export import export
 

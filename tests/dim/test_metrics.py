@@ -33,7 +33,7 @@ def naive(inputs: Inputs) -> metrics.Metrics:
 
 
 def masked(alpha: UInt8, truth: UInt8, trimap: UInt8) -> Inputs:
-    """The prediction forced to the trimap; the truth is left alone and may contradict it."""
+    """Return the prediction forced to the trimap; the truth is left alone and may contradict it."""
     return np.where((trimap == 0) | (trimap == 255), trimap, alpha).astype(np.uint8), truth, trimap
 
 
@@ -66,7 +66,7 @@ def equal_components() -> Inputs:
 
 
 def two_components(width: int) -> Inputs:
-    """A component of 3 × width that is gone from 0.8 on, then one of 3 × 3 that continues."""
+    """Return a component of 3 × width that is gone from 0.8 on, then one of 3 × 3 that continues."""
     alpha = np.zeros((8, 8), np.uint8)
     alpha[:3, :width], alpha[4:7, :3] = 200, 230
     return alpha, np.full_like(alpha, 255), np.full_like(alpha, 128)
@@ -174,7 +174,7 @@ def test_predictions_that_contradict_the_trimap_are_refused(name: str) -> None:
 
 
 def hair(height: int, width: int, *, unknown: float) -> Inputs:
-    """A blob with a ragged border, a share of the pixels unknown, and a prediction with smooth errors."""
+    """Return a blob with a ragged border, partly unknown, and a prediction with smooth errors."""
     draw = np.random.default_rng(0)
 
     def noise(blur: float) -> npt.NDArray[Any]:

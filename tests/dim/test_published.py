@@ -48,7 +48,7 @@ def address() -> Iterator[str]:
 
 @pytest.fixture
 def publish(address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The first published file is on the local server."""
+    """Serve the first published file on the local server."""
     monkeypatch.setattr(published, "PUBLISHED", {NAME: f"{address}/dim_stage1-{DIGEST[:8]}.pth"})
     return
 

@@ -30,7 +30,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 @pytest.fixture
 def part(command: ModuleType) -> Any:
-    """Imports another file of the example."""
+    """Import another file of the example."""
     return lambda name: import_module(f"quality_{name}")
 
 

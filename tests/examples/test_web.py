@@ -32,7 +32,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def expected() -> Any:
-    """The alpha of ONNX Runtime on the CPU, the whole image in one window: float32 H, W."""
+    """Return the alpha of ONNX Runtime on the CPU, the whole image in one window: float32 H, W."""
     image, trimap = lemur()[:2]
     with Matting(backend="onnxruntime") as matting:
         return matting(image, trimap)

@@ -59,7 +59,7 @@ def make_image(height: int, width: int, *, seed: int = 0, dtype: type = np.uint8
 
 
 def whole_alpha(backend: FakeBackend, image: UInt8, trimap: Trimap) -> npt.NDArray[np.float64]:
-    """The definition: pad everything, run once, crop, set the known pixels."""
+    """Compute alpha by its definition: pad everything, run once, crop, set the known pixels."""
     height, width = trimap.shape
     pad = ((0, -height % STRIDE), (0, -width % STRIDE))
     padded = np.pad(image, (*pad, (0, 0)), mode="reflect"), np.pad(trimap, pad, mode="reflect")
@@ -86,7 +86,7 @@ def local_filter() -> FakeBackend:
 
 @pytest.fixture
 def pair() -> Callable[..., tuple[UInt8, Trimap]]:
-    """Makes an image and a trimap of this size."""
+    """Return a function that makes an image and a trimap of a size."""
     return lambda height, width, seed=0: (
         make_image(height, width, seed=seed),
         make_trimap(height, width, seed=seed),

@@ -3,7 +3,7 @@
     python tests/runtime/hundred_megapixels.py [SIDE] [alpha|cutout|composite]
 
 Makes a pair of deflate-compressed TIFF files (15 % unknown) in a temporary folder, runs ``dim-matte run``
-with ``--memory-limit 2GB`` in a process of its own, and prints what that process says and its peak.
+with ``--memory-limit 2GB`` in a separate process, and prints that process's output and its peak.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ finally:
 
 
 def make_pair(folder: Path, side: int) -> tuple[Path, Path]:
-    """A ring of unknown pixels around foreground, over stripes."""
+    """Return a ring of unknown pixels around foreground, over stripes."""
     trimap = np.zeros((side, side), np.uint8)
     middle, axes = (side // 2, side // 2), (side * 29 // 80, side * 22 // 60)
     cv2.ellipse(trimap, middle, axes, 0, 0, 360, 255, -1)

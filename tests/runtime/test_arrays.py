@@ -1,4 +1,4 @@
-"""Memory-mapped files by windows: the same values, nothing lost, pages given back."""
+"""Memory-mapped files by windows: the same values, nothing lost, pages released."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from dim_runtime.arrays import BAND_BYTES, MappedWindows, by_windows, held_bytes
 from dim_runtime.memory import resident_bytes
 
-linux_only = pytest.mark.skipif(sys.platform != "linux", reason="pages are given back on Linux only")
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="pages are released on Linux only")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Byte counts, what the system says of this process, and the promise of a memory limit."""
+"""Byte counts, what the system reports of this process, and the promise of a memory limit."""
 
 from __future__ import annotations
 

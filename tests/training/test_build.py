@@ -42,7 +42,7 @@ def _config(**changes: Any) -> TrainConfig:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A finished run of two steps."""
+    """Return a finished run of two steps."""
     Trainer(build_run(_config(), tmp_path / "run")).fit()
     return tmp_path / "run"
 

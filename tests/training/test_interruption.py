@@ -56,7 +56,7 @@ def test_twenty_kills_change_nothing(tmp_path: Path) -> None:
         killed = process.wait() != 0
         kills += killed
         if not killed:
-            # It came to its end between two blows: the next ones fall on a run of its own.
+            # It ended between two signals: the next ones meet a new run.
             ended += 1
             _require_same(tmp_path / "whole", parts)
         _require_readable(parts)

@@ -1,4 +1,4 @@
-"""A packed run is half as large, and training goes on from it as from the whole, but for rounding."""
+"""A packed run is half as large, and training continues from it as from the whole, but for rounding."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _trainer(config: TrainConfig, output: Path, **options: Any) -> Trainer:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """The folder of a run of four steps."""
+    """Return the folder of a run of four steps."""
     _trainer(_config(4), tmp_path / "run").fit()
     return tmp_path / "run"
 

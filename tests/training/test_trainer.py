@@ -1,4 +1,4 @@
-"""The loop, on a tiny network: it learns, it saves, and it goes on exactly where it stopped."""
+"""The loop, on a tiny network: it learns, it saves, and it resumes exactly where it stopped."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_stage_2_needs_a_checkpoint_and_leaves_the_backbone_alone(tmp_path: Path
         _weights(tmp_path / "run" / "final.safetensors"),
     )
     assert all(torch.equal(before[key], after[key]) for key in before)
-    # Going on takes everything from the run's own state.
+    # Resuming takes everything from the run's own state.
     longer = config.model_copy(update={"steps": config.steps + 1})
     _trainer(longer, tmp_path / "run", resume=True).fit()
     assert after["refiner.refine_pred.bias"].abs().max() > 0

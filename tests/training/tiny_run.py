@@ -1,4 +1,4 @@
-"""A tiny run into the folder that is named, resumed if there is something to resume; says when it begins."""
+"""A tiny run into the named folder, resumed if it can be; prints a line when it begins."""
 
 from __future__ import annotations
 

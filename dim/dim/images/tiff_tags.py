@@ -198,7 +198,7 @@ def with_tags(encoded: bytes, added: Mapping[int, tuple[int, bytes]]) -> bytes:
 
 
 def _entry(order: str, tag: int, kind: int, values: bytes, position: int) -> tuple[bytes, bytes]:
-    """An entry, and what has to be stored at ``position`` for it."""
+    """Return an entry, and the bytes that must be stored at ``position`` for it."""
     head = struct.pack(order + "HHI", tag, kind, len(values) // BYTES_OF[kind])
     if len(values) <= 4:
         return head + values.ljust(4, b"\0"), b""

@@ -57,7 +57,7 @@ def _drawn(shapes: dict[str, tuple[int, int, int]]) -> Weights:
 
 
 def huochaitiantang_alpha(weights: Weights, x: Tensor) -> Tensor:
-    """What that repository's network of 2019 computes, written from its description and none of our code."""
+    """Compute that repository's network of 2019, written from its description and without our code."""
 
     def conv(name: str, value: Tensor) -> Tensor:
         weight = weights[f"{name}.weight"]
@@ -164,7 +164,7 @@ def test_batch_norm_is_another_network_and_all_differences_are_named(tmp_path: P
 
 
 def _foamliu_weights() -> Weights:
-    """A few keys of foamliu/Deep-Image-Matting-PyTorch."""
+    """Return a few keys of foamliu/Deep-Image-Matting-PyTorch."""
     return {
         "down1.conv1.cbr_unit.0.weight": torch.zeros(64, 4, 3, 3),
         "down1.conv1.cbr_unit.1.running_mean": torch.zeros(64),

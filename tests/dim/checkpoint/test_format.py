@@ -53,7 +53,7 @@ def _save(content: Any, path: Path, zipped: bool) -> Path:
 
 @pytest.fixture
 def forgotten_class() -> Any:
-    """An object whose class is gone when it is loaded."""
+    """Return an object whose class is gone when it is loaded."""
     module = types.ModuleType("mmcv_of_2020")
     exec("class HookMessages(dict):\n    pass\nclass Config:\n    pass\n", module.__dict__)
     sys.modules["mmcv_of_2020"] = module

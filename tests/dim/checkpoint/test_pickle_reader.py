@@ -91,7 +91,7 @@ def test_the_refusal_names_the_function(tmp_path: Path) -> None:
 
 
 def _legacy_file(path: Path, body: bytes, keys: bytes = b"\x80\x02].") -> Path:
-    """A legacy file around a hand-written pickle."""
+    """Return a legacy file around a hand-written pickle."""
     head = (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})
     path.write_bytes(b"".join(pickle.dumps(part, 2) for part in head) + body + keys)
     return path
@@ -221,7 +221,7 @@ def test_big_endian_numbers(tmp_path: Path) -> None:
 
 
 def _tensor(offset: int, size: tuple[int, ...], stride: tuple[int, ...], elements: int = 8) -> bytes:
-    """A pickle of one tensor over a storage "0", as torch writes it."""
+    """Return a pickle of one tensor over a storage "0", as torch writes it."""
     storage = pickle.dumps(("storage", None, "0", "cpu", elements, None), 2)[2:-1]
     storage = storage.replace(b"N", b"ctorch\nFloatStorage\n", 1)
     parts = b"".join(pickle.dumps(part, 2)[2:-1] for part in (offset, size, stride, False, None))
@@ -315,7 +315,7 @@ class _ConfigDict(dict[str, Any]):
 
 @pytest.fixture
 def training_run(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """A checkpoint with all that a runner stores beside the weights; its classes are not importable later."""
+    """Return a checkpoint with all that a runner stores; its classes cannot be imported later."""
     model = DIM(NetworkConfig(stage=3, width=1 / 16))
     optimiser = torch.optim.Adam(model.parameters())
     model(torch.rand(1, 4, 32, 32)).sum().backward()

@@ -37,7 +37,7 @@ def _scene() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
 
 
 def _undecided() -> torch.Tensor:
-    """The alpha of a decoder that saw no strands: the known pixels give their colours."""
+    """Return the alpha of a decoder that saw no strands: the known pixels give their colours."""
     return torch.full((1, 1, 48, 64), 0.5, dtype=torch.float64)
 
 
@@ -94,7 +94,7 @@ def test_between_cells_it_is_interpolated_and_meets_the_pixel_s_own_colour() -> 
 
 
 def _noise(side: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """A network's input without known pixels, and an alpha."""
+    """Return a network's input without known pixels, and an alpha."""
     draw = np.random.default_rng(1)
     x = draw.uniform(-1, 1, (4, side, side))
     x[3] = 128 / 255

@@ -17,7 +17,7 @@ FOREGROUND, BACKGROUND = np.array([1.5, -0.5, 0.25]), np.array([-1.0, 0.5, 1.0])
 
 
 def _noise(side: int) -> tuple[Float64, Float64, Float64]:
-    """A network's input with a few known pixels, alpha, and trust."""
+    """Return a network's input with a few known pixels, alpha, and trust."""
     draw = np.random.default_rng(1)
     x = draw.uniform(-1, 1, (4, side, side))
     x[3] = draw.choice([0, UNKNOWN, UNKNOWN, UNKNOWN, 1], (side, side))

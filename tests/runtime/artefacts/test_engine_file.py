@@ -1,4 +1,4 @@
-"""Engine files: what is written is read back; what is cut off, foreign or damaged is told apart."""
+"""Engine files: what is written is read back; cut-off, foreign and damaged files are distinguished."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ GRAPH = field(2, b"name")
 
 
 def model(properties: dict[str, str], graph: bytes = GRAPH) -> bytes:
-    """A ModelProto: ir_version, graph, metadata_props."""
+    """Return a ModelProto: ir_version, graph, metadata_props."""
     entries = (field(1, key.encode()) + field(2, value.encode()) for key, value in properties.items())
     return varint(1 << 3) + varint(8) + field(7, graph) + b"".join(field(14, entry) for entry in entries)
 
@@ -56,7 +56,7 @@ def test_a_missing_file(path: Path) -> None:
 
 
 def test_an_onnx_file_of_another_origin_names_the_command(path: Path) -> None:
-    path.write_bytes(model({"author": "somebody"}))
+    path.write_bytes(model({"author": "a person"}))
     with pytest.raises(ArtefactError, match=r"dim-export onnx CHECKPOINT -o MODEL\.onnx"):
         read_metadata(path)
 

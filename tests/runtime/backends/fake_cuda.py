@@ -122,7 +122,7 @@ class FakeDevice:
 
 
 class FakeBuffer:
-    """Memory of its own, or a part of an owner's."""
+    """Its own memory, or a part of an owner's."""
 
     def __init__(self, core: FakeCore, kind: str, size: int, owner: FakeBuffer | None = None) -> None:
         self.core, self.kind, self.size, self.owner = core, kind, size, owner
@@ -204,12 +204,12 @@ class FakeArray:
         return self.buffer.memory.view(self.dtype).reshape(self.shape)
 
     def values(self) -> Any:
-        """What is in the memory now."""
+        """Return the present content of the memory."""
         return self.values_in_place().copy()
 
 
 class FakeStream:
-    """Queues work until somebody synchronises, as a GPU may."""
+    """Queues work until the program synchronises, as a GPU may."""
 
     def __init__(self, core: FakeCore, device: int) -> None:
         self.core, self.device = core, device

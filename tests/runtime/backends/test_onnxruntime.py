@@ -25,7 +25,7 @@ from .fake_cuda import FakeCore, OnGpu
 
 
 def altered(tmp_path: Path, old: bytes, new: bytes) -> Path:
-    """The embedded model with other metadata of the same length."""
+    """Return the embedded model with other metadata of the same length."""
     content = default_model().read_bytes()
     assert content.count(old) == 1
     assert len(old) == len(new)
@@ -176,7 +176,7 @@ def test_arrays_with_dlpack_go_in_and_out(
     image, trimap = windows(2, 32, 64)
     alpha = bound.run_on_device(OnGpu(image, core), OnGpu(trimap, core))
     np.testing.assert_array_equal(alpha.values(), backend.run(image, trimap))
-    # The producers were told to finish before the session's stream goes on.
+    # The producers had to finish before the session's stream continues.
     assert core.waited == [bound._stream.handle] * 2
 
 

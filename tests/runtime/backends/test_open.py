@@ -1,4 +1,4 @@
-"""Which back end opens a file: the suffix decides if nobody does, and nothing is swapped."""
+"""Which back end opens a file: the user decides, or else the suffix, and nothing is replaced."""
 
 from __future__ import annotations
 

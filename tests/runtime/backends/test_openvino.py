@@ -1,4 +1,4 @@
-"""OpenVINO: it computes in the precision that was asked for, and says what it cannot do."""
+"""OpenVINO: it computes in the requested precision, and reports what it cannot do."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def has_bf16() -> bool:
 
 
 def arithmetic(backend: OpenVinoBackend) -> set[str]:
-    """What the convolutions of the compiled graph take in."""
+    """Return the types that the convolutions of the compiled graph read."""
     return set(module._convolution_types(backend._graph((1, 64, 64))))
 
 
@@ -137,7 +137,7 @@ def test_memory_is_stated_for_windows_that_run_one_after_the_other() -> None:
     small, larger, large = (512, 512), (544, 512), (1024, 1024)
     assert backend.window_bytes(256, 256) < backend.window_bytes(*small)
     assert backend.window_bytes(*larger) < backend.window_bytes(*large)
-    # The graph with free shapes keeps its tensors; those of the others are given back.
+    # The graph with free shapes keeps its tensors; those of the others are released.
     assert backend.peak_bytes([small, large]) == backend.window_bytes(*small) + backend.window_bytes(*large)
     assert backend.peak_bytes([larger, large]) == backend.window_bytes(*large)
     before = backend.window_bytes(*small)
@@ -182,7 +182,7 @@ Exporter = Callable[[Any], Path]
 
 @pytest.fixture(scope="module")
 def exported(live_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Exporter:
-    """Makes artefacts of the small live network."""
+    """Return a function that makes artefacts of the small live network."""
     pytest.importorskip("onnxscript")
     from dim_export.int8.convert import Quantisation
     from dim_export.onnx_export.export import export
@@ -213,7 +213,7 @@ def check_alpha(backend: OpenVinoBackend) -> None:
 
 
 def hint(backend: OpenVinoBackend) -> str:
-    """What OpenVINO says that it computes float32 in."""
+    """Return the precision in which OpenVINO reports that it computes float32."""
     return str(backend._graph((1, 64, 64)).get_property("INFERENCE_PRECISION_HINT"))
 
 

@@ -47,7 +47,7 @@ def engine(core: FakeCore) -> FakeTensorRT:
 
 @pytest.fixture
 def path(metadata: Callable[..., ArtefactMetadata], tmp_path: Path) -> Callable[..., Path]:
-    """Writes an engine file whose plan says nothing."""
+    """Write an engine file whose plan is arbitrary bytes."""
 
     def make(static_shape: tuple[int, int, int] | None = None, **changes: object) -> Path:
         profile = ShapeProfile(min=(1, 32, 32), opt=(1, 64, 64), max=(2, 640, 640))
@@ -271,7 +271,7 @@ def test_close_frees_everything(opened: Opened, core: FakeCore) -> None:
 
 @pytest.fixture
 def frozen(core: FakeCore, path: Callable[..., Path]) -> tuple[TensorRTBackend, FakeTensorRT]:
-    """An engine of TensorRT for one shape, which replays recorded launches."""
+    """Return an engine of TensorRT for one shape, which replays recorded launches."""
     engine = FakeTensorRT(core)
     engine.__version__ = "10.14.1.48"  # type: ignore[misc]
     file = path((1, 64, 64), builder="tensorrt", version="10.14.1.48")

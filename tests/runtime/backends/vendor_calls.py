@@ -137,7 +137,7 @@ OUR_OBJECTS = {
     "alpha", "read_header(path)", "type(error)", "type(array)", "header", "header.engine", "found", "cuda",
     "self", "graph", "re", "match", "dim",
 }  # fmt: skip
-"""Expressions of our own classes that share names with the packages'."""
+"""Expressions of our classes that share names with the packages'."""
 
 
 def problems(package: str, module: Any, *, without: set[str] = frozenset()) -> list[str]:  # type: ignore[assignment]
@@ -164,7 +164,7 @@ def _owner(base: ast.expr, receivers: dict[str, str]) -> str | None:
         return receivers[text]
     if isinstance(base, ast.Attribute):
         owner = _owner(base.value, receivers)
-        # Only names that are classes or enumerations: what an attribute of an object is, the table says.
+        # Only names that are classes or enumerations: the table lists what an object's attributes are.
         if (owner is not None and base.attr[:1].isupper()) or (owner == "" and base.attr == "utils"):
             return f"{owner}.{base.attr}".strip(".")
     return None

@@ -57,7 +57,7 @@ def items(tmp_path: Path) -> list[Item]:
 
 @pytest.fixture
 def matte(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int | str | None]:
-    """Calls ``dim-matte batch``; gives its exit code."""
+    """Return a function that calls ``dim-matte batch`` and returns its exit code."""
 
     def call(*arguments: object) -> int | str | None:
         monkeypatch.setattr(sys, "argv", ["dim-matte", "batch", *map(str, arguments), "--threads", "1"])

@@ -43,7 +43,7 @@ class Done(NamedTuple):
 
 @pytest.fixture
 def batch(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Done]:
-    """Calls ``dim-matte batch``."""
+    """Return a function that calls ``dim-matte batch``."""
     pytest.importorskip("onnxruntime")
 
     def call(*arguments: object) -> Done:
@@ -340,7 +340,7 @@ def test_killed_ten_times(tmp_path: Path) -> None:
 def start(
     folder: Path, out: Path, *, killed_after: tuple[int, float] | None = None
 ) -> subprocess.Popen[bytes]:
-    """The batch in a process, which kills itself so many seconds after so many items or at the next.
+    """Run the batch in a process, which kills itself so many seconds after so many items or at the next.
 
     From outside, on a busy machine, the blow may come when all is done.
     """

@@ -26,7 +26,7 @@ def _without_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def photo(tmp_path: Path) -> Path:
-    """A red disc over blue, 160 × 200."""
+    """Return a red disc over blue, 160 × 200."""
     distance = np.hypot(*np.ogrid[-80:80, -100:100])
     image = np.where(distance[..., None] < 50, (30, 60, 230), (150, 80, 20)).astype(np.float64)
     image += np.random.default_rng(0).normal(0, 6, image.shape)

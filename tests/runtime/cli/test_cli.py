@@ -33,7 +33,7 @@ Matte = Callable[..., Done]
 
 @pytest.fixture
 def matte(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Matte:
-    """Calls the entry point; an error that is not turned into a message fails the test."""
+    """Return a function that calls the entry point; an exception that leaves it fails the test."""
 
     def call(*arguments: object) -> Done:
         monkeypatch.setattr(sys, "argv", ["dim-matte", *map(str, arguments)])
@@ -47,7 +47,7 @@ def matte(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
 
 
 def process(*arguments: object) -> Done:
-    """The same in a process of its own."""
+    """Return a function that runs the command in its own process."""
     command = [sys.executable, "-c", "from dim_runtime.cli import main; main()", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr, done.stderr
@@ -56,7 +56,7 @@ def process(*arguments: object) -> Done:
 
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[Path, Path]:
-    """A small cut of the lemur and its trimap."""
+    """Return a small cut of the lemur and its trimap."""
     image, trimap = sample_paths()
     write_image(tmp_path / "image.png", read_image(image)[60:190, 200:360])
     write_image(tmp_path / "trimap.png", read_alpha(trimap)[60:190, 200:360])

@@ -27,7 +27,7 @@ def untried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def packages(monkeypatch: pytest.MonkeyPatch, untried: None) -> dict[str, str]:
-    """The distributions that are installed, with their versions."""
+    """Return the distributions that are installed, with their versions."""
     installed: dict[str, str] = {}
 
     def version(name: str) -> str:

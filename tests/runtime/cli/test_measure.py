@@ -18,7 +18,7 @@ from dim_runtime.matting import default_model
 
 @pytest.fixture
 def pair(tmp_path: Path) -> tuple[str, str]:
-    """A small image whose trimap is half unknown."""
+    """Return a small image whose trimap is half unknown."""
     image, trimap = tmp_path / "image.png", tmp_path / "trimap.png"
     cv2.imwrite(str(image), np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8))
     hints = np.zeros((90, 120), np.uint8)

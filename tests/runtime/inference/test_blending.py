@@ -10,7 +10,7 @@ from dim_runtime.planning.geometry import Rectangle, Window
 
 
 def window(y: int, x: int, height: int, width: int, context: int, side: int) -> Window:
-    """A core with context on all sides, inside an image of side × side."""
+    """Return a core with context on all sides, inside an image of side × side."""
     top, left = max(y - context, 0), max(x - context, 0)
     bottom, right = min(y + height + context, side), min(x + width + context, side)
     return Window(top, left, bottom - top, right - left, Rectangle(y, x, height, width))

@@ -15,7 +15,7 @@ from dim_runtime.inference.calls import Calls
 
 TOGETHER = 3
 PATIENCE = 60.0
-"""Seconds after which a test that would wait for ever fails."""
+"""Seconds after which a test that would wait forever fails."""
 
 
 class Overlapping(FakeBackend):

@@ -98,7 +98,7 @@ def test_stopping_ends_threads_that_wait_on_either_side() -> None:
     results = pipeline.ahead(item for item in pipeline.ahead(item for item in source))
     assert next(results) == 1
     pipeline.stop()
-    # The one inside somebody else's code goes on until that lets it.
+    # The thread inside the caller's code continues until that returns.
     assert eventually(lambda: len(threads()) == before + 1)
     forever.set()
     assert eventually(lambda: len(threads()) == before)

@@ -127,7 +127,7 @@ class Scene(NamedTuple):
 
 
 def scene(side: int) -> Scene:
-    """A round, frayed thing of slowly changing reds before slowly changing blues."""
+    """Return a round, frayed object of slowly changing reds before slowly changing blues."""
     y, x = np.mgrid[:side, :side] / side
     angle, distance = np.arctan2(y - 0.5, x - 0.5), np.hypot(y - 0.5, x - 0.5)
     alpha = np.clip((0.33 + 0.015 * np.sin(40 * angle) - distance) / 0.06, 0, 1)
@@ -137,13 +137,13 @@ def scene(side: int) -> Scene:
 
 
 def fringe(colours: np.ndarray, made: Scene) -> np.ndarray:
-    """What is wrong in a composite over anything: the error of the colours, times alpha; in [0, 1]."""
+    """Return the error of a composite over any background: that of the colours, times alpha; in [0, 1]."""
     error = np.abs(colours / np.iinfo(colours.dtype).max - made.foreground).max(-1) * made.alpha
     return error[(made.alpha > 0) & (made.alpha < 1)]
 
 
 def estimated(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """The foreground's colours of a whole image, tile by tile."""
+    """Estimate the foreground's colours of a whole image, tile by tile."""
     found = np.empty_like(image)
     for tile in foreground.tiles(*alpha.shape):
         seen = tile.outer_rows, tile.outer_columns

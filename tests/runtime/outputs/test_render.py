@@ -180,7 +180,7 @@ def run(
 
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[Path, Path]:
-    """A 16-bit photograph with a profile, and its trimap."""
+    """Return a 16-bit photograph with a profile, and its trimap."""
     image, trimap = tmp_path / "image.png", tmp_path / "trimap.png"
     write_image(image, IMAGE, metadata=Metadata(RGB_PROFILE, (11811.0, 11811.0)))
     levels = np.full((40, 50), 128, np.uint8)

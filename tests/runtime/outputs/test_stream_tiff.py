@@ -144,7 +144,7 @@ def test_memory_does_not_grow_with_the_image(tmp_path: Path) -> None:
 
 
 def fill(folder: Path, height: int, width: int) -> None:
-    """A gray image; foreground with one unknown block in each 1000×1000 pixels."""
+    """Return a gray image; foreground with one unknown block in each 1000×1000 pixels."""
     np.full((height, width, 3), 77, np.uint8).tofile(folder / "image")
     trimap = np.full((height, width), 255, np.uint8)
     for y in range(480, height, 1000):
@@ -155,7 +155,7 @@ def fill(folder: Path, height: int, width: int) -> None:
 
 @pytest.fixture
 def files(tmp_path: Path, pair: Pair) -> tuple[Path, Path, Path]:
-    """A pair as TIFF files: more than one tile of the renderer, strips and tiles, 16 bits, a profile."""
+    """Return a pair of TIFF files: more than a tile of the renderer, strips and tiles, 16 bits, a profile."""
     tifffile = pytest.importorskip("tifffile")
     image, trimap = pair(TILE + 40, 300)
     paths = tmp_path / "image.tif", tmp_path / "trimap.tif", tmp_path / "out" / "result.tif"

@@ -29,7 +29,7 @@ from ..backends.fake_cuda import FakeCore
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes the checks of memory and speed short: here they only have to run."""
+    """Make the checks of memory and speed short: here they only have to run."""
     for name, value in {"SPEED_SIDE": 64, "SPEED_RUNS": 3}.items():
         monkeypatch.setattr(checks, name, value)
 
@@ -40,7 +40,7 @@ MACHINE = ["gpu", "references", "ceiling"]
 
 @pytest.fixture
 def command(tmp_path: Path) -> Callable[..., tuple[int, str, Any]]:
-    """Runs `dim-matte doctor --gpu` and reads what it printed and wrote."""
+    """Return a function that runs `dim-matte doctor --gpu` and reads what it printed and wrote."""
 
     def call(*options: str) -> tuple[int, str, Any]:
         target = tmp_path / "report.json"

@@ -78,14 +78,14 @@ def decode(content: bytes) -> Any:
 
 @pytest.fixture
 def files(pair: tuple[UInt8, UInt8]) -> dict[str, Any]:
-    """The pair as the fields ``image`` and ``trimap`` of a form."""
+    """Return the pair as the fields ``image`` and ``trimap`` of a form."""
     image, trimap = pair
     return {"image": ("photo.png", io.BytesIO(png(image))), "trimap": ("t.png", io.BytesIO(png(trimap)))}
 
 
 @pytest.fixture
 def page() -> Path:
-    """The folder of the page."""
+    """Return the folder of the page."""
     from dim_runtime.serve.api import PAGE
 
     return PAGE

@@ -26,7 +26,7 @@ PARTS = {"problem", "got", "expected", "why", "fix"}
 
 
 def library_alpha(pair: Pair) -> Any:
-    """The alpha of the library, uint8."""
+    """Return the alpha of the library, uint8."""
     with Matting.from_backend(FakeBackend()) as matting:
         return np.round(matting(*pair) * 255).astype(np.uint8)
 
@@ -66,7 +66,7 @@ def test_a_composite_lies_over_the_colour(start: Start, files: dict[str, Any], k
 
 
 def refused(answer: Any, status: int) -> dict[str, str]:
-    """The four parts of an error with this status."""
+    """Return the four parts of an error with this status."""
     assert answer.status_code == status, answer.text
     parts: dict[str, str] = answer.json()
     assert set(parts) <= PARTS, parts
@@ -114,7 +114,7 @@ def test_sizes_that_differ(start: Start, files: dict[str, Any]) -> None:
 
 
 def bomb(width: int, height: int) -> bytes:
-    """A PNG of some hundred bytes that declares many pixels."""
+    """Return a PNG of some hundred bytes that declares many pixels."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))

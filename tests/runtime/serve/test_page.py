@@ -40,7 +40,7 @@ STROKES = (
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    """The address of a server with the embedded model."""
+    """Return the address of a server with the embedded model."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -76,7 +76,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def page(browser: Any, address: str) -> Iterator[Any]:
-    """The page, which fails the test if it logs an error or sends a request elsewhere."""
+    """Return the page, which fails the test if it logs an error or sends a request elsewhere."""
     faults: list[str] = []
     opened = browser.new_page(viewport={"width": 1280, "height": 860}, accept_downloads=True)
     opened.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)

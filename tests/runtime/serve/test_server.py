@@ -70,7 +70,7 @@ def server() -> Iterator[Running]:
 
 
 def post(url: str) -> int:
-    """The status of one request; 0 if no connection was made."""
+    """Return the status of one request; 0 if no connection was made."""
     image, trimap = sample_paths()
     files = {"image": image.read_bytes(), "trimap": trimap.read_bytes()}
     try:

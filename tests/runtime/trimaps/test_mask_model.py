@@ -19,7 +19,7 @@ from onnx import TensorProto, helper  # noqa: E402
 
 
 def red_model(path: Path, *, side: int | str = 32, channels: int = 3, kind: int = TensorProto.FLOAT) -> Path:
-    """A network whose mask is the normalised red channel."""
+    """Return a network whose mask is the normalised red channel."""
     weights = np.zeros((1, channels, 1, 1), np.float32)
     weights[0, 0] = 1
     nodes = [helper.make_node("Conv", ["input", "weights"], ["mask"])]

@@ -18,7 +18,7 @@ HEIGHT, WIDTH = 120, 160
 
 @pytest.fixture
 def files(tmp_path: Path) -> dict[str, Path]:
-    """A photograph of a disc, its trimap and its mask."""
+    """Return a photograph of a disc, its trimap and its mask."""
     distance = np.hypot(*np.ogrid[-HEIGHT / 2 : HEIGHT / 2, -WIDTH / 2 : WIDTH / 2])
     made: dict[str, Any] = {
         "image": np.where(distance[..., None] < 30, (30, 120, 220), (160, 80, 30)).astype(np.uint8),

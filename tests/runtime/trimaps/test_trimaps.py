@@ -17,14 +17,14 @@ HEIGHT, WIDTH, RADIUS = 240, 320, 70
 
 
 def disc(radius: float = RADIUS, height: int = HEIGHT, width: int = WIDTH) -> UInt8:
-    """A disc in the middle, 0 and 255."""
+    """Return a disc in the middle, 0 and 255."""
     distance = np.hypot(*np.ogrid[-height / 2 : height / 2, -width / 2 : width / 2])
     return np.where(distance < radius, 255, 0).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
 def picture() -> UInt8:
-    """An orange disc over blue, with noise."""
+    """Return an orange disc over blue, with noise."""
     colours = np.where(disc()[..., None] > 0, (220, 120, 30), (30, 80, 160))
     noise = np.random.default_rng(0).normal(0, 12, colours.shape)
     return np.clip(colours + noise, 0, 255).astype(np.uint8)
@@ -45,7 +45,7 @@ BORDERS = [(0, (10, 10), (310, 10)), (0, (10, 230), (310, 230)), (0, (10, 10), (
 
 
 def require_disc(trimap: UInt8) -> None:
-    """The border is unknown, what is far from it is right."""
+    """Require that the border is unknown, and that the pixels far from it are right."""
     assert set(np.unique(trimap)) == {0, 128, 255}
     truth = disc()
     assert (truth[trimap == 255] == 255).all(), "no background is called foreground"

@@ -40,7 +40,7 @@ if __name__ == "__main__":
 
 @pytest.fixture(scope="module")
 def small(live_model: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint of a very small network."""
+    """Return a checkpoint of a very small network."""
     path = tmp_path_factory.mktemp("small") / "small.safetensors"
     checkpoint.save(live_model(stage=1), path)
     return path
@@ -72,7 +72,7 @@ def _run(*arguments: object) -> str:
 
 
 def _table(text: str) -> list[list[str]]:
-    """The cells of the rows, the first one the columns' names."""
+    """Return the cells of the rows; the first row holds the columns' names."""
     rows = [line for line in text.splitlines() if line[:1] in "┃│"]
     return [[cell.strip() for cell in line.replace("┃", "│").split("│")[1:-1]] for line in rows]
 
@@ -180,7 +180,7 @@ def test_a_cached_download_is_scored(
     cached = tmp_path / "dim-matting" / sha256(small)[:8] / "tiny.safetensors"
     cached.parent.mkdir(parents=True)
     cached.write_bytes(small.read_bytes())
-    url = "https://nowhere.invalid/tiny.safetensors"
+    url = "https://absent.invalid/tiny.safetensors"
     text = _run(url, "--sha256", sha256(small), "--data", folder, "--workers", 0)
     assert _table(text) == _table(_run(small, "--data", folder, "--workers", 0))
 

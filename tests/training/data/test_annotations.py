@@ -1,4 +1,4 @@
-"""Annotation files of MMEditing and MMagic: what is read, and that everything wrong is told at once."""
+"""Annotation files of MMEditing and MMagic: what is read, and that all that is wrong is reported at once."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def entries() -> list[Entry]:
             "bg_path": f"a set/bg {i}.png",
             "merged_path": f"a set/merged {i}.png",
             "trimap_path": f"a set/trimap {i}.png",
-            "fg_extended_path": "nobody reads this",
+            "fg_extended_path": "is not read",
         }
         for i in range(2)
     ]

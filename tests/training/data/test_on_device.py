@@ -22,7 +22,7 @@ COUNT = 8
 
 
 def _both(**settings: Any) -> tuple[Sample, Sample]:
-    """The same samples from the loader and from the device."""
+    """Return the same samples from the loader and from the device."""
     config = DataConfig(crop_sides=(96, 128), size=64, trimap_sizes=(1, 23), workers=0, **settings)
     loader, parts = (build(config, seed=3, length=COUNT) for build in (build_dataset, build_parts))
     expected = Sample(*default_collate([tuple(loader[i]) for i in range(COUNT)]))

@@ -16,7 +16,7 @@ FOREGROUND, BACKGROUND = np.array([40, 60, 200]), np.array([190, 160, 30])
 
 
 def _photograph() -> tuple[UInt8, UInt8, UInt8]:
-    """A body with thin strands on its right, its true alpha, and one as a network predicts it: blurred."""
+    """Return a body with thin strands on its right, its true alpha, and a blurred alpha as of a network."""
     alpha = np.zeros((96, 160), np.uint8)
     alpha[16:80, 20:70] = 255
     alpha[18:78:6, 70:90] = 255

@@ -39,7 +39,7 @@ def _photograph(name: str = "one", height: int = 50, width: int = 70, seed: int 
 
 
 def _red(image: UInt8, trimap: UInt8) -> UInt8:
-    """A predictor without a network."""
+    """Return a predictor without a network."""
     return apply_known(image[..., 0], trimap)
 
 

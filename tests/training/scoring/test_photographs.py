@@ -1,4 +1,4 @@
-"""What is scored is found and read, and everything wrong with it is told at once."""
+"""What is scored is found and read, and all that is wrong with it is reported at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hair, fur and yarn: gaps between strands, colours of their own, and a closed body."""
+"""Hair, fur and yarn: gaps between strands, their own colours, and a closed body."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_strands_stand_apart_from_the_background(draw: Draw) -> None:
 
 
 def _crossings(alpha: UInt8) -> float:
-    """Changes between clear and opaque in the rows that show anything."""
+    """Count changes between clear and opaque in the rows that show anything."""
     opaque = alpha[alpha.max(1) > 128] > 128
     return float(np.abs(np.diff(opaque.astype(int), axis=1)).sum(1).mean()) if len(opaque) else 0.0
 

@@ -44,7 +44,7 @@ def blender() -> Callable[..., str]:
 
 @pytest.fixture(scope="module")
 def known(blender: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
-    """The scenes of known_geometry.py: name to RGBA."""
+    """Return the scenes of known_geometry.py: name to RGBA."""
     folder = tmp_path_factory.mktemp("known")
     blender(PROGRAMS, folder)
     found = {path.stem: cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in folder.glob("*.png")}

@@ -206,7 +206,7 @@ def test_training_composites_are_optional_and_named_all_the_same(archive: Archiv
 
 
 def test_skip_train_needs_no_coco(archive: Archive) -> None:
-    summary = archive._replace(coco=Path("nowhere")).prepare(skip_train=True)
+    summary = archive._replace(coco=Path("absent")).prepare(skip_train=True)
     assert summary.training is None
     assert archive.lists() == [archive.root / "test_list.json"]
     assert not (archive.root / "Training_set" / "bg").exists()
@@ -303,7 +303,7 @@ def test_a_second_run_keeps_what_is_complete_and_remakes_the_rest(prepared: Arch
     lost.unlink()
     kept = prepared.root / "Training_set/bg/cat_1.png"
     os.utime(kept, (1, 1))
-    # Nobody needs the photograph of a background that is there.
+    # A background that is there needs no photograph.
     (prepared.coco / "train2014/COCO_train2014_000000581921.jpg").unlink()
     assert prepared.prepare(composite=True)[2:] == (2, 24)
     assert prepared.outputs() == before
@@ -342,7 +342,7 @@ prepare(*map(Path, sys.argv[2:]), workers=int(sys.argv[1]), composite=True, prog
 
 
 def _start(archive: Archive, workers: int) -> subprocess.Popen[str]:
-    """A preparation in a process group of its own, once it has read its modules."""
+    """Start a preparation in its own process group; return when it has read its modules."""
     process = subprocess.Popen(
         [sys.executable, "-c", _SCRIPT, str(workers), *map(str, archive)],
         stdout=subprocess.PIPE,
@@ -355,7 +355,7 @@ def _start(archive: Archive, workers: int) -> subprocess.Popen[str]:
 
 
 def _seconds(archive: Archive, workers: int) -> float:
-    """How long a preparation takes that nobody interrupts."""
+    """Return how long a preparation takes without interruption."""
     process = _start(archive, workers)
     start = time.perf_counter()
     assert process.wait() == 0
@@ -399,7 +399,7 @@ def test_workers_leave_when_their_parent_is_killed(tmp_path: Path) -> None:
 
 
 def _alive(group: int) -> list[str]:
-    """Processes of a group that are neither gone nor waiting to be reaped."""
+    """Return the processes of a group that are neither gone nor waiting to be reaped."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):

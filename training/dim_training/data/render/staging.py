@@ -72,7 +72,7 @@ def stage(seed: int, subject: str | None = None) -> Staged:
 
 
 def require_subject(name: str | None) -> None:
-    """Raise InputError if there is no such subject; None is any."""
+    """Raise InputError for an unknown subject; None is any."""
     if name is not None and name not in SUBJECTS:
         raise InputError("cannot render this subject", got=repr(name), expected=", ".join(SUBJECTS))
 

@@ -243,7 +243,7 @@ def _bust(draws: Draws, skin: Floats) -> list[Strands | Surface]:
 
 
 def _hair(draws: Draws, style: Style, colour: Floats, *, wet: bool) -> list[Strands | Surface]:
-    """Return the strands of the head and, as strands of their own, the ones that fly away."""
+    """Return the strands of the head and, separately, the ones that fly away."""
     rng = draws.rng
     length = draws.uniform("length", *style.length)
     knot = np.array([0.0, 0.5, draws.uniform("knot", -0.15, 0.35)])

@@ -62,7 +62,7 @@ def add_yarn(
 
 
 def tassel(scene: Scene, draws: Draws) -> None:
-    """Add a tassel or fringe of yarns, each of its own shade, gathered at the top."""
+    """Add a tassel or fringe of yarns, each in its own shade, gathered at the top."""
     rng = draws.rng
     count = int(draws.log_uniform("yarns", 15, 160))
     width, opening = draws.uniform("width", 0.1, 0.8), draws.uniform("opening", 0.0, 0.8)
@@ -183,7 +183,7 @@ def frayed_rope(scene: Scene, draws: Draws) -> None:
 
 
 def knit(scene: Scene, draws: Draws) -> None:
-    """Add loose knitwear with an open edge: rows of interlocking loops, each row of its own shade."""
+    """Add loose knitwear with an open edge: rows of interlocking loops, each row in its own shade."""
     rng = draws.rng
     rows, columns = draws.integer("rows", 6, 16), draws.integer("columns", 6, 16)
     pitch, rise = 2.0 / columns, 2.0 / rows
