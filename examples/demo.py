@@ -54,7 +54,7 @@ def _compare_tiled_with_whole() -> None:
 
 
 def _side_by_side() -> None:
-    """Photograph, trimap, alpha, and the cut-out over a plain colour, from left to right, top to bottom."""
+    """Join photograph, trimap, alpha, and the cut-out over a plain colour in two rows."""
     image, trimap = lemur()
     alpha = _read("alpha.png", cv2.IMREAD_GRAYSCALE)
     rgba = cv2.cvtColor(_read("cutout.png", cv2.IMREAD_UNCHANGED), cv2.COLOR_BGRA2RGBA)

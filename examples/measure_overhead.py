@@ -52,7 +52,7 @@ class Timed(Backend):
         return alpha
 
     def rate(self) -> float:
-        """Megapixels of windows a second."""
+        """Return megapixels of windows a second."""
         return self.pixels / 1e6 / self.seconds
 
 
@@ -82,7 +82,7 @@ def main() -> None:
 
 
 def large_windows(engine: Backend, runs: int = 2) -> float:
-    """Megapixels a second of single large windows, after one that is not timed."""
+    """Measure megapixels a second of single large windows, after one that is not timed."""
     image, trimap = np.full((1, SIDE, SIDE, 3), 128, np.uint8), np.full((1, SIDE, SIDE), 128, np.uint8)
     engine.run(image, trimap)
     timed = Timed(engine)

@@ -71,7 +71,7 @@ def measure_pair(name: str, image: Path, trimap: Path, ways: dict[str, list[str]
 
 
 def table(rows: list[dict], ways: list[str]) -> str:
-    """Seconds, ratio to eager PyTorch, share of its memory; the last line is the geometric mean."""
+    """Return seconds, ratio to eager PyTorch, share of its memory; the last line is the geometric mean."""
     lines = [
         "| photograph | eager PyTorch | " + " | ".join(ways) + " |",
         "|" + "---|" * (len(ways) + 2),

@@ -101,7 +101,7 @@ def run(given: Namespace) -> None:
 
 
 def chosen(items: Sequence[Named], names: Sequence[str] | None) -> list[Named]:
-    """Those of the names, in the items' order; InputError for a name that is none of them."""
+    """Return the named items, in the items' order; InputError for an unknown name."""
     unknown = sorted(set(names or ()) - {item.name for item in items})
     if unknown:
         expected = ", ".join(item.name for item in items)
@@ -148,7 +148,7 @@ def require_artefact(path: Path, precision: str, given: Namespace) -> None:
 def measured(
     methods: Iterable[Method], entries: Sequence[Files], trimaps: str, given: Namespace, *, runs: int
 ) -> dict[str, dict[str, Result]]:
-    """Every method on every photograph; nothing for no photographs."""
+    """Run every method on every photograph."""
     found: dict[str, dict[str, Result]] = {}
     for method in methods if entries else ():
         found[method.name] = {}
@@ -164,7 +164,7 @@ def measured(
 
 
 def draw(entry: Pair, output: Path) -> None:
-    """One photograph: what is true, ours, closed form, and where ours is wrong."""
+    """Show one photograph: the true alpha, ours, closed form's, and the errors of ours."""
     image, trimap, truth, _ = read_sample(entry)
     panels = {"image": image, "trimap": trimap, "truth": apply_known(truth, trimap)}
     for title, method in (("ours", OURS), (CLOSED_FORM, CLOSED_FORM)):

@@ -52,7 +52,7 @@ class Method(FrozenModel):
 
 
 def all_methods(checkpoint: Path, fp32: Path, int8: Path) -> list[Method]:
-    """In the page's order."""
+    """Return the methods in the page's order."""
     return [
         Method(name=REFERENCE, checkpoint=checkpoint),
         Method(name=OURS, artefact=fp32, backend="onnxruntime"),
@@ -69,7 +69,7 @@ def all_methods(checkpoint: Path, fp32: Path, int8: Path) -> list[Method]:
 
 @contextmanager
 def opened(method: Method, threads: int | None) -> Iterator[Predictor]:
-    """Image and trimap to alpha, known pixels forced; ``threads`` is for artefacts."""
+    """Compute alpha of image and trimap, known pixels forced; ``threads`` is for artefacts."""
     if method.checkpoint is not None:
         with open_predictor(method.checkpoint) as predictor:
             yield predictor
@@ -96,7 +96,7 @@ def _eight_bits(alpha: npt.NDArray[np.floating]) -> UInt8:
 
 
 def installed() -> dict[str, str]:
-    """Versions of those of :data:`PACKAGES` that are installed."""
+    """Return the versions of the installed packages of :data:`PACKAGES`."""
     found = {}
     for package in PACKAGES:
         with suppress(metadata.PackageNotFoundError):

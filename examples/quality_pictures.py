@@ -47,7 +47,7 @@ def worst_part(error: UInt8) -> Window:
 
 
 def signed_difference(alpha: UInt8, other: UInt8) -> UInt8:
-    """White where both are equal, red where ``alpha`` is larger, blue where it is smaller; uint8 H, W, 3."""
+    """Draw equal pixels white, pixels where ``alpha`` is larger red, smaller blue; uint8 H, W, 3."""
     difference = alpha.astype(np.int16) - other
     more, less = np.clip(difference, 0, 255), np.clip(-difference, 0, 255)
     return (255 - np.dstack([less, more + less, more])).astype(np.uint8)

@@ -67,7 +67,7 @@ class Task(FrozenModel):
         return self.output / f"{self.name}.json"
 
     def key(self) -> str:
-        """Digest of all that the result depends on: files by their content, versions, options."""
+        """Return a digest of all that the result depends on: content of files, versions, options."""
         files = (self.image, self.trimap, self.truth, self.method.file)
         method = self.method.model_dump(exclude={"checkpoint", "artefact"})
         parts = [[file and _digest(file) for file in files], method, self.runs, self.threads, installed()]
@@ -118,7 +118,7 @@ def result_of(task: Task) -> Result:
 
 
 def measure(task: Task) -> tuple[UInt8, Result]:
-    """Alpha and result. The peak is the process's: call it once in each."""
+    """Return alpha and result. The peak is the process's: call this once in each process."""
     image, trimap = read_rgb(task.image), trimaps.read(task.trimap).trimap
     with opened(task.method, task.threads) as predictor:
         predictor(*(array[WARM_UP] for array in lemur()))

@@ -18,7 +18,7 @@ COLUMNS = (OURS, INT8, CLOSED_FORM, KNN, LEARNING_BASED)
 
 
 def scores(narrow: Results, wide: Results) -> str:
-    """Means over the photographs; the shift is of the narrow trimap's SAD."""
+    """Show means over the photographs; the shift is of the narrow trimap's SAD."""
     header = [
         "",
         "SAD",
@@ -38,7 +38,7 @@ def scores(narrow: Results, wide: Results) -> str:
 
 
 def costs(narrow: Results) -> str:
-    """Mean seconds, seconds for all over megapixels of all, largest peaks."""
+    """Show mean seconds, seconds for all over megapixels of all, largest peaks."""
     header = [
         "", "s for each image", "s for each megapixel", "the first time", "memory, MB", "whole process, MB"
     ]  # fmt: skip
@@ -55,7 +55,7 @@ def costs(narrow: Results) -> str:
 
 
 def photographs(narrow: Results) -> str:
-    """SAD of each photograph, ours minus closed form's ("excess"), and means."""
+    """Show SAD of each photograph, ours minus closed form's ("excess"), and means."""
     shown = [name for name in COLUMNS if name in narrow]
     compared = OURS in shown and CLOSED_FORM in shown
     header = ["photograph", *shown, *(["excess"] if compared else [])]
@@ -69,7 +69,7 @@ def photographs(narrow: Results) -> str:
 
 
 def verdict(narrow: Results) -> str:
-    """One sentence: where ours is better than closed form, and where it loses most."""
+    """Write one sentence: where ours is better than closed form, and where it loses most."""
     differences = excesses(narrow)
     better = sum(value < 0 for value in differences.values())
     worst = next(iter(differences))
@@ -80,14 +80,14 @@ def verdict(narrow: Results) -> str:
 
 
 def excesses(narrow: Results) -> dict[str, float]:
-    """SAD of ours minus closed form's for each photograph, the largest first."""
+    """Return SAD of ours minus closed form's for each photograph, the largest first."""
     ours, theirs = narrow[OURS], narrow[CLOSED_FORM]
     found = {name: means({name: ours[name]}).sad - means({name: theirs[name]}).sad for name in ours}
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
 def means(found: Mapping[str, Result]) -> Metrics:
-    """Unweighted, over results that have a truth."""
+    """Return the unweighted mean over results that have a truth."""
     return Metrics(*np.mean([result.metrics or () for result in found.values()], axis=0).tolist())
 
 
@@ -98,7 +98,7 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _shift(name: str, narrow: Results) -> str:
-    """Of the same weights in another engine or precision; empty for other methods."""
+    """Return the shift of the same weights in another engine or precision; empty for other methods."""
     if name == REFERENCE or REFERENCE not in narrow or not name.startswith(("ONNX Runtime", "OpenVINO")):
         return ""
     percent = 100 * (means(narrow[name]).sad / means(narrow[REFERENCE]).sad - 1)

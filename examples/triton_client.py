@@ -18,7 +18,7 @@ from dim_runtime.backends.kserve import KServeBackend
 
 
 def main(url: str, model: str, photo: str, hints: str, output: str) -> None:
-    """Arguments as on the command line; ``output`` gets 8 bits a pixel."""
+    """Matte one pair; arguments as on the command line; ``output`` gets 8 bits a pixel."""
     image = cv2.imread(photo, cv2.IMREAD_COLOR)[..., ::-1]
     trimap = cv2.imread(hints, cv2.IMREAD_GRAYSCALE)
     with Matting.from_backend(KServeBackend(url, model)) as matting:

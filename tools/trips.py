@@ -94,7 +94,7 @@ class Footprints:
 
 
 def _importing(frame: FrameType | None) -> bool:
-    """Whether a function runs because a module is being imported."""
+    """Return whether a function runs because a module is being imported."""
     while frame is not None:
         if frame.f_code.co_name == "<module>" and frame.f_globals.get("__name__") != "__main__":
             return True
@@ -103,7 +103,7 @@ def _importing(frame: FrameType | None) -> bool:
 
 
 def image(folder: Path) -> Callable[[], object]:
-    """Image → alpha: ``Matting()(image, trimap)``, one window."""
+    """Run image → alpha: ``Matting()(image, trimap)``, one window."""
     import numpy as np
 
     from dim_runtime import Matting
@@ -114,17 +114,17 @@ def image(folder: Path) -> Callable[[], object]:
 
 
 def onnx(folder: Path) -> Callable[[], object]:
-    """Checkpoint → ONNX: ``dim-export onnx`` in fp32, without verification."""
+    """Run checkpoint → ONNX: ``dim-export onnx`` in fp32, without verification."""
     return _command("dim_export.cli", *_export(folder), "--no-verify")
 
 
 def verified(folder: Path) -> Callable[[], object]:
-    """Checkpoint → verified ONNX: ``dim-export onnx`` in fp32."""
+    """Run checkpoint → verified ONNX: ``dim-export onnx`` in fp32."""
     return _command("dim_export.cli", *_export(folder))
 
 
 def train(folder: Path) -> Callable[[], object]:
-    """Recipe → training step: ``dim-train fit``, stage 1, drawn foregrounds, one step."""
+    """Run recipe → training step: ``dim-train fit``, stage 1, drawn foregrounds, one step."""
     recipe = folder / "recipe.toml"
     recipe.write_text(RECIPE, encoding="utf-8")
     return _command("dim_training.cli", "fit", str(recipe), "-o", str(folder / "run"), "--device", "cpu")
@@ -187,7 +187,7 @@ def footprints(name: str) -> Footprints:
 
 
 def counts(name: str) -> dict[str, Any]:
-    """Files, functions and jumps of one trip, and the names of the files."""
+    """Count files, functions and jumps of one trip, and the names of the files."""
     found = footprints(name)
     return {
         "files": len(found.files),
@@ -207,7 +207,7 @@ def _short(file: str) -> str:
 
 
 def measured(name: str) -> dict[str, Any]:
-    """As :func:`counts`, in a separate process, so that one trip leaves nothing to another."""
+    """Run :func:`counts` in a separate process, so that one trip leaves nothing to another."""
     result = subprocess.run(
         [sys.executable, __file__, name, "--json", "--here"], capture_output=True, text=True, check=False
     )

@@ -131,7 +131,7 @@ def _grad(alpha: UInt8, truth: UInt8, unknown: Bool) -> float:
 
 
 def _gradient_magnitude(alpha: UInt8, box: Box) -> Float32:
-    """Inside the box: magnitude of the gradient of the alpha stretched over its whole image to 0-1."""
+    """Return in the box the magnitude of the gradient of the alpha, stretched over its whole image to 0-1."""
     smooth, derive = _gaussian_filters()
     part = alpha[box]
     along_x = cv2.sepFilter2D(part, cv2.CV_64F, derive, smooth, borderType=cv2.BORDER_REPLICATE)
@@ -144,7 +144,7 @@ def _gradient_magnitude(alpha: UInt8, box: Box) -> Float32:
 
 @cache
 def _gaussian_filters() -> tuple[Float64, Float64]:
-    """Smoothing and derivative vector, 9 each; their outer product is GRAD's filter, of L2 norm 1.
+    """Return smoothing and derivative vector, 9 each; their outer product, of L2 norm 1, is GRAD's filter.
 
     The reach is where the normal density G falls to a hundredth; the derivative is −x·G/σ².
     """
@@ -168,7 +168,7 @@ def _conn(alpha: UInt8, truth: UInt8, unknown: Bool) -> float:
 
 
 def _connected_steps(alpha: UInt8, truth: UInt8) -> UInt8:
-    """uint8 H, W, 0-10: at how many thresholds in a row, from the first, a pixel is in Ω."""
+    """Return for each pixel at how many thresholds in a row, from the first, it is in Ω: uint8 H, W, 0-10."""
     both = np.minimum(alpha, truth, order="C")  # OpenCV fills C-contiguous arrays only
     steps = np.zeros(both.shape, np.uint8)
     reached = [value for value in _threshold_values() if value <= both.max()]
@@ -208,7 +208,7 @@ def _largest_component(mask: Bool) -> Bool:
 
 @cache
 def _thresholds() -> Float32:
-    """0, 0.1 … 1 in float32: the reference compares float32 alphas, so that 153 / 255 reaches 0.6."""
+    """Return 0, 0.1 … 1 in float32: the reference compares float32 alphas, so that 153 / 255 reaches 0.6."""
     return (np.arange(CONNECTIVITY_STEPS + 1) * 0.1).astype(np.float32)
 
 
@@ -226,13 +226,13 @@ def _threshold_values() -> list[int]:
 
 @cache
 def _connectivity_table() -> Float32:
-    """float32 11, 256: the connectivity of a uint8 alpha (column) whose level is a threshold (row)."""
+    """Return float32 11, 256: the connectivity of a uint8 alpha (column) whose level is a threshold (row)."""
     excess = _unit_levels()[None] - _thresholds()[:, None]
     return 1 - excess * (excess >= np.float32(CONNECTIVITY_TOLERANCE))
 
 
 def _box(mask: Bool, margin: int = 0) -> Box:
-    """Rows and columns of the smallest box around the true pixels, widened as far as the image goes."""
+    """Return rows and columns of the smallest box around the true pixels, widened within the image."""
     x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
     return (
         slice(max(y - margin, 0), y + height + margin),
@@ -241,7 +241,7 @@ def _box(mask: Bool, margin: int = 0) -> Box:
 
 
 def _first_pixel(mask: Bool) -> Pixel:
-    """x, y of the first true pixel in reading order."""
+    """Return x, y of the first true pixel in reading order."""
     y, x = np.unravel_index(mask.argmax(), mask.shape)
     return int(x), int(y)
 

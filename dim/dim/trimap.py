@@ -114,7 +114,7 @@ def require_unknown(trimap: UInt8, source: str) -> None:
 
 
 def from_alpha(alpha: UInt8, *, erode: int, dilate: int) -> UInt8:
-    """Trimap of an alpha matte by morphology, as DIM's training does it.
+    """Make the trimap of an alpha matte by morphology, as DIM's training does it.
 
     Args:
         alpha: uint8 H, W.
@@ -134,7 +134,7 @@ def from_alpha(alpha: UInt8, *, erode: int, dilate: int) -> UInt8:
 
 
 def from_mask(mask: UInt8, *, inside: int = 10, outside: int = 10) -> UInt8:
-    """Trimap of a binary mask (a segmentation): a band of unknown pixels on both sides of the border.
+    """Make the trimap of a binary mask: a band of unknown pixels on both sides of its border.
 
     Args:
         mask: uint8 H, W; 128 and more is object.
@@ -176,6 +176,6 @@ def apply_known(alpha: Numbers, trimap: UInt8) -> Numbers:
 
 
 def unknown(trimap: UInt8) -> npt.NDArray[np.bool_]:
-    """Boolean H, W: where the trimap is neither 0 nor 255."""
+    """Return where the trimap is neither 0 nor 255; boolean H, W."""
     found: npt.NDArray[np.bool_] = (trimap != BACKGROUND) & (trimap != FOREGROUND)
     return found

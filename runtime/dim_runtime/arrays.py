@@ -142,7 +142,7 @@ def _dtype(array: Any) -> np.dtype[Any] | None:
 
 
 class MappedWindows:
-    """A memory-mapped array that returns copies, and gives the pages back to the system after each.
+    """A memory-mapped array that returns copies and releases the pages to the system after each.
 
     The pages stay in the system's cache, outside of this process's resident memory; what was written stays
     written.
@@ -181,7 +181,8 @@ def by_windows(array: Any) -> Any:
 def held_bytes(array: Any) -> int:
     """Return the bytes that working on this array adds to the process, beyond what is resident already.
 
-    Pages of a memory-mapped file that cannot be given back; the buffers of a reader (``buffer_bytes``).
+    These are pages of a memory-mapped file that cannot be released, or the buffers of a reader
+    (``buffer_bytes``).
     """
     if isinstance(array, MappedWindows):
         # One band, and what the system maps in around it.
@@ -198,6 +199,6 @@ def _shared_file(array: Any) -> mmap.mmap | None:
         if isinstance(array, np.memmap):
             mode = array.mode
         array = array.base
-    # A private page that is given back loses what was written to it. Windows has no madvise.
+    # A private page that is released loses what was written to it. Windows has no madvise.
     shared = mode in ("r", "r+", "w+") and hasattr(mmap, "MADV_DONTNEED")
     return array if shared and isinstance(array, mmap.mmap) else None

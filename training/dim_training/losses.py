@@ -90,7 +90,7 @@ def stage_losses(
 
 
 def cross_entropy_loss(logits: Tensor, truth: Truth, total: Tensor | None = None) -> Tensor:
-    """Mean binary cross-entropy between alpha and its logits over unknown pixels.
+    """Return the mean binary cross-entropy between alpha and its logits over unknown pixels.
 
     Its gradient is the error of alpha itself. That of a distance between alphas carries a factor α(1 − α), so
     that pixels which are wrong with confidence teach nothing. Not one of DIM's losses.
@@ -101,7 +101,7 @@ def cross_entropy_loss(logits: Tensor, truth: Truth, total: Tensor | None = None
 
 
 def laplacian_loss(alpha: Tensor, truth: Truth, total: Tensor | None = None) -> Tensor:
-    """Σ over levels l of 2^l times the mean distance between Laplacian pyramids (Hou and Liu 2019, eq. 2).
+    """Return Σ over levels l of 2^l × mean distance between Laplacian pyramids (Hou and Liu 2019, eq. 2).
 
     Known pixels count as right. A pixel of level l stands for 4^l pixels of the image, so that each level's
     sum is divided by (unknown pixels / 4^l). Not one of DIM's losses: the published recipes leave it out.

@@ -43,7 +43,7 @@ class Panel(NamedTuple):
     truth: UInt8
 
     def picture(self) -> UInt8:
-        """Image, trimap, prediction and truth side by side, RGB."""
+        """Join image, trimap, prediction and truth side by side, RGB."""
         planes = (self.trimap, self.prediction, self.truth)
         return np.hstack([self.image, *(np.dstack([plane] * 3) for plane in planes)])
 
@@ -84,7 +84,7 @@ class RunLog:
                 self.events.add_scalar(name, value, row["step"])
 
     def show(self, panels: Sequence[Panel], step: int) -> None:
-        """TensorBoard panels of photographs, where TensorBoard is on."""
+        """Write panels of photographs to TensorBoard, if it is on."""
         if self.events is not None:
             for panel in panels:
                 self.events.add_image(panel.name, panel.picture(), step, dataformats="HWC")

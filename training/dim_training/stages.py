@@ -76,7 +76,7 @@ def trained_part(model: DIM) -> nn.Module:
 
 
 def training_mode(model: DIM) -> None:
-    """Training mode, except for a frozen backbone: its batch norm must not drift either."""
+    """Set training mode, except for a frozen backbone, whose batch norm must not drift either."""
     model.train()
     if model.config.stage == 2:
         model.backbone.eval()

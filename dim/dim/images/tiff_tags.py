@@ -99,7 +99,7 @@ def upright(stored: Image, orientation: int) -> Image:
 
 
 def is_tiff(start: bytes) -> bool:
-    """Whether a file that starts like this is a TIFF or BigTIFF."""
+    """Return whether a file that starts with these bytes is a TIFF or BigTIFF."""
     return start[:4] in SIGNATURES
 
 

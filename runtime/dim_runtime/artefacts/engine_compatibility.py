@@ -27,7 +27,7 @@ class Place(NamedTuple):
         builder: the installed package.
         version: its release.
         capability: compute capability of the GPU, such as "8.6".
-        platform: as :func:`this_platform` tells it.
+        platform: as :func:`this_platform` returns it.
     """
 
     builder: EngineBuilder
@@ -37,13 +37,13 @@ class Place(NamedTuple):
 
 
 def this_platform() -> str:
-    """Operating system and machine, such as "Linux x86_64"."""
+    """Return operating system and machine, such as "Linux x86_64"."""
     machine = platform.machine()
     return f"{platform.system()} {'x86_64' if machine == 'AMD64' else machine}"
 
 
 def require_builder(path: Path, engine: EngineInfo, builder: EngineBuilder) -> None:
-    """BackendError if another package than ``builder`` made the engine."""
+    """Raise BackendError if another package than ``builder`` made the engine."""
     if engine.builder != builder:
         raise BackendError(
             f"cannot run {path} with {NAMES[builder]}",
@@ -55,7 +55,7 @@ def require_builder(path: Path, engine: EngineInfo, builder: EngineBuilder) -> N
 
 
 def require_compatible(path: Path, engine: EngineInfo, here: Place) -> None:
-    """BackendError if release, platform or GPU are not those that the engine was built for."""
+    """Raise BackendError if release, platform or GPU are not those that the engine was built for."""
     require_builder(path, engine, here.builder)
     _require_version(path, engine, here)
     _require_platform(path, engine, here)
@@ -119,7 +119,7 @@ def _rebuild(path: Path, engine: EngineInfo, capability: str | None = None) -> s
 
 
 def _release(version: str) -> tuple[int, ...]:
-    """Major, minor, patch: the build number after them does not matter."""
+    """Return major, minor and patch; the build number after them does not matter."""
     return _numbers(version)[:3]
 
 

@@ -1,4 +1,4 @@
-"""TensorRT engine files: a header that tells what the plan is, then the plan. Needs no engine package.
+"""TensorRT engine files: a header that describes the plan, then the plan. Needs no engine package.
 
 ======  ==================  ===========================================================
  bytes   what                encoding
@@ -25,13 +25,13 @@ from dim_runtime.errors import ArtefactError
 MAGIC = b"DIM-TRT1"
 LENGTH = struct.Struct("<I")
 LARGEST_DOCUMENT = 1 << 24
-"""A document beyond 16 MiB is no text of ours."""
+"""Bytes; a longer document is not one of this toolkit."""
 
 MAKE_ONE = "dim-export trt MODEL.onnx -o MODEL.engine"
 
 
 class EngineHeader(NamedTuple):
-    """What stands in front of a plan."""
+    """The content of a file in front of its plan."""
 
     metadata: ArtefactMetadata
     engine: EngineInfo
@@ -55,7 +55,7 @@ def write_engine(path: Path, metadata: ArtefactMetadata, plan: bytes) -> None:
 
 
 def read_header(path: Path) -> EngineHeader:
-    """The header alone: quick, whatever the plan's size.
+    """Read the header alone, which is quick for a plan of any size.
 
     Raises:
         ArtefactError: missing, cut off, or not an engine file of this toolkit.
@@ -74,7 +74,7 @@ def read_header(path: Path) -> EngineHeader:
 
 
 def read_plan(path: Path, header: EngineHeader) -> bytes:
-    """The plan, compared with its digest in the header; ArtefactError if they differ."""
+    """Read the plan; ArtefactError if it differs from its digest in the header."""
     with path.open("rb") as file:
         file.seek(header.plan_offset)
         plan = file.read(header.engine.plan_bytes)
@@ -118,8 +118,8 @@ def _foreign(path: Path, start: bytes) -> ArtefactError:
     return ArtefactError(
         f"cannot use {path}: it is not an engine file of this toolkit",
         got=f"a file that starts with {start!r}" if start else "an empty file",
-        expected=f"{MAGIC!r}, then a document that tells context, precision and shapes, then the plan",
-        why="a bare TensorRT plan, such as trtexec writes, says none of that",
+        expected=f"{MAGIC!r}, then a document with context, precision and shapes, then the plan",
+        why="a bare TensorRT plan, such as trtexec writes, contains none of that",
         fix=f"make one: {MAKE_ONE}",
     )
 

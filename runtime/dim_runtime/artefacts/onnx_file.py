@@ -27,7 +27,7 @@ MAKE_ONE = "dim-export onnx CHECKPOINT -o MODEL.onnx"
 
 
 def read_metadata(path: Path) -> ArtefactMetadata:
-    """The artefact's document.
+    """Read the artefact's document.
 
     Raises:
         ArtefactError: missing, cut off, not ONNX, or an ONNX file of another origin.
@@ -38,14 +38,14 @@ def read_metadata(path: Path) -> ArtefactMetadata:
         raise ArtefactError(
             f"cannot use {path}: it is an ONNX file, but not an artefact of this toolkit",
             got="no metadata",
-            expected=f"the property {METADATA_KEY!r}, which tells context, precision and shapes",
+            expected=f"the property {METADATA_KEY!r}, with context, precision and shapes",
             fix=f"export the checkpoint with this toolkit: {MAKE_ONE}",
         )
     return ArtefactMetadata.from_json(document, source=str(path))
 
 
 def read_properties(path: Path) -> dict[str, str]:
-    """All ``metadata_props`` of an ONNX file; ArtefactError if it is missing, cut off or not ONNX."""
+    """Return all ``metadata_props`` of an ONNX file; ArtefactError if it is missing, cut off or not ONNX."""
     if not path.is_file():
         raise ArtefactError(f"cannot open the model {path}", got="no such file", fix=f"make one: {MAKE_ONE}")
     try:
@@ -129,7 +129,7 @@ def _entry(file: BinaryIO, end: int) -> tuple[str, str]:
 
 
 def _fields(file: BinaryIO, end: int) -> Iterator[_Field]:
-    """The fields up to ``end``; the file stands at a field's content while the caller looks at it."""
+    """Yield the fields up to ``end``; the file is positioned at a field's content when it is yielded."""
     while file.tell() < end:
         tag = _varint(file)
         number, kind = tag >> 3, tag & 7

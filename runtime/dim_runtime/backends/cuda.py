@@ -329,5 +329,5 @@ def require_place(array: Any, name: str, expected: tuple[int, int]) -> None:
 
 
 def _is_contiguous(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
-    """Whether strides, in elements, are those of C order; an axis of one entry may have any stride."""
+    """Return whether strides, in elements, are those of C order; an axis of one entry may have any stride."""
     return all(side == 1 or strides[axis] == prod(shape[axis + 1 :]) for axis, side in enumerate(shape))

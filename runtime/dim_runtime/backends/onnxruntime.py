@@ -77,7 +77,7 @@ class OnnxRuntimeBackend(Backend):
                 path, _tensors(self._session.get_inputs()), _tensors(self._session.get_outputs())
             )
             self._threads = EngineThreads(fitting(threads))
-            # Gives back after each window what it took: memory is bounded by one window, not by the sum of
+            # Each run returns its window's memory, so that one window bounds the memory, and not the sum of
             # what windows of different shapes leave behind.
             self._run_options.add_run_config_entry(SHRINK_ARENA, "cpu:0")
 
@@ -101,7 +101,7 @@ class OnnxRuntimeBackend(Backend):
             return self._bound.run_on_device(image, trimap, self._run_options)
 
     def window_bytes(self, height: int, width: int) -> int:
-        """Upper bound of the memory that :meth:`run` takes for one window, a GPU's not counted; bytes."""
+        """Return an upper bound of the host memory that :meth:`run` takes for one window; bytes."""
         if self._bound is None:
             return super().window_bytes(height, width)
         return ENGINE_BYTES + CUDA_HOST_BYTES * height * width
@@ -114,7 +114,7 @@ class OnnxRuntimeBackend(Backend):
 
     @contextmanager
     def _explained(self, what: str) -> Iterator[None]:
-        """Every error of ONNX Runtime becomes one of ours; it has one class for all that can go wrong."""
+        """Raise every error of ONNX Runtime, which has one class for all of them, as a BackendError."""
         try:
             yield
         except DimError:
@@ -138,10 +138,11 @@ def _engine(path: Path) -> Any:
 
 @cache
 def _register_arena(engine: Any) -> None:
-    """An arena that grows by what is asked for; a session's own doubles, and took up to 1.4 × as much.
+    """Register an arena that grows by the requested size. A session's own doubles: up to 1.4 × the memory.
 
-    ONNX Runtime has such an arena only for the whole process. Sessions of others do not use it unless they
-    ask for a shared one. Where theirs is there already release 1.19 refuses a second, and ours use theirs.
+    ONNX Runtime has such an arena only for the whole process. Other sessions of the process use it only if
+    their options request a shared arena. If such a session has registered one already, release 1.19 refuses
+    a second, and ours use the first.
     """
     memory = engine.OrtMemoryInfo(
         "Cpu", engine.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, engine.OrtMemType.DEFAULT

@@ -1,4 +1,4 @@
-"""Which back end runs a model: said by the user, or by the file's suffix; never guessed beyond that."""
+"""Choose the back end of a model: the user names it, or the file's suffix decides; nothing else does."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def open_backend(
     precision: Precision | None = None,
     threads: int | None = None,
 ) -> Backend:
-    """Load an artefact or an engine. What is asked for is done or refused, never replaced.
+    """Load an artefact or an engine. An option is applied or refused, never replaced by another.
 
     Args:
         path: an ``.onnx`` artefact (ONNX Runtime, OpenVINO) or an ``.engine`` file (TensorRT, TensorRT-RTX).
@@ -41,7 +41,7 @@ def open_backend(
 
     Raises:
         InputError: an option that does not exist, or does not apply.
-        ArtefactError, BackendError, DeviceError, MissingExtraError: as the back end's class says.
+        ArtefactError, BackendError, DeviceError, MissingExtraError: as the back end's class raises them.
     """
     if threads is not None and threads < 1:
         raise InputError("cannot use this number of threads", got=threads, expected="1 or more, or None")
@@ -61,11 +61,9 @@ def open_backend(
 
 
 def _require_reader(path: Path, backend: BackendName | None) -> None:
-    """The back end's name, the file's suffix, and that the one reads the other."""
+    """Require a known back end and a known suffix, and that the back end reads such files."""
     if backend is not None and backend not in get_args(BackendName):
-        raise InputError(
-            "there is no such back end", got=repr(backend), expected=", ".join(get_args(BackendName))
-        )
+        raise InputError("unknown back end", got=repr(backend), expected=", ".join(get_args(BackendName)))
     if path.suffix not in READERS:
         raise BackendError(
             f"cannot choose a back end for {path}",

@@ -1,11 +1,13 @@
-"""OpenVINO on the CPU: fp32, bf16 and int8 in the precision that was asked for, never a lower one.
+"""OpenVINO on the CPU: fp32, bf16 and int8 in the requested precision, never in a lower one.
 
-Two habits of OpenVINO's CPU plug-in shape this file. It lowers float32 graphs to bf16 by itself where the
-processor has bf16, so the precision is always set and what came of it is read back. And it runs a graph with
-free shapes in three times the memory of one whose shape is known (it fuses fewer operations); compiling,
-though, takes as long as running 0.1 to 0.2 megapixels of the full-width network. So small windows share one
-graph with free shapes, and large ones have a graph compiled for their shape, two at a time where it is known
-what follows.
+Two properties of OpenVINO's CPU plug-in shape this file:
+
+* It lowers float32 graphs to bf16 by itself where the processor has bf16. Therefore the precision is always
+  set, and the result is read back from the compiled graph.
+* A graph with free shapes takes three times the memory of a graph whose shape is known, because fewer
+  operations are fused. Compiling for a shape takes as long as running 0.1 to 0.2 megapixels of the full-width
+  network. Therefore small windows share one graph with free shapes, and each large shape has its own graph.
+  Two shapes are compiled together if the next one is known.
 """
 
 from __future__ import annotations
@@ -42,23 +44,23 @@ from dim_runtime.errors import ArtefactError, BackendError, DeviceError, Missing
 
 DEVICE = "CPU"
 KEPT_GRAPHS = 2
-"""Compiled graphs that are kept; each holds the weights once more."""
+"""Number of compiled graphs that are kept; each holds a copy of the weights."""
 FREE_BYTES, FREE_INT8_BYTES = 400_000_000, 1_500_000_000
-"""Windows that take no more than this in the graph with free shapes run there; larger ones are compiled. An
-int8 graph takes twice as long to compile, and half as long to run."""
+"""Bytes that a window may take in the graph with free shapes; for larger ones a graph is compiled. An int8
+graph takes twice as long to compile, and half as long to run."""
 QUICK_FREE_BYTES = 1_500_000_000
 QUICK_MULTIPLY_ADDS = 1e11
-"""Windows of so little work run there too, up to the bytes above: compiling would take longer."""
+"""Windows of at most this work run there too, up to the bytes above, because compiling would take longer."""
 KEPT_SHARE = 0.5
-"""Of what the graph with free shapes took for its largest window, it keeps at least this."""
+"""Share that the graph with free shapes keeps of the memory of its largest window, at least."""
 CONVOLUTIONS: dict[Precision, frozenset[str]] = {
     "fp32": frozenset({"f32"}),
     "fp16": frozenset({"f16", "f32"}),
     "bf16": frozenset({"bf16"}),
     "int8": frozenset({"u8", "i8"}),
 }
-"""Input types of convolutions, in OpenVINO's names, that keep the promise of a precision. In mixed graphs
-(int8 with its first and last layers in float) some may be wider, none narrower."""
+"""Input types of convolutions, in OpenVINO's names, that a precision allows. In mixed graphs (int8 with its
+first and last layers in float) some may be wider, none narrower."""
 
 
 class OpenVinoBackend(Backend):
@@ -128,7 +130,7 @@ class OpenVinoBackend(Backend):
             self._expected = list(shapes)
 
     def run(self, image: UInt8, trimap: UInt8) -> Floating:
-        """Alpha of windows: uint8 N,H,W,3 and N,H,W to float32 N,H,W in [0, 1], H and W multiples of 32.
+        """Compute the alpha of windows, float32 N, H, W in [0, 1]; arguments as in the base class.
 
         Raises:
             InputError: shapes that are not windows.
@@ -148,7 +150,7 @@ class OpenVinoBackend(Backend):
             ) from error
 
     def _warm_up(self) -> None:
-        """Compile and run once: what cannot run is told at once, and the weights are in place."""
+        """Compile and run once, so that errors are raised at once and the weights are in place."""
         shape = self._metadata.static_shape or (1, STRIDE, STRIDE)
         _require_arithmetic(self._path, self._graph(shape), self._arithmetic)
         self._run(
@@ -163,13 +165,13 @@ class OpenVinoBackend(Backend):
         if self._is_small(shape):
             self._widest = max(self._widest, prod(shape))
         else:
-            # The window's tensors are given back: memory is bounded by one window, not by one of each shape.
-            # Not so with free shapes: OpenVINO gives back a part there, and takes it once more with the next.
+            # The window's tensors are released, so that one window bounds the memory, not one of each shape.
+            # With free shapes OpenVINO releases only a part, and allocates it again with the next window.
             compiled.release_memory()
         return alpha
 
     def _is_small(self, shape: WindowShape) -> bool:
-        """Whether windows of a shape run in the graph with free shapes."""
+        """Return whether windows of a shape run in the graph with free shapes."""
         return self._metadata.static_shape is None and prod(shape) <= self._free_pixels
 
     def _graph(self, shape: WindowShape) -> Any:
@@ -184,27 +186,27 @@ class OpenVinoBackend(Backend):
     def _compile_with_expected(self, shape: WindowShape) -> None:
         """Compile for a shape, and for those that follow it, as many as are kept."""
         large = [following for following in self._expected if not self._is_small(following)]
-        missing = [wanted for wanted in dict.fromkeys([shape, *large]) if wanted not in self._compiled]
-        wanted = missing[:KEPT_GRAPHS]
-        while len(self._compiled) > KEPT_GRAPHS - len(wanted):
+        missing = [each for each in dict.fromkeys([shape, *large]) if each not in self._compiled]
+        chosen = missing[:KEPT_GRAPHS]
+        while len(self._compiled) > KEPT_GRAPHS - len(chosen):
             self._compiled.popitem(last=False)
         # OpenVINO compiles on one core.
-        with ThreadPoolExecutor(len(wanted)) as pool:
-            self._compiled.update(zip(wanted, pool.map(self._compile, wanted), strict=True))
+        with ThreadPoolExecutor(len(chosen)) as pool:
+            self._compiled.update(zip(chosen, pool.map(self._compile, chosen), strict=True))
 
     def _compile(self, shape: WindowShape | None) -> Any:
-        """The graph for a shape, or with free shapes."""
+        """Compile the graph for a shape, or with free shapes."""
         model = self._model.clone()
         if shape is not None:
             model.reshape({INPUT_IMAGE: [*shape, 3], INPUT_TRIMAP: list(shape)})
         return self._core.compile_model(model, DEVICE, self._config)
 
     def window_bytes(self, height: int, width: int) -> int:
-        """Upper bound of the memory that :meth:`run` takes for one window, compiling included; bytes."""
+        """Return an upper bound of the memory of :meth:`run` for one window, compiling included; bytes."""
         return self.peak_bytes([(height, width)])
 
     def peak_bytes(self, shapes: Iterable[tuple[int, int]]) -> int:
-        """As the base class; the graph with free shapes keeps its tensors while others run."""
+        """Return an upper bound; the graph with free shapes keeps its tensors while others run."""
         what = self._metadata, self._arithmetic
         pixels = [prod(shape) for shape in shapes]
         if self._metadata.static_shape is not None:
@@ -224,7 +226,7 @@ class OpenVinoBackend(Backend):
 
 
 def _usual_free_pixels(metadata: ArtefactMetadata, arithmetic: Arithmetic) -> int:
-    """The largest window that runs in the graph with free shapes."""
+    """Return the pixels of the largest window that runs in the graph with free shapes."""
     quick = min(
         free_pixels(metadata, arithmetic, QUICK_FREE_BYTES),
         int(QUICK_MULTIPLY_ADDS / metadata.multiply_adds_per_pixel),
@@ -244,7 +246,7 @@ def _require_cpu(device: str) -> None:
 
 
 def _chosen(path: Path, metadata: ArtefactMetadata, precision: Precision | None) -> Arithmetic:
-    """What will be computed: what the artefact says, or bf16 in place of its float32."""
+    """Return the arithmetic: the artefact's own, or bf16 in place of its float32."""
     if precision in (None, metadata.precision):
         return Arithmetic(metadata.precision, lowered=False)
     if precision == "bf16" and metadata.precision in ("fp32", "int8"):
@@ -258,7 +260,7 @@ def _chosen(path: Path, metadata: ArtefactMetadata, precision: Precision | None)
 
 
 def _configuration(arithmetic: Arithmetic, threads: int | None) -> dict[str, Any]:
-    """OpenVINO's options: its precision hint says how float32 is computed; other types stay as they are."""
+    """Return OpenVINO's options; INFERENCE_PRECISION_HINT affects float32 only."""
     options: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": "bf16" if arithmetic.lowered else "f32",
         "PERFORMANCE_HINT": "LATENCY",
@@ -269,17 +271,17 @@ def _configuration(arithmetic: Arithmetic, threads: int | None) -> dict[str, Any
 
 
 def _require_arithmetic(path: Path, compiled: Any, arithmetic: Arithmetic) -> None:
-    """What the compiled graph's convolutions compute in, against what was asked for."""
+    """Raise BackendError if convolutions of the compiled graph compute in another arithmetic."""
     found = set(_convolution_types(compiled))
-    wanted = CONVOLUTIONS[arithmetic.precision]
+    allowed = CONVOLUTIONS[arithmetic.precision]
     rest = {"bf16"} if arithmetic.lowered else {"f32"}
     wider = rest if arithmetic.precision in ("bf16", "int8") else set()
-    if found & wanted and found <= wanted | wider:
+    if found & allowed and found <= allowed | wider:
         return
     raise BackendError(
         f"cannot run {path} in {arithmetic.precision} with OpenVINO on this processor",
-        got=f"convolutions in {', '.join(sorted(found)) or 'nothing that it tells'}",
-        expected=", ".join(sorted(wanted | wider)),
+        got=f"convolutions in {', '.join(sorted(found)) or 'no known type'}",
+        expected=", ".join(sorted(allowed | wider)),
         why="OpenVINO chose another arithmetic; the processor may lack this one",
         fix="an fp32 artefact without precision= (--precision), which runs everywhere",
     )

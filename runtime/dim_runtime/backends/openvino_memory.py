@@ -1,4 +1,4 @@
-"""How much memory OpenVINO takes: bytes per pixel fitted to measurements at widths 0.25 and 1.
+"""Memory that OpenVINO takes: bytes per pixel fitted to measurements at widths 0.25 and 1.
 
 Measured with release 2026.4 on x86 with AVX-512, one window in a fresh process, peak against what was held.
 """
@@ -10,43 +10,43 @@ from typing import NamedTuple
 from dim.contract import ArtefactMetadata, Precision
 
 COMPILED_BYTES = 18 * 10**6
-"""A compiled graph without weights: its nodes, its kernels, what OpenVINO keeps of the compilation."""
+"""Bytes of a compiled graph without weights: its nodes, its kernels, remains of the compilation."""
 WEIGHT_SIZE: dict[Precision, int] = {"fp32": 4, "fp16": 4, "bf16": 2, "int8": 1}
 """Bytes of a weight in the engine; fp16 is computed in float32."""
 SWITCHES = 0.6
-"""Bytes for each channel and pixel of the first level that say where each maximum was, where they add to the
+"""Bytes, for each channel and pixel of the first level, of the places of the maxima: their share of the
 peak."""
 SMALL_TENSORS = 16
-"""Bytes per pixel of image, trimap, alpha and what is made of them."""
+"""Bytes per pixel of image, trimap, alpha and their intermediate forms."""
 REFINER_VALUES = 16
-"""Values per pixel that wait for the refiner: normalised colours, logits, alpha, and all of them joined."""
+"""Values per pixel that are kept for the refiner: normalised colours, logits, alpha, and their join."""
 CUE_BYTES = 230
 """Bytes per pixel alive while the refiner's cues are computed; 200 to 207 measured at width 0.25
 in every precision."""
 PROPAGATION_BYTES, LOWERED_PROPAGATION_BYTES = 250, 410
-"""The same while alpha is propagated: 231 to 254 measured, but 403 to 426 where float32 is lowered to bf16,
-from which propagation is spared."""
+"""Bytes per pixel alive while alpha is propagated: 231 to 254 measured, but 403 to 426 where float32 is
+lowered to bf16, because propagation stays in float32."""
 FREE_CUES = 45
-"""What the cues add per pixel in graphs with free shapes."""
+"""Bytes per pixel that the cues add in graphs with free shapes."""
 FREE_PROPAGATION = 450
 """Bytes per pixel alive while alpha is propagated there; 398 to 443 measured."""
 FREE_VALUES = 6.7
-"""Values for each of 64 × width channels and pixel in the graph with free shapes: less is fused there."""
+"""Values for each of 64 × width channels and pixel in the graph with free shapes, where less is fused."""
 FREE_QUANTISED_BYTES = {4: 19.5, 2: 13.5}
-"""The same for int8 graphs, in bytes, by the size of a value of their other maps."""
+"""Bytes for each channel and pixel in int8 graphs with free shapes, by the size of a value of other maps."""
 FREE_PIXEL = 32
-"""Bytes per pixel there that do not grow with the width."""
+"""Bytes per pixel in the graph with free shapes that do not grow with the width."""
 KERNEL_CACHE = 40 * 10**6
-"""What a graph with free shapes keeps of the shapes that it has met, beyond their tensors."""
+"""Bytes that a graph with free shapes keeps for earlier shapes, beyond their tensors."""
 MARGIN = 1.05
 
 
 class Arithmetic(NamedTuple):
-    """What is computed.
+    """The arithmetic of a compiled graph.
 
     Attributes:
         precision: of the convolutions.
-        lowered: whether what is float32 in the artefact is computed in bf16.
+        lowered: whether float32 of the artefact is computed in bf16.
     """
 
     precision: Precision
@@ -59,15 +59,15 @@ class Arithmetic(NamedTuple):
 
 
 def compiled_bytes(metadata: ArtefactMetadata, arithmetic: Arithmetic) -> int:
-    """A compiled graph without its tensors: weights in the engine's layout, and code; bytes."""
+    """Return the bytes of a compiled graph without its tensors: weights in the engine's layout, and code."""
     return COMPILED_BYTES + metadata.parameters * WEIGHT_SIZE[arithmetic.precision]
 
 
 def fixed_bytes(metadata: ArtefactMetadata, arithmetic: Arithmetic, pixels: int) -> int:
-    """The tensors of a window that are alive together, in a graph compiled for its shape; bytes.
+    """Return the bytes of a window's tensors that are alive together, in a graph compiled for its shape.
 
-    Two maps of 64 × width channels at full resolution, and where each maximum was; or what cues or
-    propagation take.
+    Two maps of 64 × width channels at full resolution and the places of the maxima, or the tensors of cues
+    or of propagation if these take more.
     """
     channels = metadata.network.channels(64)
     per_pixel = channels * (2 * arithmetic.value_size + SWITCHES) + SMALL_TENSORS
@@ -81,12 +81,12 @@ def fixed_bytes(metadata: ArtefactMetadata, arithmetic: Arithmetic, pixels: int)
 
 
 def free_bytes(metadata: ArtefactMetadata, arithmetic: Arithmetic, pixels: int) -> int:
-    """The same in the graph with free shapes, and what it keeps of the shapes before; bytes."""
+    """Return the bytes of a window in the graph with free shapes, and those kept for earlier shapes."""
     return KERNEL_CACHE + round(_free_bytes_per_pixel(metadata, arithmetic) * pixels)
 
 
 def free_pixels(metadata: ArtefactMetadata, arithmetic: Arithmetic, limit: int) -> int:
-    """The largest window whose tensors stay below a limit in the graph with free shapes; pixels."""
+    """Return the pixels of the largest window whose tensors fit a limit in the graph with free shapes."""
     return int(max(limit - KERNEL_CACHE, 0) / _free_bytes_per_pixel(metadata, arithmetic))
 
 

@@ -128,7 +128,7 @@ class TensorRTBackend(Backend):
             ) from error
 
     def window_bytes(self, height: int, width: int) -> int:
-        """Upper bound of the host memory of one window, bytes; the network itself works on the GPU."""
+        """Return an upper bound of the host memory of one window; bytes; the network works on the GPU."""
         return HOST_BYTES + HOST_BYTES_PER_PIXEL * height * width
 
     def close(self) -> None:

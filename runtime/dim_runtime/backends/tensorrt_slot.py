@@ -1,4 +1,4 @@
-"""One execution context with its stream and buffers: what one batch of windows needs to pass an engine.
+"""One execution context with its stream and buffers: all that one batch of windows needs.
 
 No GPU has run this code yet; the tests run it with stand-ins for TensorRT and ``cuda.core``.
 """
@@ -14,7 +14,7 @@ from dim_runtime.backends.cuda import BYTES_PER_PIXEL, Gpu, StagedWindows, expla
 from dim_runtime.errors import BackendError
 
 CAPTURE_MODE = "thread_local"
-"""Only unsafe calls of the capturing thread are refused while it records; other threads go on."""
+"""Only unsafe calls of the capturing thread are refused while it records; other threads continue."""
 
 
 class Slot:

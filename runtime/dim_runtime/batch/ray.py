@@ -65,7 +65,7 @@ class Worker:
             self._matting = Matting.from_options(replace(options, model=path))
 
     def __call__(self, rows: dict[str, Any]) -> dict[str, list[str]]:
-        """Items in, results out, both as JSON: types that every release of Ray and Arrow agrees on."""
+        """Matte items; items and results are JSON, a type on which all releases of Ray and Arrow agree."""
         items = [Item(**json.loads(row)) for row in rows["item"]]
         results = run_items(self._matting, items, self._folder, self._spec)
         return {"result": [json.dumps(asdict(result)) for result in results]}

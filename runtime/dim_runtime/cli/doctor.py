@@ -22,17 +22,17 @@ from dim_runtime.cli.gpu_report import REPORT, report_gpu
 from dim_runtime.matting import Matting, default_model
 
 NEVER_EXECUTED = "engine files (.engine); no GPU has run one of ours yet"
-"""Of TensorRT and TensorRT-RTX."""
+"""The state of the back ends TensorRT and TensorRT-RTX, in the report."""
 
 
 class Finding(NamedTuple):
     """One line of the report.
 
     Attributes:
-        name: what was looked at: a package, a back end, "gpus", "model".
-        ok: whether it is there and works.
-        needed: whether it stops mattes from being made if it is not.
-        text: what was found, or how to get it.
+        name: the subject: a package, a back end, "gpus", "model".
+        ok: whether it is installed and works.
+        needed: whether no matte can be made without it.
+        text: the finding, or how to install it.
     """
 
     name: str
@@ -46,9 +46,9 @@ class Package(NamedTuple):
 
     Attributes:
         module: its import name.
-        names: the distributions that bring this module, the usual one first.
-        extra: of dim-matting, that installs it.
-        purpose: what it is for.
+        names: the distributions that contain this module, the usual one first.
+        extra: the extra of dim-matting that installs it.
+        purpose: its use in this toolkit.
     """
 
     module: str
@@ -111,7 +111,7 @@ def examine() -> Iterator[Finding]:
 
 
 def to_json(findings: Iterable[Finding]) -> str:
-    """The report as a JSON list of objects with the fields of :class:`Finding`."""
+    """Return the report as a JSON list of objects with the fields of :class:`Finding`."""
     return json.dumps([finding._asdict() for finding in findings], indent=2, ensure_ascii=False)
 
 
@@ -131,13 +131,13 @@ def _versions(names: tuple[str, ...]) -> dict[str, str]:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
-            # The same module comes in several packages: a nightly build, say.
+            # The same module comes in several packages, such as a nightly build.
             continue
     return found
 
 
 def _clash() -> Iterator[Finding]:
-    """Both packages bring the module ``onnxruntime``: the one installed last has overwritten the other."""
+    """Report if both packages of the module ``onnxruntime`` are installed: the later overwrote the other."""
     found = _versions(ONNXRUNTIME.names)
     if len(found) < 2:
         return
@@ -185,7 +185,7 @@ def _model() -> Finding:
 
 
 def _trials() -> Iterator[Finding]:
-    """A small matte on every back end and device that takes the embedded model."""
+    """Make a small matte on every back end and device that takes the embedded model."""
     yield _trial("onnxruntime", "cpu", needed=True)
     if _has_cuda():
         yield _trial("onnxruntime", "cuda")
@@ -207,6 +207,6 @@ def _trial(backend: BackendName, device: str, *, needed: bool = False) -> Findin
         with Matting(backend=backend, device=device) as matting:
             matting(np.zeros((32, 32, 3), np.uint8), np.full((32, 32), 128, np.uint8))
     except Exception as error:
-        # Also what is no error of ours: a damaged installation fails in its own way.
+        # Any error counts: a damaged installation fails in its own way.
         return Finding(name, False, needed, f"{what}: {error}")
     return Finding(name, True, needed, f"{what}: runs")

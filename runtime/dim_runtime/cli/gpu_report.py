@@ -40,4 +40,4 @@ def _show_part(part: str) -> None:
 
 
 def _text(report: Report, output: Path) -> str:
-    return f"{report.table()}\nwrote {output}: docs/gpu.md explains the lines and says where to send it"
+    return f"{report.table()}\nwrote {output}: docs/gpu.md explains the lines and where to send it"

@@ -1,4 +1,4 @@
-"""How fast a Matting is on one image, beside the machine's ceiling and beside eager PyTorch."""
+"""Measure the speed of a Matting on one image, beside the machine's ceiling and eager PyTorch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dim_runtime.matting import Matting
 from dim_runtime.memory import peak_resident_bytes
 
 CEILING_SIDE = 2048
-"""Side of the matrices whose product is the machine's ceiling."""
+"""Side of the square matrices whose product measures the machine's ceiling."""
 CEILING_RUNS = 5
 
 
@@ -30,7 +30,7 @@ class BenchError(DimError):
 
 
 class Against(FrozenModel):
-    """The same image in another way of running the network."""
+    """The measurement of the same image with another implementation of the network."""
 
     name: str
     seconds: tuple[float, ...]
@@ -46,12 +46,12 @@ class Bench(FrozenModel):
     """One image, several runs.
 
     Attributes:
-        seconds: of each run, planning, padding and stitching included; reading and writing files not.
-        plan_seconds: of planning alone.
+        seconds: duration of each run: planning, padding and stitching, without reading and writing files.
+        plan_seconds: duration of planning alone.
         cost: area of all windows over the whole image's.
         work: multiply-adds of one run.
-        peak_bytes: of this process while it ran, the image and the model included.
-        ceiling_gflops: a product of float32 matrices on all cores; None where it was not measured.
+        peak_bytes: peak of this process meanwhile, the image and the model included.
+        ceiling_gflops: speed of a product of float32 matrices on all cores; None if not measured.
     """
 
     model: str
@@ -84,13 +84,13 @@ class Bench(FrozenModel):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def megapixels_per_s(self) -> float:
-        """Of the image, not of the windows."""
+        """Megapixels of the image, not of the windows, per second."""
         return self.height * self.width / 1e6 / self.p50_s
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def gflops(self) -> float:
-        """Work really done, two operations for each multiply-add."""
+        """Work that was done, two operations for each multiply-add, per second."""
         return 2 * self.work / 1e9 / self.p50_s
 
     @computed_field  # type: ignore[prop-decorator]
@@ -106,7 +106,7 @@ class Bench(FrozenModel):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def memory_share(self) -> float | None:
-        """Peak memory over the other way's; None on a GPU, where the figures are of different memories."""
+        """Peak memory over the other implementation's; None on a GPU, whose memory is not measured."""
         if self.against is None or self.device != "cpu":
             return None
         return self.peak_bytes / self.against.peak_bytes
@@ -140,14 +140,14 @@ def measure(matting: Matting, image: Image, trimap: UInt8, *, runs: int, about: 
 
 
 def timed(run: Callable[[], object]) -> float:
-    """Seconds of one call."""
+    """Return the seconds of one call."""
     started = time.perf_counter()
     run()
     return time.perf_counter() - started
 
 
 def matrix_ceiling() -> float:
-    """GFLOP/s of a product of two large float32 matrices on all cores: the best of a few runs."""
+    """Measure the GFLOP/s of a product of two large float32 matrices on all cores: the best of a few runs."""
     rng = np.random.default_rng(0)
     a, b = (rng.random((CEILING_SIDE, CEILING_SIDE), np.float32) for _ in range(2))
     best = min(timed(lambda: a @ b) for _ in range(CEILING_RUNS))

@@ -15,7 +15,7 @@ from dim_runtime.planning.geometry import Rectangle, Window
 
 
 def share(window: Window, windows: Sequence[Window]) -> Float32:
-    """How much of each pixel of ``window`` comes from it: float32 height, width in [0, 1].
+    """Return the share of each pixel of ``window`` that comes from it: float32 height, width in [0, 1].
 
     The shares of all windows of a plan add up to 1 at every pixel that one of them covers.
     """
@@ -28,14 +28,14 @@ def share(window: Window, windows: Sequence[Window]) -> Float32:
 
 
 def _weight(window: Window, seen: Rectangle) -> Float32:
-    """The window's weight over the rectangle ``seen``; 0 outside the window."""
+    """Return the window's weight over the rectangle ``seen``; 0 outside the window."""
     rows = _ramp(seen.y, seen.bottom, (window.y, window.bottom), (window.core.y, window.core.bottom))
     columns = _ramp(seen.x, seen.right, (window.x, window.right), (window.core.x, window.core.right))
     return np.outer(rows, columns)
 
 
 def _ramp(start: int, stop: int, outer: tuple[int, int], core: tuple[int, int]) -> Float32:
-    """1 in the core, falling linearly to 0 one pixel outside the window."""
+    """Return the weight along one axis: 1 in the core, falling linearly to 0 one pixel outside the window."""
     position = np.arange(start, stop, dtype=np.float32)
     rising = (position - (outer[0] - 1)) / (core[0] - (outer[0] - 1))
     falling = (outer[1] - position) / (outer[1] - (core[1] - 1))

@@ -1,4 +1,4 @@
-"""What is made of an alpha matte: foreground colours, cut-outs, composites.
+"""Foreground colours, cut-outs and composites of an alpha matte.
 
 Images are uint8 or uint16 H, W, 3, RGB; alpha is floating point H, W in [0, 1].
 """
@@ -24,17 +24,17 @@ Colour = tuple[int, int, int]
 
 
 STRIP = 256
-"""Rows that are blended together: floats take four times the memory of the image."""
+"""Rows that are blended together, because floats take four times the memory of the image."""
 TILE = 1024
 """Side of the squares whose foreground colours are estimated together, pixels."""
 OVERLAP = 128
-"""What an estimate sees around its square, pixels. The method carries colours over short distances only."""
+"""Pixels around a square that its estimate uses. The method carries colours over short distances only."""
 ESTIMATOR_BYTES = 80
-"""Memory of an estimate per pixel seen: image, foreground and background in float32, twice, and alpha."""
+"""Bytes of an estimate per pixel used: image, foreground and background in float32, twice, and alpha."""
 
 
 def require_estimator() -> None:
-    """MissingExtraError if foreground colours cannot be estimated here; costs nothing otherwise."""
+    """Raise MissingExtraError if pymatting is not installed; does not import it."""
     if find_spec("pymatting") is None:
         raise MissingExtraError(
             "estimate foreground colours (--foreground image keeps the photograph's own)",
@@ -44,7 +44,7 @@ def require_estimator() -> None:
 
 
 class Tile(NamedTuple):
-    """A square of the image, and what is seen around it; slices of rows and columns.
+    """A square of the image and its surroundings; slices of rows and columns.
 
     Attributes:
         rows, columns: the square itself.
@@ -58,14 +58,14 @@ class Tile(NamedTuple):
 
     @property
     def inside(self) -> tuple[slice, slice]:
-        """Where the square lies in what is seen."""
+        """The square's place inside the outer rows and columns."""
         pairs = ((self.rows, self.outer_rows), (self.columns, self.outer_columns))
         rows, columns = (slice(own.start - seen.start, own.stop - seen.start) for own, seen in pairs)
         return rows, columns
 
 
 def tiles(height: int, width: int) -> Iterator[Tile]:
-    """Squares of :data:`TILE` pixels that cover an image once, row by row."""
+    """Yield squares of :data:`TILE` pixels that cover an image once, row by row."""
     for y in range(0, height, TILE):
         for x in range(0, width, TILE):
             (rows, seen_rows), (columns, seen_columns) = _grown(y, height), _grown(x, width)
@@ -105,9 +105,10 @@ def tile_foreground(image: Image, alpha: Floating, tile: Tile) -> Image:
 
 
 def _avoid_shared_tbb() -> None:
-    """Numba, which pymatting runs on, takes OpenVINO's TBB for its own threads if it is loaded already.
+    """Make numba, which pymatting uses, prefer OpenMP if OpenVINO's TBB is loaded.
 
-    A process that had both was seen to wait for ever for TBB's threads when it ended. OpenMP does without.
+    Numba would use that TBB for its own threads. A process with both was seen to wait forever for TBB's
+    threads when it ended.
     """
     if "openvino" in sys.modules:
         import numba
@@ -118,7 +119,7 @@ def _avoid_shared_tbb() -> None:
 
 
 def rgba(foreground: Image, alpha: Floating, *, premultiplied: bool = False) -> Image:
-    """A cut-out: H, W, 4 in the foreground's dtype.
+    """Join colours and alpha to a cut-out, H, W, 4 in the foreground's dtype.
 
     Args:
         foreground: H, W, 3.
@@ -136,7 +137,7 @@ def rgba(foreground: Image, alpha: Floating, *, premultiplied: bool = False) -> 
 def composite(
     foreground: Image, alpha: Floating, background: Image | Colour, *, linear_light: bool = False
 ) -> Image:
-    """Foreground over background: alpha · F + (1 − alpha) · B, in the foreground's dtype, halves to even.
+    """Blend F over B: alpha · F + (1 − alpha) · B, in the foreground's dtype, halves to even.
 
     Args:
         foreground: H, W, 3.
@@ -173,24 +174,24 @@ def _blend_light(front: Image, weight: Float32, behind: Image) -> Float32:
 
 
 def decode_srgb(encoded: Float32) -> Float32:
-    """Stored values in [0, 1] to linear light in [0, 1]; IEC 61966-2-1."""
+    """Convert stored values in [0, 1] to linear light in [0, 1]; IEC 61966-2-1."""
     curve = ((encoded + np.float32(0.055)) / np.float32(1.055)) ** np.float32(2.4)
     return np.where(encoded <= 0.04045, encoded / np.float32(12.92), curve)
 
 
 def encode_srgb(light: Float32) -> Float32:
-    """Linear light in [0, 1] to stored values in [0, 1]; the inverse of :func:`decode_srgb`."""
+    """Convert linear light in [0, 1] to stored values in [0, 1]; the inverse of :func:`decode_srgb`."""
     curve = np.float32(1.055) * light ** np.float32(1 / 2.4) - np.float32(0.055)
     return np.where(light <= 0.0031308, light * np.float32(12.92), curve)
 
 
 def _plain(colour: Colour, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-    """An image of one colour that takes three bytes."""
+    """Return an image of one colour that takes three bytes."""
     return np.broadcast_to(np.array(colour, np.uint8), shape)
 
 
 def covering(background: Image, height: int, width: int) -> Image:
-    """The background enlarged or reduced until it covers height × width, and cropped around its middle."""
+    """Scale the background until it covers height × width, and crop it around its middle."""
     scale = max(height / background.shape[0], width / background.shape[1])
     rows, columns = (
         max(side, round(old * scale)) for side, old in zip((height, width), background.shape, strict=False)
@@ -203,7 +204,7 @@ def covering(background: Image, height: int, width: int) -> Image:
 
 
 def parse_colour(text: str) -> Colour:
-    """``"#RRGGBB"`` -> R, G, B; InputError otherwise."""
+    """Parse ``"#RRGGBB"`` to R, G, B; InputError for other texts."""
     if re.fullmatch(r"#[0-9A-Fa-f]{6}", text) is None:
         raise InputError("cannot read this colour", got=repr(text), expected="#RRGGBB, such as #00FF00")
     return int(text[1:3], 16), int(text[3:5], 16), int(text[5:7], 16)

@@ -26,7 +26,7 @@ from dim_runtime.planning.geometry import Plan
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one pair: seconds are the matting's, files and cut-out excluded."""
+    """The result of one pair: seconds of the matting, without files and cut-out; peak of the process."""
 
     plan: Plan
     seconds: float
@@ -42,7 +42,7 @@ class Outcome:
 
 
 def describe(plan: Plan) -> str:
-    """Windows, cost, and planned peak memory of a plan in one line."""
+    """Describe windows, cost, and planned peak memory of a plan in one line."""
     count = len(plan.windows)
     context = "exact" if plan.exact else f"context {plan.context} px"
     text = f"{count} window{'' if count == 1 else 's'}, cost {plan.cost:.2f}, {context}, "
@@ -81,7 +81,7 @@ def _require_memory(matting: Matting, loaded: Loaded, spec: OutputSpec) -> None:
 
 
 def plan_pair(matting: Matting, image_path: Path, trimap_path: Path, out: Path, spec: OutputSpec) -> Plan:
-    """What :func:`run_pair` would run."""
+    """Return the plan that :func:`run_pair` would run."""
     if streams(image_path, trimap_path, out):
         return plan_streamed(matting, trimap_path)
     return matting.plan(read_trimap(trimap_path, spec.max_pixels))

@@ -1,6 +1,6 @@
-"""From image and alpha to what is written: matte, cut-out or composite, square by square.
+"""From image and alpha to the result: matte, cut-out or composite, square by square.
 
-The same squares, and so the same result, whether the image is in memory or in a file that is larger.
+The squares, and so the results, are the same for an image in memory and for a file that is larger.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from dim_runtime.outputs import foreground
 from dim_runtime.outputs.spec import Output, OutputSpec
 
 CHANNELS = {Output.ALPHA: (), Output.CUTOUT: (4,), Output.COMPOSITE: (3,)}
-"""What comes after H, W in the shape of a result."""
+"""Axes after H, W in the shape of a result."""
 
 
 class Renderer:
@@ -52,7 +52,7 @@ class Renderer:
         self._background: Sliceable | None = backdrop(spec, height, width) if composed else None
 
     def tile(self, tile: foreground.Tile) -> Image:
-        """The result in this tile: rows, columns and the result's channels."""
+        """Return the result in this tile: rows, columns and the result's channels."""
         alpha = self._alpha[tile.rows, tile.columns]
         if self._spec.output is Output.ALPHA:
             return bit_depth.quantise(alpha, self.depth)
@@ -65,7 +65,7 @@ class Renderer:
         return bit_depth.to_depth(blended, self.depth)
 
     def _colours(self, tile: foreground.Tile) -> Image:
-        """The foreground's, in the finer of the two depths: rounding comes last."""
+        """Return the foreground's colours in the finer of the two depths, so that rounding comes last."""
         working: bit_depth.Depth = 16 if 16 in (self.depth, self._own_depth) else 8
         if not self._spec.estimates:
             return bit_depth.to_depth(self._image[tile.rows, tile.columns], working)
@@ -80,7 +80,7 @@ def _dtype(image: Any) -> Any:
 
 
 def render(image: Sliceable, alpha: Sliceable, spec: OutputSpec) -> Image:
-    """All of a result in memory: uint8 or uint16, H, W (matte), H, W, 4 (cut-out) or H, W, 3 (composite)."""
+    """Return a whole result: uint8 or uint16, H, W (matte), H, W, 4 (cut-out) or H, W, 3 (composite)."""
     renderer = Renderer(image, alpha, spec)
     result: Image = np.empty(renderer.shape, renderer.dtype)
     for tile in foreground.tiles(*alpha.shape):
@@ -89,7 +89,7 @@ def render(image: Sliceable, alpha: Sliceable, spec: OutputSpec) -> Image:
 
 
 def backdrop(spec: OutputSpec, height: int, width: int) -> Sliceable:
-    """The background of a composite, H, W, 3: a colour, or an image scaled to cover and cropped."""
+    """Return the background of a composite, H, W, 3: a colour, or an image scaled to cover and cropped."""
     path = spec.background_file
     if path is None:
         return np.broadcast_to(
@@ -125,24 +125,24 @@ class Enlarged:
         return found
 
     def _sources(self, part: slice, axis: int) -> tuple[int, npt.NDArray[np.float32]]:
-        """The first row (or column) that is needed, and where the wanted ones lie from there on."""
-        own, wanted = self._image.shape[axis], self.shape[axis]
-        middle = (own * self._scale - wanted) / 2
+        """Return the first row (or column) needed, and the positions of the requested ones from it."""
+        own, enlarged = self._image.shape[axis], self.shape[axis]
+        middle = (own * self._scale - enlarged) / 2
         position = (np.arange(part.start, part.stop) + middle + 0.5) / self._scale - 0.5
         first = max(math.floor(position[0]) - 2, 0)
         return first, (position - first).astype(np.float32)
 
 
 TILE_BYTES = 60
-"""Memory of a tile per pixel: image, background and result in 16 bits, and the blend in float32."""
+"""Bytes of a tile per pixel: image, background and result in 16 bits, and the blend in float32."""
 BACKGROUND_BYTES = 12
-"""Memory of a background's image per pixel: RGB of 16 bits, as it is read and scaled."""
+"""Bytes of a background's image per pixel: RGB of 16 bits, as it is read and scaled."""
 ESTIMATOR_LIBRARY_BYTES = 180 * 10**6
-"""What pymatting, its compiler and their compiled code take when they are imported."""
+"""Bytes that pymatting, its compiler and their compiled code take when they are imported."""
 
 
 def whole_bytes(spec: OutputSpec, image: Image) -> int:
-    """Memory of a result that is made and encoded as a whole, and of its alpha; bytes."""
+    """Return the memory of a result that is made and encoded as a whole, and of its alpha; bytes."""
     depth: int = spec.depth or bit_depth.depth_of(image)
     made = math.prod(CHANNELS[spec.output]) * depth // 8
     # The result, its copy in the encoder's order of colours, and the encoded file, which is copied once.
@@ -150,12 +150,12 @@ def whole_bytes(spec: OutputSpec, image: Image) -> int:
 
 
 def require_room(limit: int | None, spec: OutputSpec, *, held: int) -> None:
-    """MemoryLimitError if making the result takes more than the limit.
+    """Raise MemoryLimitError if making the result takes more than the limit.
 
     Args:
         limit: peak resident memory of the process, bytes; None for no limit.
         spec: what is made.
-        held: what lies in memory meanwhile beside what is resident now, the result included; bytes.
+        held: memory that will be held beside what is resident now, the result included; bytes.
     """
     needed = resident_bytes() + held + TILE_BYTES * foreground.TILE**2
     if spec.background_file is not None:
@@ -176,7 +176,7 @@ def require_room(limit: int | None, spec: OutputSpec, *, held: int) -> None:
 
 
 def kept_metadata(image_path: Path, found: Metadata, spec: OutputSpec) -> Metadata:
-    """Return what a result keeps of its image's metadata; nothing for a matte, which has no colours.
+    """Return the metadata that a result keeps of its image; none for a matte, which has no colours.
 
     Args:
         image_path: names the image in warnings.

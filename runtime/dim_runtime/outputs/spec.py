@@ -85,7 +85,7 @@ class OutputSpec:
             )
 
     def require_writable(self, path: Path) -> None:
-        """InputError if this result cannot be written under this name: mattes and cut-outs lose nothing."""
+        """Raise InputError if no such result can be written under this name; see :data:`WRITABLE`."""
         require_writable(path, lossy=self.output is Output.COMPOSITE)
         if self.depth == 16 and is_lossy(path):
             raise InputError(

@@ -37,14 +37,14 @@ TIFF = (".tif", ".tiff")
 
 
 class Streamed(NamedTuple):
-    """What was run, and how long the matting took, seconds."""
+    """The plan, and the seconds of the matting."""
 
     plan: Plan
     seconds: float
 
 
 def streams(image: Path, trimap: Path, out: Path) -> bool:
-    """Whether this pair is read and written window by window: TIFF in, TIFF out, above 67 megapixels."""
+    """Return whether a pair is read and written by windows: TIFF in, TIFF out, above 67 megapixels."""
     if not all(path.suffix.lower() in TIFF for path in (image, trimap, out)) or not image.is_file():
         return False
     return (declared_pixels(image) or 0) > STREAMED_PIXELS
@@ -86,7 +86,7 @@ def run_streamed(matting: Matting, image: Path, trimap: Path, out: Path, spec: O
 
 
 def _require_guard(image: Path, spec: OutputSpec) -> None:
-    """The usual guard is about memory, of which this takes little; one that was lowered is kept."""
+    """Apply the guard if the user lowered it; the usual one limits memory, of which this takes little."""
     if spec.max_pixels < MAX_PIXELS:
         require_pixels(image, spec.max_pixels)
 
@@ -105,14 +105,14 @@ def _write(path: Path, renderer: Renderer, kept: Metadata, spec: OutputSpec) -> 
 
 @contextmanager
 def scratch(out: Path, shape: tuple[int, ...]) -> Iterator[npt.NDArray[np.float32]]:
-    """A float32 array in a temporary file beside ``out``, which is gone afterwards."""
+    """Yield a float32 array in a temporary file beside ``out``, which is gone afterwards."""
     with scratch_file(out) as path:
         _allocate(path, 4 * int(np.prod(shape, dtype=np.int64)))
         yield np.memmap(path, np.float32, "r+", shape=shape)
 
 
 def _allocate(path: Path, size: int) -> None:
-    """All of a file at once: a disk that fills up later would end the process instead of raising an error."""
+    """Allocate a file at once: a disk that fills up later would end the process without an error."""
     with path.open("wb") as file:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), 0, size)

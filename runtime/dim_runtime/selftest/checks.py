@@ -26,7 +26,7 @@ from dim_runtime.selftest.report import Check, Recorder, Verdict
 
 CHECKS = ("opens", "parity", "repeats", "threads", "graphs", "dlpack", "recovers", "leaks", "speed")
 """Names of a back end's checks, in order."""
-REPORT_IT = "send this report (docs/gpu.md says where); until then use --device cpu"
+REPORT_IT = "send this report (docs/gpu.md shows where); until then use --device cpu"
 THREADS, RUNS_A_THREAD = 4, 3
 LEAK_ROUNDS, LEAK_LIMIT = 6, 64 * 10**6
 """Rounds of opening and closing, and bytes that may stay after the first round."""

@@ -156,7 +156,7 @@ class Recorder:
 
 
 def _described(error: Exception) -> str:
-    """Return an error on one line; the fix of ours has a line of its own in the report."""
+    """Return an error on one line, without our fix, which the report shows on its own line."""
     parts: list[object] = [error.problem, error.got, error.why] if isinstance(error, DimError) else [error]
     text = "; ".join(str(part) for part in parts if part is not None)
     return f"{type(error).__name__}: {' '.join(text.split())}"

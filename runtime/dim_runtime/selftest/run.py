@@ -170,7 +170,7 @@ def _missing(candidate: Candidate, device: str) -> str | None:
 
 
 def build_engine(network: Network, *, builder: str, gpu: Gpu | None, folder: Path) -> Path:
-    """Build the engine of a network with ``dim-export trt`` in a process of its own.
+    """Build the engine of a network with ``dim-export trt`` in its own process.
 
     Raises:
         BackendError: the builder failed; its last line is the reason.

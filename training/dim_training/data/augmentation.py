@@ -56,7 +56,7 @@ class Look(NamedTuple):
 
 
 def draw_look(rng: Random) -> Look:
-    """Random tones, defocus (σ 0.7 to 8 px, log-uniform), noise (σ up to 3 gray levels) and compression."""
+    """Apply random tones, defocus (σ 0.7 to 8 px, log-uniform), noise (σ up to 3 levels) and compression."""
     return Look(
         foreground=draw_tone(rng, strength=0.7),
         background=draw_tone(rng),
@@ -68,7 +68,7 @@ def draw_look(rng: Random) -> Look:
 
 
 def draw_tone(rng: Random, strength: float = 1.0) -> Tone:
-    """Random gamma, gain for each channel, contrast and saturation."""
+    """Draw random gamma, gain for each channel, contrast and saturation."""
     gamma = float(np.exp(rng.normal(0, 0.2 * strength)))
     gains = np.exp(rng.normal(0, 0.12 * strength, 3) + rng.normal(0, 0.15 * strength))
     ramp = (np.arange(256) / 255.0) ** gamma
@@ -77,7 +77,7 @@ def draw_tone(rng: Random, strength: float = 1.0) -> Tone:
 
 
 def change_layers(layers: Layers, look: Look) -> Layers:
-    """Both layers in their new tones, the background out of focus."""
+    """Return both layers in their new tones, the background out of focus."""
     background = apply_tone(layers.background, look.background)
     return layers._replace(
         foreground=apply_tone(layers.foreground, look.foreground),
@@ -86,19 +86,19 @@ def change_layers(layers: Layers, look: Look) -> Layers:
 
 
 def apply_tone(image: UInt8, tone: Tone) -> UInt8:
-    """One look-up table and one mix with gray; RGB uint8 H, W, 3."""
+    """Apply one look-up table and one mix with gray; RGB uint8 H, W, 3."""
     toned = cv2.LUT(image, tone.table[None])
     gray = cv2.cvtColor(cv2.cvtColor(toned, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     return _as_uint8(cv2.addWeighted(toned, tone.saturation, gray, 1 - tone.saturation, 0))
 
 
 def defocus(image: UInt8, sigma: float) -> UInt8:
-    """Gaussian blur, σ in pixels."""
+    """Apply Gaussian blur, σ in pixels."""
     return _as_uint8(cv2.GaussianBlur(image, (0, 0), sigma))
 
 
 def photograph(image: Float32, look: Look) -> Float32:
-    """Noise and compression of a composite; float32 H, W, 3, RGB 0-255 in and out."""
+    """Add noise and compression to a composite; float32 H, W, 3, RGB 0-255 in and out."""
     if look.noise:
         drawn = np.random.default_rng(look.noise_seed).standard_normal(image.shape, dtype=np.float32)
         image = np.clip(image + drawn * np.float32(look.noise), 0, 255)

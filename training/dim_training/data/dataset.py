@@ -187,5 +187,5 @@ def to_sample(scene: Scene, trimap: UInt8) -> Sample:
 
 
 def _planes(image: Float32 | UInt8) -> Tensor:
-    """H, W, C of any kind -> float32 C, H, W; copied plane by plane, which is several times faster."""
+    """Convert H, W, C of any kind to float32 C, H, W; copying plane by plane is several times faster."""
     return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).contiguous().float()

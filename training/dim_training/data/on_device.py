@@ -153,7 +153,7 @@ def defocused(images: Tensor, sigmas: Tensor) -> Tensor:
 
 
 def _gaussians(sigmas: Tensor) -> Tensor:
-    """Kernels N, 2·radius + 1, cut off at 3 σ as OpenCV does; a single 1 where σ is 0."""
+    """Return kernels N, 2·radius + 1, cut off at 3 σ as OpenCV does; a single 1 where σ is 0."""
     offsets = torch.arange(-BLUR_RADIUS, BLUR_RADIUS + 1, device=sigmas.device, dtype=torch.float32)
     sigma = sigmas.clamp(min=1e-3)[:, None]
     reach = ((6 * sigmas + 1).round()[:, None] / 2).floor()

@@ -49,7 +49,7 @@ class Backgrounds(Protocol):
     """A source of backgrounds."""
 
     def draw(self, side: int, rng: Random) -> UInt8:
-        """RGB uint8 side × side."""
+        """Return RGB uint8 side × side."""
         ...
 
 
@@ -136,20 +136,20 @@ def read_all(paths: Sequence[Path], read: Callable[[Path], T]) -> list[T]:
 
 
 def _flatten(colours: UInt8, rng: Random) -> UInt8:
-    """Towards one colour."""
+    """Mix the colours with one plain colour."""
     plain = np.full_like(colours, rng.uniform(0, 256, 3).astype(np.uint8))
     share = float(rng.uniform(0.5, 0.95))
     return cv2.addWeighted(colours, 1 - share, plain, share, 0).astype(np.uint8, copy=False)
 
 
 def _tinted(colours: UInt8, tint: UInt8) -> UInt8:
-    """``colours + tint − NEUTRAL``, saturated."""
+    """Return ``colours + tint − NEUTRAL``, saturated."""
     total = cv2.addWeighted(colours, 1, tint, 1, -canvas.NEUTRAL)
     return total.astype(np.uint8, copy=False)
 
 
 def merge(front: Cutout, back: Cutout) -> Cutout:
-    """Two foregrounds, one before the other, as one: α = 1 − (1 − α₁)(1 − α₂)."""
+    """Join two foregrounds, one before the other: α = 1 − (1 − α₁)(1 − α₂)."""
     a = front.alpha.astype(np.float32)[..., None] / 255
     b = back.alpha.astype(np.float32)[..., None] / 255
     alpha = a + b * (1 - a)

@@ -95,7 +95,7 @@ def _cutout(image_path: Path, alpha_path: Path, *, solve: bool) -> UInt8:
 
 
 def solved_alpha(image: UInt8, predicted: UInt8, *, source: Path) -> UInt8:
-    """Closed-form matting (Levin et al. 2008, pymatting) where a predicted alpha is soft, or nearly.
+    """Solve alpha by closed form (Levin et al. 2008, pymatting) where a predicted one is soft, or nearly.
 
     A network's alpha is smoother than its photograph: strands that it lacks stay in the estimated foreground,
     and composites teach that they are not alpha. The solved one may be wrong, but it has what is seen.

@@ -33,12 +33,12 @@ class Predictor(Protocol):
     """Image and trimap to alpha."""
 
     def __call__(self, image: UInt8, trimap: UInt8) -> UInt8:
-        """Args: ``image`` uint8 H, W, 3, RGB; ``trimap`` canonical, uint8 H, W. Returns alpha uint8 H, W."""
+        """Return alpha uint8 H, W of an image, uint8 H, W, 3, RGB, and a canonical trimap, uint8 H, W."""
         ...
 
 
 def is_artefact(path: Path) -> bool:
-    """Whether a file is for the runtime and not for PyTorch: by its suffix, else by its first bytes."""
+    """Return whether the runtime opens a file, and not PyTorch: by its suffix, else by its first bytes."""
     if path.suffix in ARTEFACT_SUFFIXES or not path.is_file():
         return path.suffix in ARTEFACT_SUFFIXES
     with path.open("rb") as file:

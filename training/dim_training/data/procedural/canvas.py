@@ -72,7 +72,7 @@ class Canvas:
         tint: npt.NDArray[np.float64] | None = None,
         visible: bool = True,
     ) -> None:
-        """Curves of one width; ``paths`` n × points × 2. Without ``visible`` only the tint is drawn."""
+        """Draw curves of one width; ``paths`` n × points × 2. Without ``visible`` only the tint is drawn."""
         thickness = max(1, round(width))
         if visible:
             cv2.polylines(self.alpha, list(_fixed(paths)), False, value, thickness, cv2.LINE_AA, _SHIFT)

@@ -50,7 +50,7 @@ def draw_shape(side: int, rng: Random) -> Shape:
 
 
 def draw_colours(side: int, rng: Random) -> UInt8:
-    """RGB uint8 side × side: smooth colour fields with grain, as a texture or a background."""
+    """Draw RGB uint8 side × side: smooth colour fields with grain, as a texture or a background."""
     low = rng.uniform(0, 255, 3)
     high = rng.uniform(0, 255, 3)
     mix = sum(smooth_noise(side, rng, cells=cells).astype(np.float32) / 255 / cells for cells in (2, 5, 17))
@@ -61,7 +61,7 @@ def draw_colours(side: int, rng: Random) -> UInt8:
 
 
 def smooth_noise(side: int, rng: Random, *, cells: int) -> UInt8:
-    """Random gray levels on a coarse grid, enlarged smoothly; uint8 side × side."""
+    """Draw random gray levels on a coarse grid, enlarged smoothly; uint8 side × side."""
     grid = rng.integers(0, 256, (cells + 1, cells + 1)).astype(np.uint8)
     return cv2.resize(grid, (side, side), interpolation=cv2.INTER_CUBIC).astype(np.uint8, copy=False)
 
@@ -90,7 +90,7 @@ def _hairy(side: int, rng: Random) -> Canvas:
 
 
 def _strings(side: int, rng: Random) -> Canvas:
-    """Threads, ropes or fringes hanging roughly in one direction."""
+    """Draw threads, ropes or fringes hanging roughly in one direction."""
     canvas = Canvas(side)
     angle = rng.uniform(0, 2 * np.pi)
     width = log_uniform(1.5, 24, rng)
@@ -168,7 +168,7 @@ def _blob(side: int, rng: Random) -> Canvas:
 
 
 def _veil(side: int, rng: Random) -> Canvas:
-    """Smoke, cloth or glass: a smooth field of partial opacity inside a soft outline."""
+    """Draw smoke, cloth or glass: a smooth field of partial opacity inside a soft outline."""
     canvas = Canvas(side)
     size = canvas.side
     field = np.zeros((size, size), np.float32)

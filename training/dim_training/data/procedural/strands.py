@@ -20,7 +20,7 @@ Numbers = npt.NDArray[np.float64]
 
 
 def hair(side: int, rng: Random) -> Canvas:
-    """Locks of long hair that hang from a body, with gaps between the locks and stray strands."""
+    """Draw locks of long hair that hang from a body, with gaps between the locks and stray strands."""
     canvas = Canvas(side)
     size = canvas.side
     direction = rng.uniform(0, 2 * np.pi)
@@ -125,13 +125,13 @@ def yarn(side: int, rng: Random) -> Canvas:
 
 
 def _colour_body(canvas: Canvas, paths: Points, width: float, shades: Numbers) -> None:
-    """Strands inside of the body, which is opaque already: only their colours show."""
+    """Draw strands inside of the body, which is opaque, so that only their colours show."""
     for shade, part in zip(shades, np.array_split(paths, SHADES), strict=True):
         canvas.strands(part, width, tint=shade, visible=False)
 
 
 def _paths(roots: Points, angles: Numbers, lengths: Numbers, rng: Random, *, curl: float) -> Points:
-    """n curves of POINTS points from ``roots``; all sway together, and each bends on its own."""
+    """Return n curves of POINTS points from ``roots``; all sway together, and each bends on its own."""
     steps = np.arange(POINTS)
     count = max(len(roots), len(angles))
     sway = rng.normal(0, 0.08) * steps + rng.normal(0, 0.3) * np.sin(steps * rng.uniform(0.2, 1.0))
@@ -145,7 +145,7 @@ def _paths(roots: Points, angles: Numbers, lengths: Numbers, rng: Random, *, cur
 
 
 def _draw(canvas: Canvas, paths: Points, width: float, shades: Numbers, rng: Random) -> None:
-    """Strands in all shades, thinner towards their ends, some of them translucent."""
+    """Draw strands in all shades, thinner towards their ends, some of them translucent."""
     values = sorted(int(value) for value in rng.choice((255, 255, 200, 140), SHADES))
     parts = np.array_split(rng.permutation(paths), SHADES)
     for shade, value, part in zip(rng.permutation(shades), values, parts, strict=True):
@@ -155,7 +155,7 @@ def _draw(canvas: Canvas, paths: Points, width: float, shades: Numbers, rng: Ran
 
 
 def _shades(rng: Random) -> Numbers:
-    """SHADES × 3 additions to a colour: lighter, darker, and a little of another hue."""
+    """Return SHADES × 3 additions to a colour: lighter, darker, and a little of another hue."""
     light = rng.normal(0, rng.uniform(3, 45), (SHADES, 1))
     hue = rng.normal(0, rng.uniform(0, 12), (SHADES, 3))
     shades: Numbers = light + hue
@@ -163,7 +163,7 @@ def _shades(rng: Random) -> Numbers:
 
 
 def _on(border: Points, places: Numbers) -> Points:
-    """Points of a closed outline at ``places``, 0-1 around it."""
+    """Return points of a closed outline at ``places``, 0-1 around it."""
     at = (places % 1) * OUTLINE_POINTS
     closed, grid = np.vstack([border, border[:1]]), np.arange(OUTLINE_POINTS + 1)
     return np.stack([np.interp(at, grid, closed[:, axis]) for axis in (0, 1)], -1)

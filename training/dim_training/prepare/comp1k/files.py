@@ -23,7 +23,7 @@ def write_png(path: Path, rgb: UInt8) -> None:
 
 
 def is_complete_png(path: Path, size: Size) -> bool:
-    """Whether a PNG of this size is there, from its signature to its end mark."""
+    """Return whether a PNG of this size is there, from its signature to its end mark."""
     try:
         with path.open("rb") as file:
             head = file.read(24)

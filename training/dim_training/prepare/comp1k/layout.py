@@ -163,13 +163,13 @@ def _misfits(subset: Subset, names: Names) -> list[str]:
 
 
 def find_coco(root: Path) -> Photographs:
-    """COCO's training photographs of 2014, or else of 2017."""
+    """Find COCO's training photographs of 2014, or else of 2017."""
     choices = (Photographs(root / "train2014"), Photographs(root / "train2017", COCO_PREFIX))
     return _find(choices, f"train2014 or train2017 in {root}", "https://cocodataset.org")
 
 
 def find_voc(root: Path) -> Photographs:
-    """Pascal VOC 2012's photographs in ``VOCdevkit``, in the folder around it, or in ``VOC2012`` itself."""
+    """Find Pascal VOC 2012's photographs in ``VOCdevkit``, the folder around it, or ``VOC2012`` itself."""
     folders = (root / "VOC2012", root / "VOCdevkit" / "VOC2012", root)
     choices = tuple(Photographs(folder / "JPEGImages") for folder in folders)
     return _find(choices, f"VOC2012/JPEGImages in {root}", "http://host.robots.ox.ac.uk/pascal/VOC/voc2012")
@@ -188,7 +188,7 @@ def _find(choices: tuple[Photographs, ...], expected: str, home: str) -> Photogr
 
 
 def entries(root: Path, subset: Subset, names: Names, photographs: Photographs) -> list[Entry]:
-    """All compositions of a set, in the order of its annotation file."""
+    """Return all compositions of a set, in the order of its annotation file."""
     n = subset.per_foreground
     return [
         _entry(subset, foreground, name, i, photographs.path(background))

@@ -40,7 +40,7 @@ def fit_background(photograph: Image.Image, size: Size) -> Image.Image:
 
 
 def composite(foreground: UInt8, background: UInt8, alpha: UInt8) -> UInt8:
-    """``F·α + B·(1 − α)`` in float64, truncated: the published composites.
+    """Return ``F·α + B·(1 − α)`` in float64, truncated: the published composites.
 
     Args:
         alpha: three channels like the colours, 0-255.

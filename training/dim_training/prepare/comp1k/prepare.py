@@ -126,7 +126,7 @@ def _check(root: Path, plans: list[_Plan], hands: Crew) -> tuple[list[Batch], li
 
 
 def _given(plans: list[_Plan]) -> list[str]:
-    """Files of the archive that are needed, relative to its root."""
+    """Return the files of the archive that are needed, relative to its root."""
     entries = [entry for plan in plans for entry in plan.entries]
     foregrounds = {path for entry in entries for path in entry.foreground}
     return sorted(foregrounds | {entry.trimap for entry in entries if entry.trimap is not None})
