@@ -2,6 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 LOWEST := .venv-lowest
+# Processes of `make test`, one thread of PyTorch each; about 2 GB of memory each.
+JOBS ?= 2
+PYTEST := python -m pytest -n $(JOBS) --dist loadscope
 
 # Tests of these need torch, which the check of the lowest versions leaves out.
 NEED_TORCH := tests/dim/network tests/dim/checkpoint tests/dim/test_checkpoint.py tests/dim/test_network.py
@@ -11,15 +14,12 @@ NEED_TORCH := tests/dim/network tests/dim/checkpoint tests/dim/test_checkpoint.p
 demo: .venv/.demo-installed
 	$(BIN)/python examples/demo.py
 
-# Two processes: loaders are forked, and a fork of a process in which OpenVINO has run sometimes crashes.
 test: .venv/.test-installed
-	$(BIN)/python -m pytest -rs --ignore tests/training
-	$(BIN)/python -m pytest -rs tests/training
+	OMP_NUM_THREADS=1 $(BIN)/$(PYTEST) -rs --durations=25
 
 # Without the tests that take more than ten seconds each.
 quick: .venv/.test-installed
-	$(BIN)/python -m pytest -m "not slow" --ignore tests/training
-	$(BIN)/python -m pytest -m "not slow" tests/training
+	OMP_NUM_THREADS=1 $(BIN)/$(PYTEST) -m "not slow"
 
 lint: .venv/.test-installed
 	$(BIN)/ruff check .
@@ -36,7 +36,7 @@ format: .venv/.test-installed
 # The import's time is a question of the machine and of these packages' age, not of our bounds.
 lowest: $(LOWEST)/.installed
 	$(LOWEST)/bin/python tools/start_commands.py
-	$(LOWEST)/bin/python -m pytest tests/dim tests/runtime -m "not slow" $(NEED_TORCH:%=--ignore %) \
+	$(LOWEST)/bin/$(PYTEST) tests/dim tests/runtime -m "not slow" $(NEED_TORCH:%=--ignore %) \
 		--deselect tests/runtime/test_imports.py::test_the_command_line_imports_quickly
 
 # The documentation site, in site/; a broken link or an unknown name of the API is an error.
@@ -73,5 +73,5 @@ $(LOWEST)/.installed: pyproject.toml | .venv/.test-installed
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(LOWEST)
 	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct \
 		--editable ".[cpu,cutout,openvino,tiff]" "cuda-core>=1.0" "cuda-bindings>=12.9"
-	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python pytest hypothesis
+	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python pytest pytest-xdist hypothesis
 	@touch $@

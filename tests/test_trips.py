@@ -1,66 +1,89 @@
-"""How many of our files a reader must open to follow a trip through the code; see tools/trips.py."""
+"""Trips through the code (tools/trips.py): few files, and those that docs/architecture.md names."""
 
 from __future__ import annotations
 
-import importlib.util
-import sys
+import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-TOOL = Path(__file__).parents[1] / "tools" / "trips.py"
+import trips
+
+ARCHITECTURE = (Path(__file__).parents[1] / "docs" / "architecture.md").read_text("utf-8")
+DESCRIBED = {
+    "Image → alpha": "image",
+    "Checkpoint → verified ONNX": "verified",
+    "Recipe → checkpoint": "train",
+}
+
+measured = cache(trips.measured)
 
 
-@pytest.fixture(scope="module")
-def trips() -> Any:
-    spec = importlib.util.spec_from_file_location("trips", TOOL)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+def stations() -> dict[str, list[str]]:
+    """Return by heading of docs/architecture.md the file that each numbered line begins with."""
+    found = {}
+    for section in re.split(r"^## ", ARCHITECTURE, flags=re.MULTILINE)[1:]:
+        lines = re.findall(r"^\d+\. (.*)$", section, re.MULTILINE)
+        if lines:
+            found[section.splitlines()[0]] = [re.match(r"`([^`]+)`: ", line)[1] for line in lines]  # type: ignore[index]
+    return found
 
 
-def test_image_to_alpha_enters_few_files(trips: Any) -> None:
+def test_every_trip_is_described_in_about_ten_lines() -> None:
+    found = stations()
+    assert set(found) == set(DESCRIBED)
+    assert all(8 <= len(files) <= 12 and len(set(files)) == len(files) for files in found.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("heading", DESCRIBED)
+def test_the_run_enters_every_file_that_the_trip_names(heading: str) -> None:
+    for package in ("torch", "onnxscript", "onnxruntime", "accelerate"):
+        pytest.importorskip(package)
+    entered = set(measured(DESCRIBED[heading])["entered"])
+    assert [file for file in stations()[heading] if file not in entered] == []
+
+
+def test_image_to_alpha_enters_few_files() -> None:
     pytest.importorskip("onnxruntime")
-    found = trips.measured("image")
+    found = measured("image")
     assert "dim_runtime/matting.py" in found["entered"]
     assert found["files"] <= 19
 
 
-def test_checkpoint_to_onnx_enters_few_files(trips: Any) -> None:
+def test_checkpoint_to_onnx_enters_few_files() -> None:
     pytest.importorskip("onnxscript")
-    found = trips.measured("onnx")
+    found = measured("onnx")
     assert "dim_export/graph/trace.py" in found["entered"]
     assert not [file for file in found["entered"] if "/int8/" in file or "/parity/" in file]
     assert found["files"] <= 20
 
 
 @pytest.mark.slow
-def test_checkpoint_to_verified_onnx_enters_few_files(trips: Any) -> None:
+def test_checkpoint_to_verified_onnx_enters_few_files() -> None:
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
-    found = trips.measured("verified")
+    found = measured("verified")
     assert "dim_export/parity/verify.py" in found["entered"]
     assert found["files"] <= 57
 
 
-def test_recipe_to_training_step_enters_few_files(trips: Any) -> None:
+def test_recipe_to_training_step_enters_few_files() -> None:
     pytest.importorskip("accelerate")
-    found = trips.measured("train")
+    found = measured("train")
     assert "dim_training/trainer.py" in found["entered"]
     assert found["files"] <= 29
 
 
-def test_a_trip_that_fails_raises(trips: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trip_that_fails_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trips.sys, "executable", "false")
     with pytest.raises(RuntimeError, match="the trip image failed"):
         trips.measured("image")
 
 
-def test_calls_and_jumps_are_counted(trips: Any, tmp_path: Path) -> None:
+def test_calls_and_jumps_are_counted(tmp_path: Path) -> None:
     (tmp_path / "ours").mkdir()
     (tmp_path / "ours" / "inner.py").write_text("def leaf(): return [x for x in (1, 2)]\nleaf()\n")
     (tmp_path / "ours" / "outer.py").write_text("def top(leaf): return sorted([1], key=lambda x: leaf())\n")

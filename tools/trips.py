@@ -94,9 +94,9 @@ class Footprints:
 
 
 def _importing(frame: FrameType | None) -> bool:
-    """Return whether a function runs because a module is being imported."""
+    """Return whether Python's import system is on the stack: the function runs during an import."""
     while frame is not None:
-        if frame.f_code.co_name == "<module>" and frame.f_globals.get("__name__") != "__main__":
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
             return True
         frame = frame.f_back
     return False

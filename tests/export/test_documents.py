@@ -1,33 +1,22 @@
-"""Figures that export/README.md and docs/export.md state, compared with an export."""
+"""Rooms and figures that export/README.md and docs/export.md state; tests/docs/facts.py holds node counts."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
-import onnx
 import pytest
 
-from dim_export.graph.trace import trace
 from dim_runtime.artefacts.onnx_file import read_metadata
 from dim_runtime.matting import default_model
 
 TOP = Path(__file__).parents[2]
-README = " ".join((TOP / "export" / "README.md").read_text(encoding="utf-8").split())
 
 
-def _stated(pattern: str, text: str = README) -> list[int]:
+def _stated(pattern: str, text: str) -> list[int]:
     found = re.search(pattern, text)
     assert found is not None, f"the document has no sentence {pattern!r}"
     return list(map(int, found.groups()))
-
-
-def test_node_counts_are_true(live_model: Any) -> None:
-    stated = _stated(r"stage 1 has (\d+) nodes, stages 2 and 3 have (\d+), the embedded model (\d+),")
-    counts = [len(list(trace(live_model(stage=stage, width=1 / 16)).graph)) for stage in (1, 2, 3)]
-    assert counts[1] == counts[2]
-    assert stated == [counts[0], counts[2], len(onnx.load(default_model()).graph.node)]
 
 
 def test_every_room_is_listed() -> None:

@@ -147,16 +147,34 @@ def test_every_shape_gives_what_pytorch_gives(
     assert np.abs(alpha - expected.numpy()).max() < 2e-5
 
 
+Exported = tuple[DIM, Path]
+
+
+def _exported(model: DIM, folder: Path) -> Exported:
+    checkpoint.save(model, folder / "network.safetensors")
+    export(folder / "network.safetensors", folder / "network.onnx")
+    return model, folder / "network.onnx"
+
+
+@pytest.fixture(scope="module")
+def with_cues(live_model: Any, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    return _exported(live_model(batch_norm=True, cue_radii=(4, 16)), tmp_path_factory.mktemp("cues"))
+
+
+@pytest.fixture(scope="module")
+def propagating(live_model: Any, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    model = live_model(batch_norm=True, propagation_steps=(2, 3))
+    return _exported(model, tmp_path_factory.mktemp("propagating"))
+
+
 @pytest.mark.parametrize("shape", [(1, 32, 32), (2, 96, 64)])
-def test_colour_cues_too(live_model: Any, tmp_path: Path, shape: tuple[int, int, int]) -> None:
-    model = live_model(batch_norm=True, cue_radii=(4, 16))
-    checkpoint.save(model, tmp_path / "cues.safetensors")
-    export(tmp_path / "cues.safetensors", tmp_path / "cues.onnx")
-    operators = [node.op_type for node in onnx.load(tmp_path / "cues.onnx").graph.node]
+def test_colour_cues_too(with_cues: Exported, shape: tuple[int, int, int]) -> None:
+    model, path = with_cues
+    operators = [node.op_type for node in onnx.load(path).graph.node]
     assert operators.count("AveragePool") == 2 * 3
     assert not SHAPE_ARITHMETIC & set(operators)
     image, trimap = _pair(shape)
-    found = _run(onnxruntime.InferenceSession(str(tmp_path / "cues.onnx")), image, trimap)
+    found = _run(onnxruntime.InferenceSession(str(path)), image, trimap)
     tensors = torch.from_numpy(image), torch.from_numpy(trimap)
     with torch.no_grad():
         expected = MattingGraph(model)(*tensors).numpy()
@@ -166,11 +184,9 @@ def test_colour_cues_too(live_model: Any, tmp_path: Path, shape: tuple[int, int,
 
 
 @pytest.mark.parametrize("shape", [(1, 32, 32), (2, 96, 64)])
-def test_propagation_too(live_model: Any, tmp_path: Path, shape: tuple[int, int, int]) -> None:
-    model = live_model(batch_norm=True, propagation_steps=(2, 3))
-    checkpoint.save(model, tmp_path / "propagating.safetensors")
-    export(tmp_path / "propagating.safetensors", tmp_path / "propagating.onnx")
-    operators = [node.op_type for node in onnx.load(tmp_path / "propagating.onnx").graph.node]
+def test_propagation_too(propagating: Exported, shape: tuple[int, int, int]) -> None:
+    model, path = propagating
+    operators = [node.op_type for node in onnx.load(path).graph.node]
     # Each level: two to make its cells, one for its windows, two to enlarge; two more in each regression.
     assert operators.count("AveragePool") == 2 * (2 + 1 + 2) + 2 * (1 + 2 + 3)
     # It would make OpenVINO compute all of it in bfloat16.
@@ -179,7 +195,7 @@ def test_propagation_too(live_model: Any, tmp_path: Path, shape: tuple[int, int,
     assert SHAPE_ARITHMETIC & set(operators) == {"Gather"}
     assert operators.count("Gather") == 2
     image, trimap = _pair(shape)
-    found = _run(onnxruntime.InferenceSession(str(tmp_path / "propagating.onnx")), image, trimap)
+    found = _run(onnxruntime.InferenceSession(str(path)), image, trimap)
     tensors = torch.from_numpy(image), torch.from_numpy(trimap)
     with torch.no_grad():
         expected = MattingGraph(model)(*tensors).numpy()
