@@ -1,4 +1,4 @@
-"""What is inside an ONNX artefact or an engine file, read without running it."""
+"""Read the contents of an ONNX artefact or an engine file without running it."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ class TensorInfo(FrozenModel):
 
 
 class Inspection(FrozenModel):
-    """An artefact taken apart."""
+    """The contents of an artefact."""
 
     path: str
     bytes: int
     opset: int | None = None
     ir_version: int | None = None
-    """Of ONNX files only."""
+    """Opset and IR version are those of ONNX files; engines have none."""
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     nodes: int
-    """Nodes of the graph; of an engine, layers that its builder reported."""
+    """Nodes of an ONNX graph, or layers of an engine as its builder reported them."""
     operators: dict[str, int]
-    """How many nodes of each operator, the most frequent first."""
+    """Number of nodes of each operator, the most frequent first."""
     metadata: ArtefactMetadata
 
     @property
     def format(self) -> str:
-        """Kind of file and its version."""
+        """Kind and version of the file, in words."""
         engine = self.metadata.engine
         if engine is None:
             return f"opset {self.opset}, IR {self.ir_version}"
@@ -53,7 +53,7 @@ class Inspection(FrozenModel):
 
     @property
     def readers(self) -> str:
-        """What runs it."""
+        """Names and versions of the engines that run it, in words."""
         engine = self.metadata.engine
         if engine is None:
             oldest = self.metadata.oldest_readers.items()
@@ -62,10 +62,11 @@ class Inspection(FrozenModel):
 
 
 def inspect(path: Path) -> Inspection:
-    """Read an artefact; an engine file by its suffix ``.engine``, which needs neither ONNX nor TensorRT.
+    """Read an artefact; files with the suffix ``.engine`` need neither ONNX nor TensorRT.
 
     Raises:
-        ArtefactError: no such file, no such format, cut off, damaged, or not an artefact of this toolkit.
+        ArtefactError: the file is missing, of another format, truncated, damaged, or not an artefact of this
+            toolkit.
         ContractError: its metadata cannot be read.
     """
     return _engine(path) if path.suffix == ".engine" else _onnx(path)
@@ -106,7 +107,7 @@ def _engine(path: Path) -> Inspection:
 
 
 def _place(engine: EngineInfo) -> str:
-    """Release, GPUs and window shapes that an engine is bound to."""
+    """Return in words the release, GPUs and window shapes that an engine is bound to."""
     later = " or newer" if engine.version_compatible else ""
     listed = ", ".join(engine.compute_capabilities or RTX_PORTABLE)
     targets = "8.0 or later" if engine.hardware_compatible else listed

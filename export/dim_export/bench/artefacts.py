@@ -1,4 +1,4 @@
-"""One window through several artefacts and engines, in alternation."""
+"""Time one window in several artefacts and engines, in alternation."""
 
 from __future__ import annotations
 
@@ -12,35 +12,37 @@ from pydantic import computed_field
 from dim.contract import STRIDE, Precision
 from dim.errors import InputError
 from dim.frozen_model import FrozenModel
-from dim_export.measure.opened import OpenedArtefact, open_engine
+from dim_export.measure.opened import OpenedArtefact, open_artefact
 from dim_export.measure.timing import alternate, is_side, random_window, times_faster
 from dim_runtime.backends.open import BackendName
 
 
 class TimedEngine(FrozenModel):
-    """Seconds of every run of one artefact in one engine, in the order of the rounds."""
+    """Times of one artefact in one engine, in the order of the rounds."""
 
     artefact: str
     engine: str
     precision: Precision
     gflop: float
+    """Floating-point operations of one window, in 10⁹."""
     seconds: tuple[float, ...]
     speedup: float
-    """Median over the rounds of the first one's time over this one's."""
+    """The first artefact's time over this one's, median over the rounds."""
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def p50_s(self) -> float:
+        """Median of the runs, seconds."""
         return median(self.seconds)
 
 
 class ArtefactBench(FrozenModel):
-    """All of one run; the first is what the others are compared with."""
+    """The result of one run; the first artefact is the baseline of the others."""
 
     size: int
     """Side of the square window, pixels."""
     threads: int | None
-    """None for the engines' own choice."""
+    """Threads of the engines; None for the engines' choice."""
     engines: tuple[TimedEngine, ...]
 
 
@@ -57,34 +59,37 @@ def bench_artefacts(
     """Time each artefact in each back end on one random window.
 
     Args:
-        backends: None takes the runtime's own choice.
+        paths: artefacts.
+        backends: back ends; None takes the default by suffix.
         lowered: OpenVINO runs each artefact a second time with its floating-point part in this precision.
         size: side of the square window, a multiple of 32 pixels.
-        rounds: timed runs of each; one round before them is not counted.
+        rounds: timed runs of each; one round before them is not timed.
+        device: "cpu", "cuda" or "cuda:N".
+        threads: threads of every engine; None for the engines' choice.
 
     Raises:
-        InputError: an impossible size.
-        ArtefactError, BackendError, DeviceError, MissingExtraError: one of them cannot be opened.
+        InputError: a size that is no positive multiple of 32.
+        ArtefactError, BackendError, DeviceError, MissingExtraError: an artefact cannot be opened.
     """
     if not is_side(size):
         raise InputError(
-            "cannot measure this",
-            got=f"a window of {size} px",
+            "cannot measure a window of this size",
+            got=f"{size} px",
             expected=f"a positive multiple of {STRIDE} px",
         )
     with ExitStack() as opened:
-        engines = []
-        for backend, path, precision in _ways(paths, backends, lowered):
-            engine = open_engine(path, backend=backend, device=device, precision=precision, threads=threads)
-            opened.callback(engine.backend.close)
-            engines.append(engine)
+        artefacts = []
+        for backend, path, precision in _combinations(paths, backends, lowered):
+            found = open_artefact(path, backend=backend, device=device, precision=precision, threads=threads)
+            opened.callback(found.backend.close)
+            artefacts.append(found)
         window = random_window(size, size)
-        times = alternate([engine.backend for engine in engines], [window] * len(engines), rounds)
-    timed = [_timed(engine, size, own, times[0]) for engine, own in zip(engines, times, strict=True)]
+        times = alternate([each.backend for each in artefacts], [window] * len(artefacts), rounds)
+    timed = [_timed(each, size, own, times[0]) for each, own in zip(artefacts, times, strict=True)]
     return ArtefactBench(size=size, threads=threads, engines=tuple(timed))
 
 
-def _ways(
+def _combinations(
     paths: Sequence[Path], backends: Sequence[BackendName | None], lowered: Precision | None
 ) -> Iterator[tuple[BackendName | None, Path, Precision | None]]:
     for backend in backends:
@@ -94,12 +99,12 @@ def _ways(
                 yield backend, path, lowered
 
 
-def _timed(engine: OpenedArtefact, size: int, seconds: list[float], first: list[float]) -> TimedEngine:
+def _timed(artefact: OpenedArtefact, size: int, seconds: list[float], first: list[float]) -> TimedEngine:
     return TimedEngine(
-        artefact=engine.path.name,
-        engine=engine.description,
-        precision=engine.precision,
-        gflop=2e-9 * engine.backend.metadata.multiply_adds_per_pixel * size * size,
+        artefact=artefact.path.name,
+        engine=artefact.description,
+        precision=artefact.precision,
+        gflop=2e-9 * artefact.backend.metadata.multiply_adds_per_pixel * size * size,
         seconds=tuple(seconds),
         speedup=times_faster(first, seconds),
     )

@@ -1,4 +1,4 @@
-"""One window through ONNX Runtime against the same window through PyTorch, in alternation."""
+"""Time one window in ONNX Runtime and in PyTorch, in alternation."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ from dim_runtime.backends.open import open_backend
 
 
 class WindowBench(FrozenModel):
-    """Seconds of every run of both engines, in the order of the pairs."""
+    """Times of both engines, in the order of the pairs."""
 
     size: int
     """Side of the square window, pixels."""
     gflop: float
+    """Floating-point operations of one window, in 10⁹."""
     threads: int
     torch_s: tuple[float, ...]
     onnxruntime_s: tuple[float, ...]
@@ -33,17 +34,19 @@ class WindowBench(FrozenModel):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def torch_p50_s(self) -> float:
+        """PyTorch's median, seconds."""
         return median(self.torch_s)
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def onnxruntime_p50_s(self) -> float:
+        """ONNX Runtime's median, seconds."""
         return median(self.onnxruntime_s)
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def ratio(self) -> float:
-        """Median over the pairs of PyTorch's time over ONNX Runtime's: above 1, ONNX Runtime is faster."""
+        """PyTorch's time over ONNX Runtime's, median over the pairs: above 1, ONNX Runtime is faster."""
         return times_faster(self.torch_s, self.onnxruntime_s)
 
 
@@ -51,7 +54,10 @@ def bench_checkpoint(path: Path, *, size: int, pairs: int, threads: int | None =
     """Export a checkpoint to a temporary file and time it against PyTorch eager, channels_last.
 
     Args:
-        threads: of both engines; None takes PyTorch's number for both.
+        path: checkpoint.
+        size: side of the square window, a multiple of 32 pixels.
+        pairs: timed runs of each; one run of each before them is not timed.
+        threads: threads of both engines; None takes PyTorch's default for both.
     """
     _require_measurable(size, pairs)
     count = threads or torch.get_num_threads()
@@ -65,12 +71,12 @@ def bench_checkpoint(path: Path, *, size: int, pairs: int, threads: int | None =
 
 
 def compare_speed(eager: Backend, engine: Backend, *, size: int, pairs: int, threads: int) -> WindowBench:
-    """Time both engines on one random window, in turn, so that what else the machine does hits both alike.
+    """Time both engines on one random window, in alternation.
 
     Args:
         size: side of the square window, a multiple of 32 pixels.
-        pairs: timed runs of each; one run of each before them is not counted.
-        threads: what both engines were told to use, for the record.
+        pairs: timed runs of each; one run of each before them is not timed.
+        threads: number of threads that both engines use, for the record.
     """
     _require_measurable(size, pairs)
     eager_s, engine_s = alternate((eager, engine), [random_window(size, size)] * 2, pairs)
@@ -86,7 +92,7 @@ def compare_speed(eager: Backend, engine: Backend, *, size: int, pairs: int, thr
 def _require_measurable(size: int, pairs: int) -> None:
     if not is_side(size) or pairs < 1:
         raise InputError(
-            "cannot measure this",
+            "cannot measure a window of this size",
             got=f"a window of {size} px, {pairs} pairs",
             expected=f"a positive multiple of {STRIDE} px, and 1 pair or more",
         )

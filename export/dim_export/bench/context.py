@@ -1,4 +1,4 @@
-"""What a smaller context saves and what it costs in accuracy, measured on photographs."""
+"""Measure on photographs how much work a smaller context saves, and how much accuracy it costs."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from dim_runtime.matting import Matting
 from dim_runtime.planning.planner import DEFAULT_TILE, Context
 
 CONTEXTS = (32, 64, 96, 128, 160)
-"""Pixels; "exact" is measured beside them."""
+"""Measured contexts, pixels; "exact" is measured, too."""
 
 
 class ContextRow(FrozenModel):
-    """Means over the photographs.
+    """Means over the photographs for one context.
 
     Attributes:
         context: pixels around each core; None is "exact".
-        cost: area of the windows over the whole image's.
-        planned_cost: the same for the trimaps that were only planned for; None without any.
-        difference: mean difference of an unknown pixel's alpha from "exact".
-        largest: largest difference of a pixel.
+        cost: area of the windows over the area of the image.
+        planned_cost: mean cost of the further trimaps, which are planned only; None without any.
+        difference: mean absolute difference of an unknown pixel's alpha from "exact".
+        largest: largest difference of an unknown pixel.
         sad: Σ |alpha − truth| over unknown pixels / 1000; None without true alphas.
     """
 
@@ -51,11 +51,15 @@ def measure(
     backend: BackendName | None = None,
     threads: int | None = None,
 ) -> list[ContextRow]:
-    """A row for "exact" and one for each of :data:`CONTEXTS`.
+    """Return a row for "exact" and one for each of :data:`CONTEXTS`.
 
     Args:
+        model: artefact; None takes the embedded model.
         scenes: photographs to matte.
-        trimaps: further trimaps, uint8 H, W, that are only planned for.
+        trimaps: further trimaps, uint8 H, W, which are planned only.
+        tile: largest side of a window, context included, pixels.
+        backend: None takes the default by suffix.
+        threads: threads of one operator; None for the engine's choice.
     """
     exact: list[Float32] = []
     rows = []

@@ -1,4 +1,4 @@
-"""Whole-image DIM in eager PyTorch: what artefacts and tiling are measured against.
+"""Time whole-image DIM in eager PyTorch, the baseline of artefacts and tiling.
 
 Float32 without TF32, NCHW, max-pooling with indices and max-unpooling, inference mode, all threads, one
 warm-up: as the reference implementation runs. Weights are random, which changes neither time nor memory. It
@@ -33,10 +33,18 @@ def main() -> None:
     parser.add_argument("--stage", type=int, default=3, choices=(1, 2, 3))
     parser.add_argument("--width", type=float, default=1.0, help="multiplier of the channel counts")
     parser.add_argument("--batch-norm", action="store_true")
-    parser.add_argument("--cue-radii", type=int, nargs="*", default=[], help="of the refiner's colour cues")
-    parser.add_argument("--propagation-steps", type=int, nargs="*", default=[], help="for each size of cells")
+    parser.add_argument(
+        "--cue-radii", type=int, nargs="*", default=[], help="radii of the refiner's colour cues, pixels"
+    )
+    parser.add_argument(
+        "--propagation-steps",
+        type=int,
+        nargs="*",
+        default=[],
+        help="steps of the propagation for each size of cells",
+    )
     parser.add_argument("--runs", type=int, default=1, help="timed runs, after one warm-up")
-    parser.add_argument("--threads", type=int, default=None, help="torch's own choice by default")
+    parser.add_argument("--threads", type=int, default=None, help="default: torch's choice")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     given = parser.parse_args()
     if given.threads is not None:

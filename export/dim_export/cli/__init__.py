@@ -1,4 +1,4 @@
-"""The command `dim-export`."""
+"""The command ``dim-export``."""
 
 from dim_export.cli.app import main
 

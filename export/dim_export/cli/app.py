@@ -1,4 +1,4 @@
-"""``dim-export``: checkpoints to artefacts, and what is inside them."""
+"""``dim-export``: checkpoints to artefacts, and the contents of artefacts."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+import dim
 from dim import cli_support
 from dim.extras import require as _require
 from dim_export.cli import bench, context, onnx, sensitivity, triton, trt, verify
@@ -16,21 +17,37 @@ from dim_export.cli import bench, context, onnx, sensitivity, triton, trt, verif
 
 app = typer.Typer(
     name="dim-export",
-    help="Turn Deep Image Matting checkpoints into files that run without PyTorch.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode="markdown",  # joins the lines of a paragraph
 )
 
 
-app.command()(onnx.onnx)
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"dim-export {dim.__version__}")
+        raise typer.Exit
 
 
-@app.command()
+@app.callback(epilog="Start with: dim-export onnx CHECKPOINT -o model.onnx")
+def common(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Turn Deep Image Matting checkpoints into files that run without PyTorch."""
+
+
+app.command(epilog="Example: dim-export onnx best.safetensors -o model.onnx --precision int8")(onnx.onnx)
+
+
+@app.command(epilog="Example: dim-export inspect model.onnx")
 def inspect(
     model: Annotated[Path, typer.Argument(help="An ONNX artefact or an engine file.")],
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Print what is inside an artefact: inputs, output, nodes, and where it comes from."""
+    """Print the contents of an artefact: inputs, output, nodes, and the checkpoint that it was made from."""
     if model.suffix != ".engine":
         _require("inspect a model", "onnx")
     from dim_export.cli.printing import print_inspection
@@ -43,14 +60,18 @@ def inspect(
         print_inspection(found, Console(soft_wrap=True, highlight=False))
 
 
-app.command()(verify.verify)
-app.command()(trt.trt)
-app.command()(triton.triton)
-app.command()(context.context)
-app.command()(sensitivity.sensitivity)
-app.command()(bench.bench)
+app.command(epilog="Example: dim-export verify best.safetensors model.onnx int8.onnx -o report/")(
+    verify.verify
+)
+app.command(epilog="Example: dim-export trt model.onnx -o model.engine --builder tensorrt-rtx")(trt.trt)
+app.command(epilog="Example: dim-export triton model.onnx -o repository/ --windows 1024,1024")(triton.triton)
+app.command(epilog="Example: dim-export context --images photographs/")(context.context)
+app.command(epilog="Example: dim-export sensitivity best.safetensors --data photographs/")(
+    sensitivity.sensitivity
+)
+app.command(epilog="Example: dim-export bench model.onnx int8.onnx --backend onnxruntime")(bench.bench)
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Run the program ``dim-export``."""
     cli_support.run(app)

@@ -1,4 +1,4 @@
-"""``dim-export bench``: how long one window takes."""
+"""``dim-export bench``: time one window in artefacts, or in a checkpoint and its artefact."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BACKENDS: tuple[str, ...] = get_args(BackendName)
 
 
 def _backend(text: str) -> str:
-    """Check the name of a back end: typer has no choices for options that are repeated."""
+    """Check the name of a back end, because typer has no choices for options that can be repeated."""
     if text not in BACKENDS:
         raise typer.BadParameter(f"{text!r} is not one of {', '.join(map(repr, BACKENDS))}")
     return text
@@ -37,27 +37,32 @@ def bench(
         ),
     ],
     size: Annotated[int, typer.Option(help="Side of the square window, a multiple of 32 pixels.")] = 512,
-    pairs: Annotated[int, typer.Option(min=1, help="Timed runs of each, in alternation.")] = 5,
+    pairs: Annotated[int, typer.Option(min=1, help="Number of timed runs of each, in alternation.")] = 5,
     backend: Annotated[
         list[str] | None,
         typer.Option(
             parser=_backend,
             metavar=f"[{'|'.join(BACKENDS)}]",
-            help="Artefacts: inference engine that runs them; can be repeated.",
+            help="Inference engine that runs the artefacts. Can be repeated. The default depends on the suffix.",
         ),
     ] = None,
     lowered: Annotated[
         Literal["bf16"] | None,
-        typer.Option(help="OpenVINO: time each a second time, its floating-point part in bf16."),
+        typer.Option(
+            help="Time each artefact in OpenVINO a second time with its floating-point part in bf16."
+        ),
     ] = None,
-    device: Annotated[str, typer.Option(help="Artefacts: cpu, cuda or cuda:N.")] = "cpu",
-    threads: Annotated[int | None, typer.Option(min=1, help="Of all engines; their own by default.")] = None,
+    device: Annotated[str, typer.Option(help="Device that runs the artefacts: cpu, cuda or cuda:N.")] = "cpu",
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Threads of every engine. The default is each engine's own choice."),
+    ] = None,
     json: Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this file.")] = None,
 ) -> None:
-    """Time one window, in alternation, so that what else the machine does hits all alike.
+    """Time one window in several artefacts or engines, in alternation.
 
-    A checkpoint: ONNX Runtime against PyTorch eager (channels_last). Artefacts: each in each engine, all
-    against the first.
+    A checkpoint is exported and timed in ONNX Runtime against PyTorch eager (channels_last). Artefacts are
+    timed in each engine and compared with the first. Alternation spreads the load of other programs evenly.
     """
     require("compare engines", "torch", "onnxscript")
     if all(model.suffix in ARTEFACTS for model in models):
@@ -93,7 +98,7 @@ def _bench_checkpoint(path: Path, size: int, pairs: int, threads: int | None) ->
 def _require_one_checkpoint(models: list[Path], backend: list[str] | None, device: str) -> None:
     if len(models) > 1 or backend is not None or device != "cpu":
         raise InputError(
-            "cannot compare these",
+            "cannot compare these files",
             got=", ".join(model.name for model in models),
             expected="one checkpoint, without --backend and --device; or artefacts only",
             fix="export checkpoints first: dim-export onnx CHECKPOINT -o MODEL.onnx",

@@ -1,4 +1,4 @@
-"""``dim-export context``: the table from which a speed mode is chosen."""
+"""``dim-export context``: a table of the cost and accuracy of smaller contexts."""
 
 from __future__ import annotations
 
@@ -18,16 +18,22 @@ from dim_runtime.planning.planner import DEFAULT_TILE
 
 
 def context(
-    model: Annotated[Path | None, typer.Argument(help="Artefact; default: the embedded model.")] = None,
+    model: Annotated[Path | None, typer.Argument(help="Artefact. The default is the embedded model.")] = None,
     *,
-    images: Annotated[Path, typer.Option(help="Folder of images/, trimaps/ and, if there are any, alphas/.")],
-    trimaps: Annotated[Path | None, typer.Option(help="Folder of trimaps that are only planned for.")] = None,
-    tile: Annotated[int, typer.Option(help="Largest window side, context included, px.")] = DEFAULT_TILE,
-    backend: Annotated[BackendName | None, typer.Option(help="Default: by the model's suffix.")] = None,
+    images: Annotated[Path, typer.Option(help="Folder of images/, trimaps/ and, to score them, alphas/.")],
+    trimaps: Annotated[
+        Path | None, typer.Option(help="Folder of further trimaps, for the planned cost only.")
+    ] = None,
+    tile: Annotated[
+        int, typer.Option(help="Largest side of a window, context included, in pixels.")
+    ] = DEFAULT_TILE,
+    backend: Annotated[
+        BackendName | None, typer.Option(help="Inference engine. The default depends on the suffix.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the engine.")] = None,
     json: Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this file.")] = None,
 ) -> None:
-    """Measure what a smaller context saves and what it costs in accuracy."""
+    """Measure how much work a smaller context saves, and how much accuracy it costs."""
     rows = measure(
         model,
         list(read_samples(images)),

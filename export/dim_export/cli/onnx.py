@@ -1,4 +1,4 @@
-"""``dim-export onnx``: a checkpoint to an ONNX file in one of four precisions."""
+"""``dim-export onnx``: export a checkpoint to an ONNX file in one of four precisions."""
 
 from __future__ import annotations
 
@@ -24,48 +24,49 @@ if TYPE_CHECKING:
     from dim_export.int8.convert import Quantisation
 
 NOTHING = "none"
-"""What ``--keep-float`` takes for an empty list."""
+"""Value of ``--keep-float`` for an empty list."""
 
 
 def onnx(
     checkpoint: Annotated[
         Path, typer.Argument(parser=checkpoint_file, metavar="CHECKPOINT", help=CHECKPOINT_HELP)
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The ONNX file to write.")],
-    precision: Annotated[
-        Precision, typer.Option(help="Number format that the network computes in.")
-    ] = "fp32",
+    output: Annotated[Path, typer.Option("-o", "--output", help="ONNX file to write.")],
+    precision: Annotated[Precision, typer.Option(help="Number format of the convolutions.")] = "fp32",
     shape: Annotated[
-        str | None, typer.Option(metavar=BATCH, help="Freeze batch, height and width; all free by default.")
+        str | None,
+        typer.Option(metavar=BATCH, help="Freeze batch, height and width. All are free by default."),
     ] = None,
     calibration: Annotated[
         Path | None,
-        typer.Option(help="int8: folder of images/ and trimaps/ to calibrate on; shipped pairs by default."),
+        typer.Option(
+            help="int8: folder of images/ and trimaps/ to calibrate on. The default is pairs of this package."
+        ),
     ] = None,
     calibration_method: Annotated[
         Method | None,
-        typer.Option(help="int8: how the range of an activation is chosen; mse by default."),
+        typer.Option(help="int8: method that chooses the range of an activation. The default is mse."),
     ] = None,
     keep_float: Annotated[
         list[str] | None,
         typer.Option(
             metavar="LAYER",
-            help="int8: a convolution that stays in float32; repeat it, or 'none'. By default those that see "
-            "colours; dim-export sensitivity lists them.",
+            help="int8: a convolution that stays in float32. Can be repeated; 'none' for no convolution. The "
+            "default is the convolutions that read colours. dim-export sensitivity lists all.",
         ),
     ] = None,
     verify: Annotated[
-        bool, typer.Option("--verify/--no-verify", help="Compare with PyTorch before the file appears.")
+        bool, typer.Option("--verify/--no-verify", help="Compare the file with PyTorch before it appears.")
     ] = True,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads of the engine; its own choice by default.")
+        int | None, typer.Option(min=1, help="Threads of the engine. The default is the engine's choice.")
     ] = None,
     json: Annotated[Path | None, typer.Option("--json", help="Also write the metadata to this file.")] = None,
 ) -> None:
-    """Export a checkpoint as a single ONNX file that owns pre- and post-processing.
+    """Export a checkpoint as one ONNX file that includes pre- and post-processing.
 
-    Inputs and output are the same in every precision. The file is compared with PyTorch through the runtime
-    first; one that fails its precision's gates is not left behind.
+    Inputs and output are the same in every precision. The file is first compared with PyTorch, through the
+    runtime. It appears only if it passes the gates of its precision.
     """
     require("export a checkpoint", "torch", "onnxscript")
     frozen = None if shape is None else cast("WindowShape", parse_axes(shape, BATCH, "--shape"))
@@ -100,7 +101,7 @@ def onnx(
 def _quantisation(
     precision: Precision, calibration: Path | None, method: Method | None, keep_float: list[str] | None
 ) -> Iterator[Quantisation | None]:
-    """The options of int8, with a progress bar; None for the other precisions, which have none."""
+    """Yield the options of int8, with a progress bar; None for other precisions, which have no options."""
     options = {"--calibration": calibration, "--calibration-method": method, "--keep-float": keep_float}
     if precision != "int8":
         _require_absent(precision, options)
@@ -123,7 +124,7 @@ def _require_absent(precision: Precision, options: Mapping[str, object]) -> None
         raise InputError(
             f"cannot use {', '.join(given)} with --precision {precision}",
             why="only int8 is calibrated",
-            fix="--precision int8, or leave it out",
+            fix="--precision int8, or leave the option out",
         )
 
 
@@ -158,6 +159,6 @@ def _require_verifiable(shape: WindowShape | None, precision: Precision) -> None
             "cannot verify this shape",
             got=f"N = {shape[0]}",
             expected="N = 1",
-            why="verification goes through the runtime, which runs windows one by one",
+            why="the runtime verifies, and runs windows of such a file one by one",
             fix="--no-verify, or leave the shape free",
         )

@@ -1,4 +1,4 @@
-"""Printing what was measured and what is inside a file."""
+"""Print measurements and the contents of artefacts."""
 
 from __future__ import annotations
 
@@ -19,21 +19,29 @@ if TYPE_CHECKING:
     from dim_export.parity.result import CaseResult, ParityReport
 
 
+LEGEND = (
+    "> 1/255, mean, max: difference of alpha from PyTorch over unknown pixels; SAD: their sum / 1000; "
+    "pooling: 2×2 windows whose maximum is another pixel. The image of equal rows is full of ties, which "
+    "engines may break differently: only its own gate judges it."
+)
+
+
 def print_parity(report: ParityReport, console: Console) -> None:
-    """The cases as a table, and below it the gates."""
+    """Print the cases as a table with a legend, then the gates, then the verdict."""
     console.print(Text(f"{report.artefact} against {report.checkpoint}", style="bold"))
     console.print(f"{report.precision}, run by {report.engine} on {report.device}", highlight=False)
     if not report.same_checkpoint:
-        console.print("the artefact says that it was made from another checkpoint", style="yellow")
+        console.print("the artefact's metadata names another checkpoint", style="yellow")
     console.print(_case_table(report))
     for name in report.left_out:
         console.print(f"left out: {name} does not fit the frozen shape", highlight=False, soft_wrap=True)
+    console.print(LEGEND, style="dim", highlight=False, soft_wrap=True)
     for line in _gate_lines(report):
         console.print(line, soft_wrap=True)
 
 
 def print_release(report: ReleaseReport, console: Console) -> None:
-    """Every artefact's cases and gates, then size and speed side by side."""
+    """Print the cases and gates of every artefact, then size and speed side by side."""
     for artefact in report.artefacts:
         print_parity(artefact.parity, console)
         console.print()
@@ -102,6 +110,10 @@ def _gate_lines(report: ParityReport) -> Iterator[RenderableType]:
         yield Text(f"FAIL  {report.nan_pixels} unknown pixels are NaN", "red")
     for name in report.not_finite:
         yield Text(f"FAIL  NaN or infinite values in the tensor {name}", "red")
+    if report.passed:
+        yield Text("passed: it computes what its checkpoint computes, within all gates", "green")
+    else:
+        yield Text("FAILED: it differs from its checkpoint by more than a gate admits", "red")
 
 
 def _gate_line(judgement: Judgement) -> Text:
@@ -113,7 +125,7 @@ def _gate_line(judgement: Judgement) -> Text:
 
 
 def print_bench(result: WindowBench, console: Console) -> None:
-    """Medians of both engines, and their ratio."""
+    """Print the medians of both engines, and their ratio."""
     table = Table("engine", "median", "GFLOP/s", "runs")
     for name, median, runs in (
         ("PyTorch eager, channels_last", result.torch_p50_s, result.torch_s),
@@ -130,7 +142,7 @@ def print_bench(result: WindowBench, console: Console) -> None:
 
 
 def print_inspection(found: Inspection, console: Console) -> None:
-    """Everything about an artefact, one fact a line, and how many nodes it has of each operator."""
+    """Print all facts about an artefact, one a line, and its number of nodes of each operator."""
     for name, value in _facts(found):
         console.print(Text(f"{name:<17} ", style="bold") + Text(value, style="not bold"))
     console.print(Text(f"{found.nodes} nodes", style="bold"))

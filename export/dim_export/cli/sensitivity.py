@@ -1,4 +1,4 @@
-"""``dim-export sensitivity``: which layers int8 hurts."""
+"""``dim-export sensitivity``: the error that int8 adds in each layer."""
 
 from __future__ import annotations
 
@@ -28,20 +28,21 @@ def sensitivity(
     ],
     mode: Annotated[
         Mode,
-        typer.Option(help="alone: only the layer in int8; spared: all but the layer."),
+        typer.Option(help="alone: only this layer is in int8. spared: all layers but this one are."),
     ] = "alone",
     method: Annotated[
-        Method, typer.Option("--calibration-method", help="How the range of an activation is chosen.")
+        Method, typer.Option("--calibration-method", help="Method that chooses the range of an activation.")
     ] = "mse",
     calibration: Annotated[
-        Path | None, typer.Option(help="Folder of pairs for the ranges; the shipped ones by default.")
+        Path | None,
+        typer.Option(help="Folder of pairs to calibrate on. The default is pairs of this package."),
     ] = None,
     json: Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this file.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the engine.")] = None,
 ) -> None:
-    """Print what each convolution costs in SAD when it is computed in int8, the costliest first.
+    """Print the SAD that each convolution adds in int8, the largest first.
 
-    The network is scored once for each layer, in ONNX Runtime: minutes on a few photographs.
+    The network is scored once for each layer in ONNX Runtime, which takes minutes on a few photographs.
     """
     require("measure the layers", "torch", "onnxscript")
     require("measure the layers", "onnxruntime", extra="cpu")
@@ -63,8 +64,8 @@ def sensitivity(
 
 
 def _print(found: Sensitivity) -> None:
-    what = "only this layer" if found.mode == "alone" else "all but this layer"
-    table = Table("layer", f"SAD, {what} in int8", "change")
+    layers = "only this layer" if found.mode == "alone" else "all but this layer"
+    table = Table("layer", f"SAD, {layers} in int8", "change")
     for column in table.columns[1:]:
         column.justify = "right"
     for cost in found.layers:

@@ -1,4 +1,4 @@
-"""What several commands need: a progress bar, shapes as text, and the command line that repeats a run."""
+"""Parts of several commands: progress bar, parser of shapes, and the command line that repeats a run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def parse_axes(text: str, axes: str, option: str) -> tuple[int, ...]:
     Args:
         text: such as ``"1,512,768"``.
         axes: :data:`BATCH` or :data:`WINDOW`.
-        option: its name, for the error.
+        option: name of the option, for the error.
 
     Raises:
         InputError: another number of axes, or something other than digits.
@@ -51,7 +51,7 @@ def parse_axes(text: str, axes: str, option: str) -> tuple[int, ...]:
 def command_line(
     command: str, sources: Sequence[Path], output: Path | None, options: Mapping[str, object]
 ) -> str:
-    """Return the command that repeats a run, for the record; files appear without their folders.
+    """Return the command that repeats a run, for the metadata; files appear without their folders.
 
     Args:
         command: such as ``"onnx"``.
@@ -69,7 +69,14 @@ def command_line(
 
 
 def require_suffix(output: Path, suffix: str) -> None:
-    """Raise InputError for an output file of another suffix."""
+    """Raise InputError for a folder, or for an output file of another suffix."""
+    if output.is_dir():
+        raise InputError(
+            f"cannot write {output}",
+            got="a folder",
+            expected=f"a file: {suffix}",
+            fix=f"-o {output / ('model' + suffix)}",
+        )
     if output.suffix != suffix:
         raise InputError(
             f"cannot write {output}",

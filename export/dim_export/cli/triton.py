@@ -1,4 +1,4 @@
-"""``dim-export triton``: a model repository for NVIDIA's Triton Inference Server."""
+"""``dim-export triton``: write a model repository for NVIDIA's Triton Inference Server."""
 
 from __future__ import annotations
 
@@ -16,31 +16,42 @@ from dim_export.triton.serving import Device, Engine, Options, ServedModel, Side
 
 def triton(
     models: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="Artefacts: .onnx or .engine.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The repository's folder.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the repository.")],
     max_batch: Annotated[
         int | None,
-        typer.Option(min=1, help="Most windows that the server joins; 8, or what an engine allows."),
+        typer.Option(
+            min=1,
+            help="Largest batch that the server forms. The default is 8, or less if an engine allows less.",
+        ),
     ] = None,
     windows: Annotated[
         list[str] | None,
-        typer.Option(metavar=WINDOW, help="Fixed window, pixels; each gets a model of its own."),
+        typer.Option(
+            metavar=WINDOW, help="Fixed window, in pixels. Can be repeated; each becomes a separate model."
+        ),
     ] = None,
-    instances: Annotated[int, typer.Option(min=1, help="Copies that run at the same time.")] = 1,
+    instances: Annotated[
+        int, typer.Option(min=1, help="Copies of each model that run at the same time.")
+    ] = 1,
     device: Annotated[
-        Device | None, typer.Option(help="cpu or gpu; by default cpu for .onnx, gpu for .engine.")
+        Device | None, typer.Option(help="Device. The default is cpu for .onnx and gpu for .engine.")
     ] = None,
     backend: Annotated[
-        Engine | None, typer.Option(help="By default onnxruntime for .onnx, tensorrt for .engine.")
+        Engine | None,
+        typer.Option(
+            help="Triton's back end. The default is onnxruntime for .onnx and tensorrt for .engine."
+        ),
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Of each instance on the CPU.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of each instance on the CPU.")] = None,
     json: Annotated[
-        Path | None, typer.Option("--json", help="Also write what is served to this file.")
+        Path | None, typer.Option("--json", help="Also write the list of served models to this file.")
     ] = None,
 ) -> None:
     """Write a model repository for NVIDIA's Triton Inference Server.
 
-    Windows that come at the same time are joined into batches if their shapes are equal: fix them with
-    --windows. The server tells the artefact's document to KServeBackend, the client for it.
+    The server joins windows of equal shape that wait at the same time into batches: fix the shape with
+    --windows. The artefact's metadata becomes part of the configuration, where KServeBackend, the client for
+    it, reads it.
     """
     options = Options(
         max_batch=max_batch,

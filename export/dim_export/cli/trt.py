@@ -1,4 +1,4 @@
-"""``dim-export trt``: an ONNX artefact becomes a TensorRT or TensorRT-RTX engine file."""
+"""``dim-export trt``: build a TensorRT or TensorRT-RTX engine file from an ONNX artefact."""
 
 from __future__ import annotations
 
@@ -19,39 +19,53 @@ from dim_runtime.memory import parse_bytes
 
 
 def trt(
-    model: Annotated[Path, typer.Argument(help="An ONNX artefact of dim-export.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The engine file to write.")],
+    model: Annotated[Path, typer.Argument(help="ONNX artefact, made by dim-export onnx.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Engine file to write.")],
     builder: Annotated[
-        EngineBuilder | None, typer.Option(help="Program that builds; default: the only one installed.")
+        EngineBuilder | None, typer.Option(help="Package that builds. The default is the only one installed.")
     ] = None,
     compute_capability: Annotated[
         str | None,
-        typer.Option(metavar="8.6,12.0", help="GPUs to build for (TensorRT-RTX); default: 8.6, 8.9, 12.0."),
+        typer.Option(
+            metavar="8.6,12.0", help="TensorRT-RTX: GPUs to build for. The default is 8.6, 8.9, 12.0."
+        ),
     ] = None,
-    tile: Annotated[int | None, typer.Option(help="Largest window side, px; 1536 by default.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Most windows at once; 1 by default.")] = None,
+    tile: Annotated[
+        int | None, typer.Option(help="Largest side of a window, in pixels. The default is 1536.")
+    ] = None,
+    batch: Annotated[int | None, typer.Option(help="Largest batch. The default is 1.")] = None,
     smallest: Annotated[
-        str | None, typer.Option("--min", metavar=BATCH, help="Smallest shape; default 1,32,32.")
+        str | None, typer.Option("--min", metavar=BATCH, help="Smallest shape. The default is 1,32,32.")
     ] = None,
     optimum: Annotated[
-        str | None, typer.Option("--opt", metavar=BATCH, help="Shape to optimise for; default 1,TILE,TILE.")
+        str | None,
+        typer.Option("--opt", metavar=BATCH, help="Shape to optimise for. The default is 1,TILE,TILE."),
     ] = None,
     largest: Annotated[
-        str | None, typer.Option("--max", metavar=BATCH, help="Largest shape; default BATCH,TILE,TILE.")
+        str | None,
+        typer.Option("--max", metavar=BATCH, help="Largest shape. The default is BATCH,TILE,TILE."),
     ] = None,
     hardware_compatible: Annotated[
-        bool, typer.Option("--hardware-compatible", help="For all GPUs from 8.0 on (TensorRT).")
+        bool,
+        typer.Option(
+            "--hardware-compatible", help="TensorRT: build for all GPUs from compute capability 8.0 on."
+        ),
     ] = False,
     version_compatible: Annotated[
-        bool, typer.Option("--version-compatible", help="For later releases too (TensorRT).")
+        bool, typer.Option("--version-compatible", help="TensorRT: build for later releases, too.")
     ] = False,
     timing_cache: Annotated[
-        Path | None, typer.Option(help="Keep kernel timings in this file (TensorRT).")
+        Path | None, typer.Option(help="TensorRT: file that keeps kernel timings.")
     ] = None,
-    workspace: Annotated[str | None, typer.Option(help="Limit of GPU scratch memory, such as 4GB.")] = None,
+    workspace: Annotated[
+        str | None, typer.Option(help="Limit of GPU scratch memory during the build, such as 4GB.")
+    ] = None,
     json: Annotated[Path | None, typer.Option("--json", help="Also write the header to this file.")] = None,
 ) -> None:
-    """Build an engine: TensorRT-RTX needs no GPU for that, TensorRT does. No GPU has run one of ours yet."""
+    """Build an engine file.
+
+    TensorRT builds on the GPU that will run it. TensorRT-RTX needs no GPU.
+    """
     require_suffix(output, ".engine")
     from dim_export.tensorrt.builders import BuildOptions
     from dim_export.tensorrt.convert import convert
@@ -101,14 +115,14 @@ def _profile(
             "cannot use --tile and --max together",
             got=f"--tile {tile} --max {given['--max']}",
             why="both set the largest shape",
-            fix="one of them",
+            fix="leave one of them out",
         )
     if batch is not None and "--max" in given:
         raise InputError(
             "cannot use --batch and --max together",
             got=f"--batch {batch} --max {given['--max']}",
             why="both set the largest shape",
-            fix="one of them",
+            fix="leave one of them out",
         )
     smallest, optimum, largest = (
         None if text is None else cast("WindowShape", parse_axes(text, BATCH, option))

@@ -1,4 +1,4 @@
-"""``dim-export verify``: artefacts that exist, compared with their checkpoint."""
+"""``dim-export verify``: compare existing artefacts with their checkpoint."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dim_export.cli.support import command_line
 from dim_runtime.backends.open import BackendName
 
 if TYPE_CHECKING:
-    from dim_export.parity.report import Release, Tell
+    from dim_export.parity.report import Announce, Release
 
 # torch takes seconds to import: the functions import what they need.
 
@@ -27,35 +27,42 @@ def verify(
     checkpoint: Annotated[
         Path, typer.Argument(parser=checkpoint_file, metavar="CHECKPOINT", help=CHECKPOINT_HELP)
     ],
-    artefacts: Annotated[list[Path], typer.Argument(metavar="ARTEFACT...", help="Files to compare with it.")],
+    artefacts: Annotated[
+        list[Path], typer.Argument(metavar="ARTEFACT...", help="Files to compare with the checkpoint.")
+    ],
     images: Annotated[
         Path | None,
-        typer.Option(help="Also compare on this folder of images/, trimaps/ and, for scores, alphas/."),
+        typer.Option(help="Also compare on this folder of images/, trimaps/ and, to score them, alphas/."),
     ] = None,
     float64: Annotated[
         bool,
-        typer.Option("--float64", help="Also compare with PyTorch in float64: what rounding alone does."),
+        typer.Option(
+            "--float64", help="Also compare with PyTorch in float64, to show the effect of rounding alone."
+        ),
     ] = False,
     backend: Annotated[
-        BackendName | None, typer.Option(help="Inference engine that runs them; by default, by suffix.")
+        BackendName | None, typer.Option(help="Inference engine. The default depends on the suffix.")
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    device: Annotated[str, typer.Option(help="Device of the artefacts: cpu, cuda or cuda:N.")] = "cpu",
     precision: Annotated[
         Precision | None,
-        typer.Option(help="Lower the artefacts to this precision, where the engine can."),
+        typer.Option(help="Lower the artefacts to this precision, if the engine can."),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder for report.json and report.html.")
     ] = None,
     json: Annotated[Path | None, typer.Option("--json", help="Also write the report to this file.")] = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads of the engines; their own choice by default.")
+        int | None, typer.Option(min=1, help="Threads of the engines. The default is each engine's choice.")
     ] = None,
-    runs: Annotated[int, typer.Option(min=0, help="Timed runs of one window; 0 times nothing.")] = 5,
+    runs: Annotated[int, typer.Option(min=0, help="Timed runs of one window. 0 skips timing.")] = 5,
 ) -> None:
-    """Compare artefacts with a checkpoint through the runtime; exit code 1 if one fails a gate."""
+    """Compare artefacts with a checkpoint, through the runtime.
+
+    The exit code is 1 if an artefact fails a gate.
+    """
     require("verify an artefact", "torch", "onnxscript", *(["jinja2"] if output else []))
-    from dim_export.measure.opened import open_engine
+    from dim_export.measure.opened import open_artefact
     from dim_export.parity import report as release_report
 
     given = {
@@ -67,20 +74,20 @@ def verify(
         "--threads": threads,
         "--runs": runs,
     }
-    with ExitStack() as opened, _telling() as tell:
-        engines = []
+    with ExitStack() as stack, _status_line() as announce:
+        opened = []
         for path in artefacts:
-            engine = open_engine(path, backend=backend, device=device, precision=precision, threads=threads)
-            opened.callback(engine.backend.close)
-            engines.append(engine)
+            each = open_artefact(path, backend=backend, device=device, precision=precision, threads=threads)
+            stack.callback(each.backend.close)
+            opened.append(each)
         release = release_report.examine(
             checkpoint,
-            engines,
+            opened,
             folder=images,
             float64=float64,
             runs=runs,
             command=command_line("verify", [checkpoint, *artefacts], None, given),
-            tell=tell,
+            announce=announce,
         )
     _publish(release, output, json)
     if not release.report.passed:
@@ -105,8 +112,8 @@ def _publish(release: Release, output: Path | None, json: Path | None) -> None:
 
 
 @contextmanager
-def _telling() -> Iterator[Tell]:
-    """A line on standard error that says what is being done; nothing where that is no terminal."""
+def _status_line() -> Iterator[Announce]:
+    """Show the current step on standard error, if that is a terminal; yield the function that sets it."""
     console = Console(stderr=True)
     with console.status("loading") as status:
         yield status.update

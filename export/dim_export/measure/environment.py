@@ -1,4 +1,4 @@
-"""On what the measurements were made: versions, operating system, processor."""
+"""Record the environment of a measurement: versions, operating system, processor."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dim.frozen_model import FrozenModel
 
 
 class Environment(FrozenModel):
-    """What must be known to repeat a measurement."""
+    """The facts that are needed to repeat a measurement."""
 
     dim_matting: str
     torch: str
@@ -20,13 +20,17 @@ class Environment(FrozenModel):
     python: str
     system: str
     processor: str
-    """Model name, as the operating system knows it."""
+    """Model name of the CPU, from the operating system."""
     threads: int | None
-    """Of the engines; None for their own choice."""
+    """Threads of the engines; None for the engines' choice."""
 
 
 def environment(threads: int | None = None) -> Environment:
-    """This process's environment."""
+    """Return the environment of this process.
+
+    Args:
+        threads: threads of the engines; None for the engines' choice.
+    """
     import cv2
 
     return Environment(
@@ -42,7 +46,7 @@ def environment(threads: int | None = None) -> Environment:
 
 
 def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """Model name of the CPU; on systems that do not tell it, the architecture."""
+    """Return the model name of the CPU, or its architecture if the system does not report a name."""
     if cpuinfo.is_file():
         for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
             name, _, value = line.partition(":")

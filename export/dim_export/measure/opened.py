@@ -1,4 +1,4 @@
-"""Opening an artefact for measurement, and knowing by name what runs it."""
+"""Open an artefact for measurement, with the name and version of the engine that runs it."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ DISTRIBUTIONS: dict[BackendName, tuple[str, ...]] = {
     "tensorrt": ("tensorrt",),
     "tensorrt-rtx": ("tensorrt-rtx",),
 }
-"""Names under which an engine is installed."""
+"""Names of the distributions that contain an engine."""
 
 
 class OpenedArtefact(NamedTuple):
-    """An opened artefact.
+    """An artefact with the back end that runs it.
 
     Attributes:
-        path: its file.
-        backend: what runs it; the caller that opened it closes it.
-        name: of the back end.
+        path: file of the artefact.
+        backend: the back end; the caller that opened it closes it.
+        name: name of the back end.
         device: "cpu", "cuda" or "cuda:N".
-        precision: in which it computes: the artefact's, or the lower one that was asked for.
-        threads: of one operator; None for the engine's own choice.
+        precision: number format of the computation: the artefact's, or the requested lower one.
+        threads: threads of one operator; None for the engine's choice.
     """
 
     path: Path
@@ -43,11 +43,11 @@ class OpenedArtefact(NamedTuple):
 
     @property
     def description(self) -> str:
-        """Name and version."""
+        """Name and version of the engine."""
         return f"{self.name} {engine_version(self.name)}".strip()
 
 
-def open_engine(
+def open_artefact(
     path: Path,
     *,
     backend: BackendName | None = None,
@@ -55,22 +55,28 @@ def open_engine(
     precision: Precision | None = None,
     threads: int | None = None,
 ) -> OpenedArtefact:
-    """Open an artefact with the back end that was asked for, or with the one that measures it.
+    """Open an artefact for measurement.
 
-    That is the runtime's own choice, but for bf16 files on the CPU, which ONNX Runtime refuses: OpenVINO.
+    Args:
+        path: an ``.onnx`` artefact or an ``.engine`` file.
+        backend: None takes the runtime's default, except for bf16 files on the CPU: ONNX Runtime has no
+            kernels for these, so OpenVINO runs them.
+        device: "cpu", "cuda" or "cuda:N".
+        precision: a lower precision, if the back end supports it; None for the artefact's.
+        threads: threads of one operator; None for the engine's choice.
 
     Raises:
-        ArtefactError, BackendError, DeviceError, MissingExtraError: as :func:`open_backend` raises them.
+        ArtefactError, BackendError, DeviceError, MissingExtraError: as in :func:`open_backend`.
     """
     chosen = backend or _for_bf16(path, device)
     opened = open_backend(path, backend=chosen, device=device, precision=precision, threads=threads)
-    engine = opened.metadata.engine
-    name: BackendName = chosen or (engine.builder if engine else "onnxruntime")
-    return OpenedArtefact(path, opened, name, device, precision or opened.metadata.precision, threads)
+    metadata = opened.metadata
+    name: BackendName = chosen or (metadata.engine.builder if metadata.engine else "onnxruntime")
+    return OpenedArtefact(path, opened, name, device, precision or metadata.precision, threads)
 
 
 def engine_version(name: BackendName) -> str:
-    """The installed version of an engine; empty if the package cannot be found."""
+    """Return the installed version of an engine; empty if its package cannot be found."""
     for distribution in DISTRIBUTIONS[name]:
         try:
             return version(distribution)
@@ -85,9 +91,9 @@ def _for_bf16(path: Path, device: str) -> BackendName | None:
     if find_spec("openvino") is None:
         raise BackendError(
             f"cannot measure {path.name} here",
-            got="a bf16 artefact, and OpenVINO is not installed",
+            got="a bf16 artefact without OpenVINO",
             expected="OpenVINO",
             why="ONNX Runtime's CPU provider has no bf16 kernels",
-            fix='pip install "dim-matting[openvino]"; dim-export onnx --no-verify writes the file unmeasured',
+            fix='pip install "dim-matting[openvino]"; or dim-export onnx --no-verify, unmeasured',
         )
     return "openvino"

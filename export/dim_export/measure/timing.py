@@ -1,4 +1,4 @@
-"""How long one window takes in each of several back ends."""
+"""Time one window in several back ends."""
 
 from __future__ import annotations
 
@@ -25,7 +25,12 @@ class WindowInput(NamedTuple):
 
 
 def random_window(height: int, width: int) -> WindowInput:
-    """Noise: how long a convolution takes does not depend on what it sees."""
+    """Return a window of noise, because the time of a convolution does not depend on its input.
+
+    Args:
+        height: pixels, a multiple of 32.
+        width: pixels, a multiple of 32.
+    """
     draw = np.random.default_rng(0)
     image = draw.integers(0, 256, (1, height, width, 3), dtype=np.uint8)
     values = np.array([BACKGROUND, UNKNOWN, FOREGROUND], np.uint8)
@@ -33,30 +38,35 @@ def random_window(height: int, width: int) -> WindowInput:
 
 
 def own_window(backend: Backend, side: int = DEFAULT_SIDE) -> WindowInput:
-    """A square window, or the shape that the artefact is frozen to."""
+    """Return a square window of ``side`` pixels, or one of the shape that the artefact is frozen to."""
     shape = backend.metadata.static_shape
     return random_window(side, side) if shape is None else random_window(*shape[1:])
 
 
 def alternate(backends: Sequence[Backend], windows: Sequence[WindowInput], runs: int) -> list[list[float]]:
-    """Seconds of each run of each back end on its window.
+    """Time each back end on its window, in alternation, so that other load on the machine affects all alike.
 
-    They take turns, so that what else the machine does hits all alike; one round before is not counted.
+    Args:
+        backends: back ends.
+        windows: one window for each back end.
+        runs: number of timed rounds; one round before them is not timed.
 
     Returns:
-        One list of ``runs`` times for each back end.
+        For each back end the seconds of its ``runs`` runs.
     """
     rounds = [list(map(_seconds, backends, windows)) for _ in range(runs + 1)]
     return [list(times) for times in zip(*rounds[1:], strict=True)]
 
 
 def times_faster(first: Sequence[float], second: Sequence[float], *, work: float = 1.0) -> float:
-    """Median over the rounds of the first's time over the second's: above 1, the second is faster.
+    """Return how many times faster the second is: the median over the rounds of first / second.
 
-    Not the ratio of the medians: where the machine's load changes during the run, these may be of different
-    moments; the two runs of a round are of the same.
+    The ratio of the medians would be wrong when the load of the machine changes, because the two medians may
+    be from different moments. The two runs of one round are from the same moment.
 
     Args:
+        first: seconds of each round.
+        second: seconds of each round, in the same order.
         work: the second's pixels over the first's.
     """
     return work * median(slow / fast for slow, fast in zip(first, second, strict=True))
@@ -69,5 +79,5 @@ def _seconds(backend: Backend, window: WindowInput) -> float:
 
 
 def is_side(size: int) -> bool:
-    """Whether a window may have this side."""
+    """Return whether a window may have this side: a positive multiple of 32 pixels."""
     return size >= STRIDE and size % STRIDE == 0

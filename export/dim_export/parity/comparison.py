@@ -1,4 +1,4 @@
-"""Two alphas of one image compared with each other, and with the truth where there is one."""
+"""Compare two alphas of one image with each other and, if it is known, with the true alpha."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from dim.arrays import Floating, UInt8
 from dim.frozen_model import FrozenModel
 
 VISIBLE = 1 / 255
-"""One gray level: what an 8-bit alpha can show."""
+"""One gray level, the smallest step of an 8-bit alpha."""
 _GRADED = 0.05
 _FEWEST_GRADED = 3000
 
 
 class Difference(FrozenModel):
-    """Two alphas compared over the unknown pixels.
+    """Differences of two alphas over the unknown pixels.
 
-    Differences are NaN, and written as null, where either side holds a NaN.
+    They are NaN, written as null in JSON, if either alpha holds a NaN.
     """
 
     unknown_pixels: int
@@ -34,10 +34,10 @@ class Difference(FrozenModel):
     """Sum of the absolute differences, divided by 1000."""
     nan_pixels: int
     gain: float | None = None
-    """Slope of the second alpha's logits over the reference's, where the reference is between 0.05 and 0.95:
-    rounding and flips scatter around 1, a layer that is scaled moves it. None below 3000 such pixels."""
+    """Slope of the second alpha's logits over the reference's, where the reference is between 0.05 and 0.95.
+    Rounding and flips scatter around 1; a scaled layer shifts the slope. None below 3000 such pixels."""
     spread: float
-    """Standard deviation of the reference's alpha: near 0, the case cannot tell one network from another."""
+    """Standard deviation of the reference's alpha. Near 0, the case cannot distinguish networks."""
 
 
 class Errors(FrozenModel):
@@ -50,7 +50,7 @@ class Errors(FrozenModel):
 
 
 class AgainstTruth(FrozenModel):
-    """Errors of the reference and of the artefact, and by how much the second's are larger."""
+    """Errors of the reference and of the artefact, and how much larger the artefact's are."""
 
     reference: Errors
     artefact: Errors
@@ -86,27 +86,27 @@ def compare(reference: Floating, found: Floating, trimap: UInt8) -> Difference:
 def gain(reference: Floating, found: Floating) -> float | None:
     """Slope of a line through 0 from the reference's logits to the found ones; see :class:`Difference`.
 
-    The line has the least sum of absolute, not of squared, distances: where rounding tips alpha over, logits
-    move far, and away from 0 more often than towards it. Squares would make a scale of that.
+    The line minimises the sum of absolute distances, not of squares. Rounding that flips alpha moves logits
+    far, and more often away from 0 than towards it, which squares would measure as a scale.
 
     Args:
         reference: floating N, in [0, 1].
         found: floating N, of the same pixels.
     """
     # 0.5 is the logit 0, which has no slope.
-    looked_at = graded(reference) & (reference != 0.5)
-    if np.count_nonzero(looked_at) < _FEWEST_GRADED:
+    used = graded(reference) & (reference != 0.5)
+    if np.count_nonzero(used) < _FEWEST_GRADED:
         return None
-    return _slope(_logits(reference[looked_at]), _logits(found[looked_at]))
+    return _slope(_logits(reference[used]), _logits(found[used]))
 
 
 def graded(alpha: Floating) -> npt.NDArray[np.bool_]:
-    """Where an alpha is neither clearly background nor clearly foreground."""
+    """Return where an alpha is neither clearly background nor clearly foreground: between 0.05 and 0.95."""
     return (alpha > _GRADED) & (alpha < 1 - _GRADED)
 
 
 def _slope(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> float:
-    """The median of y / x, weighted by |x|: that line has the least sum of absolute distances."""
+    """Return the median of y / x, weighted by |x|; it minimises the sum of absolute distances."""
     if np.isnan(y).any():
         return math.nan
     ratios = y / x
@@ -124,7 +124,7 @@ def _logits(alpha: Floating) -> npt.NDArray[np.float64]:
 def against_truth(reference: Floating, found: Floating, truth: UInt8, trimap: UInt8) -> AgainstTruth | None:
     """Score both alphas, floating H, W in [0, 1], against the truth, uint8 H, W; None if one holds a NaN.
 
-    Alphas are rounded to 8 bits, as files are. Truth is taken from the trimap where that is known, so that
+    Alphas are rounded to 8 bits, as in files. Known pixels of both sides are set from the trimap, so that
     only unknown pixels count.
     """
     if np.isnan(reference).any() or np.isnan(found).any():
@@ -134,7 +134,7 @@ def against_truth(reference: Floating, found: Floating, truth: UInt8, trimap: UI
 
 
 def relative_shift(before: float, after: float) -> float:
-    """After over before, minus 1; 0 where both are 0, NaN where only ``before`` is."""
+    """Return after / before − 1; 0 if both are 0, NaN if only ``before`` is 0."""
     if before:
         return after / before - 1
     return math.nan if after else 0.0

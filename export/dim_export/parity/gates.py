@@ -1,7 +1,7 @@
-"""What an artefact must keep, by precision, and why: the one place where that is decided.
+"""The limits that an artefact must keep, by precision, each with its reason.
 
 DIM is discontinuous: unpooling follows an arg-max, so one near-tie that rounds the other way moves alpha
-visibly in a small place, in a correct engine too. So no gate looks at the largest difference.
+visibly in a small place, in a correct engine too. Therefore no gate limits the largest difference.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dim_runtime.selftest.references import FP32_MEAN_DIFFERENCE, FP32_SHARE_BEY
 
 
 class Measure(StrEnum):
-    """What a gate looks at. "Cases" are all but the tie image.
+    """A quantity that a gate limits. "Cases" are all but the tie image.
 
     Attributes:
         NOT_FINITE: tensors of either side, and unknown pixels of the alphas, that are NaN or infinite.
@@ -53,7 +53,7 @@ LABELS = {
 
 
 class Gate(FrozenModel):
-    """A limit, and why it stands where it stands."""
+    """An upper limit of a measure, and the reason for its value."""
 
     measure: Measure
     limit: float
@@ -61,10 +61,10 @@ class Gate(FrozenModel):
 
 
 class Judgement(Gate):
-    """A gate, and what was found.
+    """A gate with the measured value.
 
     Attributes:
-        found: None where it could not be measured (no truth given); NaN fails.
+        found: the measured value; None if it cannot be measured (no truth given); NaN fails.
     """
 
     found: float | None
@@ -72,27 +72,29 @@ class Judgement(Gate):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def passed(self) -> bool:
+        """Whether the value keeps the limit, or was not measured."""
         # A comparison with NaN is false.
         return self.found is None or self.found <= self.limit
 
     @property
     def label(self) -> str:
+        """The measure in words, for tables and errors."""
         return LABELS[self.measure]
 
     def show(self, value: float) -> str:
-        """A value of this measure as text."""
+        """Return a value of this measure as text."""
         if self.measure is Measure.NOT_FINITE:
             return f"{value:.0f}"
         return "NaN" if value != value else f"{value:.3%}"
 
 
 def judge(gates: tuple[Gate, ...], found: Mapping[Measure, float | None]) -> tuple[Judgement, ...]:
-    """Hold what was measured against the gates; a measure that is missing was not measured."""
+    """Compare measured values with the gates; a measure without a value was not measured."""
     return tuple(Judgement(**gate.model_dump(), found=found.get(gate.measure)) for gate in gates)
 
 
 def gates_for(precision: Precision) -> tuple[Gate, ...]:
-    """The gates of a precision, the strictest first."""
+    """Return the gates of a precision, the strictest first."""
     return (_FINITE, *_GATES[precision])
 
 
@@ -101,14 +103,14 @@ def gates_for(precision: Precision) -> tuple[Gate, ...]:
 _FINITE = Gate(
     measure=Measure.NOT_FINITE,
     limit=0,
-    reason="a NaN spreads to every pixel that it can reach, and an alpha that is NaN is no alpha",
+    reason="a NaN spreads to every pixel within its reach, and an alpha that is NaN cannot be used",
 )
 
 _FP32 = (
     Gate(
         measure=Measure.SHARE_BEYOND,
         limit=FP32_SHARE_BEYOND,
-        reason="rounding in another order flips a near-tie here and there: 0.000 % embedded, 0.03 % random; "
+        reason="rounding in another order flips a few near-ties: 0.000 % embedded, 0.03 % random; "
         "last layers scaled by 1.05 give 35 % embedded",
     ),
     Gate(
@@ -119,23 +121,23 @@ _FP32 = (
     Gate(
         measure=Measure.TIES,
         limit=0.3,
-        reason="a single one of the fifteen comparisons written as > in place of >= gives 37 % and more; an "
-        "engine whose rounding depends on a pixel's place breaks equal values its own way, gives 4 to 25 % "
-        "(PyTorch in float64 does) and is not wrong",
+        reason="one of the fifteen comparisons written as > instead of >= gives 37 % or more. An engine "
+        "whose rounding depends on a pixel's position breaks ties differently and is still right: it gives "
+        "4 to 25 %, as PyTorch in float64 does",
     ),
     Gate(
         measure=Measure.SAD_SHIFT,
         limit=0.005,
-        reason="the same function has the same error; what is left is rounding",
+        reason="the same function has the same error; only rounding differs",
     ),
 )
 
 _FLIPS = (
-    "coarse rounding decides many pooling windows another way, so gray levels are not judged; over all "
-    "pixels together, for in tiny images, unlike what networks are trained on, flips are most of what is seen"
+    "coarse rounding changes the choice of many pooling windows, so gray levels are not judged. The mean is "
+    "over all pixels together because flips dominate in tiny images, which networks are not trained on"
 )
-_SCALE = "rounding and flips scatter around 1, scaled logits move it: by 1.05 gives 5 %"
-_TIES = "all comparisons written as > in place of >= give 9 % and more"
+_SCALE = "rounding and flips scatter around 1, scaled logits shift the mean: a factor of 1.05 gives 5 %"
+_TIES = "all comparisons written as > instead of >= give 9 % or more"
 _PROMISED = "promised: at most {} % worse on the dev photographs; measured there {} %"
 
 _FP16 = (
@@ -169,14 +171,13 @@ _INT8 = (
     Gate(
         measure=Measure.GAIN,
         limit=0.025,
-        reason=f"{_SCALE}; export takes out what rounding itself adds on average, and single images scatter "
-        "by 2 %: embedded 0.4 % (earlier weights 0.02 to 1.3 %); where alpha is propagated, scales are "
-        "hidden (docs/export.md)",
+        reason=f"{_SCALE}; export corrects the mean effect of rounding, and single images scatter by 2 %: "
+        "embedded 0.4 % (earlier weights 0.02 to 1.3 %). Propagation of alpha hides scales (docs/export.md)",
     ),
     Gate(
         measure=Measure.SAD_SHIFT,
         limit=0.05,
-        reason="coarse levels move alpha nearly everywhere, and what counts is whether it is worse; "
+        reason="coarse levels change alpha nearly everywhere, so the error against the truth decides; "
         + _PROMISED.format(5, 0.38),
     ),
 )

@@ -1,4 +1,4 @@
-"""Where two alphas differ most, and the difference as a picture."""
+"""Find the window in which two alphas differ most, and draw the difference."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from dim_export.parity.cases import Case
 from dim_export.parity.comparison import VISIBLE
 
 SIDE = 160
-"""Largest side of the window that is shown, pixels."""
+"""Largest side of the shown window, pixels."""
 NAN_COLOUR = (255, 0, 255)
 """RGB of pixels that are NaN on either side: magenta, which the colour map does not have."""
 
 
 class Snapshot(NamedTuple):
-    """The window of one case with the largest sum of differences, cut out.
+    """The window of one case with the largest sum of differences.
 
     Attributes:
-        case: its case's name.
-        y, x: its corner in the case's image, pixels.
+        case: name of the case.
+        y, x: top left corner of the window in the case's image, pixels.
         image: uint8 h, w, 3 RGB.
         trimap: uint8 h, w.
         reference, found: both alphas, floating h, w.
@@ -41,12 +41,12 @@ class Snapshot(NamedTuple):
 
     @property
     def difference(self) -> Floating:
-        """Absolute difference of the unknown pixels, float64 h, w, 0 elsewhere; NaN where one side is."""
+        """Absolute difference of the unknown pixels, float64 h, w, 0 elsewhere; NaN where one side is NaN."""
         return _difference(self.reference, self.found, self.trimap)
 
 
 def worst_window(case: Case, reference: Floating, found: Floating, *, side: int = SIDE) -> Snapshot:
-    """The window, at most ``side`` pixels on a side, in which two alphas differ most in sum."""
+    """Return the window, at most ``side`` pixels high and wide, with the largest sum of differences."""
     difference = _difference(reference, found, case.trimap)
     weights = np.nan_to_num(difference, nan=1.0)
     height, width = (min(side, length) for length in weights.shape)
@@ -67,11 +67,11 @@ def worst_window(case: Case, reference: Floating, found: Floating, *, side: int 
 
 
 def heat_map(difference: Floating) -> tuple[UInt8, float]:
-    """A difference, floating H, W, as colours from black (0) over red to white (the top of the scale).
+    """Colour a difference, floating H, W, from black (0) over red to white (the top of the scale).
 
     Returns:
-        uint8 H, W, 3 RGB, and the top of the scale: the largest difference, but at least 1/255, so that a
-        difference that nobody can see stays dark.
+        uint8 H, W, 3 RGB, and the top of the scale: the largest difference, but at least 1/255, so that
+        an invisible difference stays dark.
     """
     finite = np.nan_to_num(difference, nan=0.0)
     top = max(float(finite.max()), VISIBLE)
@@ -82,7 +82,7 @@ def heat_map(difference: Floating) -> tuple[UInt8, float]:
 
 
 def gray_picture(alpha: Floating) -> UInt8:
-    """An alpha, floating H, W in [0, 1], as uint8 H, W, 3; NaN is magenta."""
+    """Return an alpha, floating H, W in [0, 1], as uint8 H, W, 3; NaN is magenta."""
     gray = np.rint(np.clip(np.nan_to_num(alpha), 0, 1) * 255).astype(np.uint8)
     colours = np.repeat(gray[..., None], 3, axis=2)
     colours[np.isnan(alpha)] = NAN_COLOUR

@@ -1,7 +1,7 @@
-"""Which value of each 2×2 window an ONNX artefact takes for the maximum.
+"""Read from an ONNX artefact which value of each 2×2 pooling window it takes for the maximum.
 
-The graph's own comparisons become outputs of a copy that is kept in memory, so that the answer is the one
-that the graph unpools by, wrong ties included.
+The comparisons of the graph become outputs of a copy in memory. So these are the choices that the graph
+unpools by, wrongly broken ties included.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from dim.arrays import UInt8
 from dim.contract import INPUT_IMAGE, INPUT_TRIMAP
 
 Names = tuple[str, str, str]
-"""Outputs of one pool: is the maximum in the top row; in the top row, and in the bottom row, is it left?"""
+"""Outputs of one pool: the maximum is in the top row; left in the top row; left in the bottom row."""
 
 POOLS = 5
 _COMPARISONS = ("GreaterOrEqual", "Greater", "Less", "LessOrEqual")
 _TRANSPARENT = ("Cast", "QuantizeLinear", "DequantizeLinear", "Identity")
-"""Operators that change how a value is written, not which value it is."""
+"""Operators that change the format of a value, not the value."""
 
 
 class SwitchProbe:
-    """An artefact that tells its pooling choices, in ONNX Runtime on the CPU.
+    """An artefact whose pooling choices are outputs, in ONNX Runtime on the CPU.
 
     Args:
         path: an ``.onnx`` artefact.
-        threads: of one operator; None leaves the choice to the engine.
+        threads: threads of one operator; None leaves the choice to the engine.
     """
 
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
@@ -49,57 +49,60 @@ class SwitchProbe:
         return len(self._pools) == POOLS
 
     def choices(self, image: UInt8, trimap: UInt8) -> tuple[UInt8, ...]:
-        """The choices of one batch, in the form of :attr:`dim_export.graph.torch_backend.Watched.choices`.
+        """Return the choices of one batch, as :attr:`dim_export.graph.torch_backend.Watched.choices`.
 
         Args:
             image: uint8 N, H, W, 3 RGB.
             trimap: uint8 N, H, W. H and W are multiples of 32.
         """
-        assert self._session is not None, "asked of a graph whose pools were not found"
+        assert self._session is not None, "the pools of this graph were not found: see works"
         found = self._session.run(self._names, {INPUT_IMAGE: image, INPUT_TRIMAP: trimap})
         return tuple(_place(*found[start : start + 3]) for start in range(0, len(found), 3))
 
 
 def count_different(reference: Sequence[UInt8], found: Sequence[UInt8]) -> int:
-    """How many windows, over all pools and channels, chose another value."""
+    """Return the number of windows, over all pools and channels, with different choices."""
     return sum(int(np.count_nonzero(a != b)) for a, b in zip(reference, found, strict=True))
 
 
 def find_switches(graph: Any) -> list[Names]:
-    """The three comparisons of every pool, in the order of the graph.
+    """Return the names of the three comparisons of every pool, in the order of the graph.
 
-    A pool takes the four values of its windows apart and compares them: the first with the second, the third
-    with the fourth, and the larger of the first pair with the larger of the second.
+    A pool splits its windows into four planes. It compares the first with the second, the third with the
+    fourth, and the larger of the first pair with the larger of the second.
     """
     producers = {output: node for node in graph.node for output in node.output}
-    origins = _origins(graph, producers)
+    # Each comparison is known by the planes that it compares, because names and order may have changed.
+    comparisons = _comparisons_by_planes(graph, producers)
     found = []
     for node in graph.node:
-        pairs = [_values_of(name, producers) for name in node.input] if node.op_type == "Max" else []
+        # The last maximum of a pool has two inputs, each of which is the maximum of two planes.
+        pairs = [_planes_of(name, producers) for name in node.input] if node.op_type == "Max" else []
         if [len(pair) for pair in pairs] == [2, 2]:
-            names = [origins.get(key) for key in (pairs[0] | pairs[1], *pairs)]
+            # Its three comparisons look at all four planes, at the first pair and at the second.
+            names = [comparisons.get(planes) for planes in (pairs[0] | pairs[1], *pairs)]
             if all(names):
                 found.append((str(names[0]), str(names[1]), str(names[2])))
     return found
 
 
-def _origins(graph: Any, producers: dict[str, Any]) -> dict[frozenset[str], str]:
-    """Comparisons by the split values that they look at."""
-    return {_values(node, producers): node.output[0] for node in graph.node if node.op_type in _COMPARISONS}
+def _comparisons_by_planes(graph: Any, producers: dict[str, Any]) -> dict[frozenset[str], str]:
+    """Return the outputs of comparisons by the names of the planes that they compare."""
+    return {_planes(node, producers): node.output[0] for node in graph.node if node.op_type in _COMPARISONS}
 
 
-def _values(node: Any, producers: dict[str, Any]) -> frozenset[str]:
-    """The planes that a node is computed from, through Max and what is transparent."""
-    return frozenset().union(*(_values_of(name, producers) for name in node.input))
+def _planes(node: Any, producers: dict[str, Any]) -> frozenset[str]:
+    """Return the planes that a node is computed from, through Max and transparent operators."""
+    return frozenset().union(*(_planes_of(name, producers) for name in node.input))
 
 
-def _values_of(name: str, producers: dict[str, Any]) -> frozenset[str]:
+def _planes_of(name: str, producers: dict[str, Any]) -> frozenset[str]:
     producer = producers.get(name)
     if producer is None:
         return frozenset()
     if producer.op_type in ("Split", "Slice"):
         return frozenset([name])
-    return _values(producer, producers) if producer.op_type in (*_TRANSPARENT, "Max") else frozenset()
+    return _planes(producer, producers) if producer.op_type in (*_TRANSPARENT, "Max") else frozenset()
 
 
 def _place(top_row: Any, left_in_top: Any, left_in_bottom: Any) -> UInt8:

@@ -1,13 +1,15 @@
-"""What PyTorch makes of a case: the side that artefacts are held against."""
+"""The reference: PyTorch's alpha of a case, with which artefacts are compared."""
 
 from __future__ import annotations
 
 import copy
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from dim import checkpoint
@@ -20,19 +22,18 @@ from dim_runtime.matting import Matting
 from dim_runtime.planning.geometry import Plan
 
 WHOLE_PIXELS = 1 << 20
-"""Largest padded image that PyTorch runs in one pass: 1.4 GB of the full-width network in float32. Beyond it
-the reference is tiled, exactly."""
+"""Largest padded image that PyTorch runs in one pass, pixels: 1.4 GB for the full-width network in float32.
+Larger references are tiled with exact context."""
 
 
 class Expected(NamedTuple):
-    """PyTorch's answer to one case.
+    """PyTorch's result for one case.
 
     Attributes:
-        alpha: float32 arithmetic, H, W.
-        float64: the same in float64; None unless asked for.
-        choices: of every pooling window of the padded image, as
-        :class:`dim_export.graph.torch_backend.Watched` has
-            them; None where the reference was tiled.
+        alpha: H, W, computed in float32.
+        float64: H, W, computed in float64; None unless that is requested.
+        choices: the choice of every pooling window of the padded image, as in
+            :class:`dim_export.graph.torch_backend.Watched`; None if the reference was tiled.
     """
 
     alpha: Floating
@@ -41,43 +42,45 @@ class Expected(NamedTuple):
 
 
 class Reference:
-    """The network of a checkpoint, in float32 and on request in float64; remembers its last answers.
+    """The network of a checkpoint, in float32 and on request in float64; caches its results.
 
     Args:
         path: a checkpoint of any kind that :func:`dim.checkpoint.load` reads.
-        float64: also compute in float64: what is true, up to flips of exact ties.
+        float64: also compute in float64, which is exact up to flips of exact ties.
     """
 
     def __init__(self, path: Path, *, float64: bool = False) -> None:
         model = checkpoint.load(path)
         self.config = model.config
         self.sha256 = sha256(path)
-        self.not_finite = tuple(
-            name for name, value in model.state_dict().items() if not bool(torch.isfinite(value).all())
-        )
         self._double = TorchBackend(copy.deepcopy(model), dtype=torch.float64) if float64 else None
         self._single = TorchBackend(model)
-        self._remembered: dict[str, tuple[Case, Expected]] = {}
+        self._network = model
+        self._cache: dict[str, tuple[Case, Expected]] = {}
+
+    def tensors(self) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+        """Yield key and values of the network's tensors."""
+        return ((name, value.numpy()) for name, value in self._network.state_dict().items())
 
     @property
-    def answers(self) -> list[tuple[Case, Expected]]:
-        """What is remembered: each image once, with the first case that asked for it."""
-        return list(self._remembered.values())
+    def results(self) -> list[tuple[Case, Expected]]:
+        """The cached results: each image once, with the first case that needed it."""
+        return list(self._cache.values())
 
     def forget(self) -> None:
-        """Free what was remembered: the next picture is another one."""
-        self._remembered.clear()
+        """Clear the cache, before another picture."""
+        self._cache.clear()
 
     def expected(self, case: Case, plan: Plan) -> Expected:
-        """PyTorch's answer; cases that differ in the tile only share one.
+        """Return PyTorch's result; cases that differ only in the tile share one.
 
         Args:
-            plan: the artefact's, which tells the size that the image is padded to.
+            plan: the artefact's plan, which has the size that the image is padded to.
         """
         key = _key(case, plan)
-        if key not in self._remembered:
-            self._remembered[key] = case, self._compute(case, plan)
-        return self._remembered[key][1]
+        if key not in self._cache:
+            self._cache[key] = case, self._compute(case, plan)
+        return self._cache[key][1]
 
     def _compute(self, case: Case, plan: Plan) -> Expected:
         double = None if self._double is None else reference_alpha(self._double, case, plan)
@@ -90,12 +93,12 @@ class Reference:
 
 
 def runs_whole(plan: Plan) -> bool:
-    """Whether the reference runs the image in one pass."""
+    """Return whether the reference runs the image in one pass."""
     return plan.padded_height * plan.padded_width <= WHOLE_PIXELS
 
 
 def reference_alpha(backend: Backend, case: Case, plan: Plan) -> Floating:
-    """Alpha of a case, floating H, W: in one pass, or through exact tiles where that would take too much."""
+    """Return the alpha of a case, floating H, W: in one pass, or in exact tiles if it is too large for that."""
     if runs_whole(plan):
         return whole(backend, case.image, case.trimap, plan)
     height, width = case.trimap.shape
@@ -104,19 +107,19 @@ def reference_alpha(backend: Backend, case: Case, plan: Plan) -> Floating:
 
 
 def whole(backend: Backend, image: UInt8, trimap: UInt8, plan: Plan) -> Floating:
-    """Alpha of the whole image in one pass, floating H, W.
+    """Return the alpha of the whole image in one pass, floating H, W.
 
     Args:
-        plan: tells the size to which the image is padded, by reflection, at the bottom and right. That is the
-            next multiple of 32, but a frozen shape may want more, and what is there reaches into the image.
+        plan: has the size to which the image is padded by reflection at the bottom and right: the next
+            multiple of 32, or more for a frozen shape. The padding changes the alpha near these borders.
     """
     height, width = trimap.shape
-    colours, hints = padded(image, trimap, plan)
-    return backend.run(colours[None], hints[None])[0, :height, :width]
+    batch = (plane[None] for plane in padded(image, trimap, plan))
+    return backend.run(*batch)[0, :height, :width]
 
 
 def padded(image: UInt8, trimap: UInt8, plan: Plan) -> tuple[UInt8, UInt8]:
-    """Image and trimap padded by reflection at the bottom and right, as the runtime pads them."""
+    """Pad image and trimap by reflection at the bottom and right, as the runtime does."""
     height, width = trimap.shape
     rows, columns = (0, plan.padded_height - height), (0, plan.padded_width - width)
     return np.pad(image, (rows, columns, (0, 0)), "reflect"), np.pad(trimap, (rows, columns), "reflect")

@@ -1,4 +1,4 @@
-"""Everything that a release manager signs: artefacts against their checkpoint, side by side."""
+"""The report of a release: artefacts compared with their checkpoint, side by side, to be signed."""
 
 from __future__ import annotations
 
@@ -10,47 +10,51 @@ from typing import NamedTuple
 
 from pydantic import computed_field
 
+from dim.arrays import Floating
 from dim.contract import NetworkConfig
 from dim.files import sha256
 from dim.frozen_model import FrozenModel
 from dim_export.measure.environment import Environment, environment
 from dim_export.measure.opened import OpenedArtefact
 from dim_export.measure.timing import alternate, own_window, times_faster
-from dim_export.parity.cases import pictures
+from dim_export.parity.cases import Case, pictures
 from dim_export.parity.comparison import Difference, compare
-from dim_export.parity.heat_map import Snapshot
+from dim_export.parity.heat_map import Snapshot, worst_window
 from dim_export.parity.reference import Reference
 from dim_export.parity.result import ParityReport
 from dim_export.parity.verify import Examination
 
 SCHEMA_VERSION = 1
 
-Tell = Callable[[str], None]
-"""Called with what begins."""
+Announce = Callable[[str], object]
+"""Called with the name of each step when it begins."""
 
 
 class Speed(FrozenModel):
-    """One window in one artefact, timed in turn with the others."""
+    """Times of one window in one artefact, measured in alternation with the other artefacts."""
 
     height: int
     width: int
     runs_s: tuple[float, ...]
+    """Seconds of each run."""
     times_faster: float
-    """Than the first artefact, pixel for pixel; 1 for the first."""
+    """The first artefact's time per pixel over this one's; 1 for the first."""
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def p50_s(self) -> float:
+        """Median of the runs, seconds."""
         return median(self.runs_s)
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def megapixels_per_s(self) -> float:
+        """Throughput at the median."""
         return self.height * self.width / 1e6 / self.p50_s
 
 
 class Worst(FrozenModel):
-    """Where an artefact differs most from PyTorch; its picture is in the HTML report."""
+    """Position of the window in which an artefact differs most from PyTorch; the HTML report shows it."""
 
     case: str
     y: int
@@ -61,20 +65,20 @@ class Worst(FrozenModel):
 
 
 class ArtefactReport(FrozenModel):
-    """One artefact: the file, whether it passed, how large and fast it is."""
+    """One artefact: file, verdict, size and speed."""
 
     bytes: int
     sha256: str
     command: str
-    """The command that made the file, as the file has it."""
+    """The command that made the file, from its metadata."""
     parity: ParityReport
     worst: Worst | None
     speed: Speed | None
-    """None where nothing was timed."""
+    """None if nothing was timed."""
 
 
 class RoundingResult(Difference):
-    """PyTorch in float32 against PyTorch in float64 on one case: what rounding alone does."""
+    """Differences of PyTorch in float32 from PyTorch in float64 on one case: the effect of rounding alone."""
 
     name: str
 
@@ -92,16 +96,17 @@ class ReleaseReport(FrozenModel):
     network: NetworkConfig
     artefacts: tuple[ArtefactReport, ...]
     rounding: tuple[RoundingResult, ...] = ()
-    """Empty unless float64 was asked for."""
+    """Empty unless float64 was requested."""
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def passed(self) -> bool:
+        """Whether all artefacts passed all gates."""
         return all(artefact.parity.passed for artefact in self.artefacts)
 
 
 class Release(NamedTuple):
-    """The report, and the worst window of each artefact in its order."""
+    """The report, and the worst window of each artefact in the same order."""
 
     report: ReleaseReport
     snapshots: tuple[Snapshot | None, ...]
@@ -109,72 +114,98 @@ class Release(NamedTuple):
 
 def examine(
     checkpoint: Path,
-    engines: Sequence[OpenedArtefact],
+    artefacts: Sequence[OpenedArtefact],
     *,
     folder: Path | None = None,
     float64: bool = False,
     runs: int = 5,
     command: str = "",
-    tell: Tell = lambda text: None,
+    announce: Announce = lambda text: None,
 ) -> Release:
-    """Measure opened artefacts against a checkpoint.
+    """Compare opened artefacts with a checkpoint, and time them.
 
     Args:
-        engines: at least one; the caller closes them.
-        folder: of pairs, with or without truth; see :func:`dim_export.parity.cases.pictures`.
+        checkpoint: a checkpoint of any kind that :func:`dim.checkpoint.load` reads.
+        artefacts: at least one; the caller closes them.
+        folder: folder of pairs, with or without truth; see :func:`dim_export.parity.cases.pictures`.
         float64: also compare with PyTorch in float64.
         runs: timed runs of one window in each artefact; 0 times nothing.
         command: recorded in the report.
-        tell: hears what is being done.
+        announce: called before each step.
 
     Raises:
-        CheckpointError, InputError, BackendError: something cannot be read or run.
+        CheckpointError, InputError, BackendError: a file cannot be read or run.
     """
     reference = Reference(checkpoint, float64=float64)
-    examinations = [Examination(engine, reference) for engine in engines]
+    worst = [_WorstWindow() for _ in artefacts]
+    examinations = [
+        Examination(artefact, reference, window.observe)
+        for artefact, window in zip(artefacts, worst, strict=True)
+    ]
     rounding: list[RoundingResult] = []
     for picture in pictures(folder):
         for examination in examinations:
-            tell(f"{picture.name}: {examination.engine.path.name}")
+            announce(f"{picture.name}: {examination.artefact.path.name}")
             examination.look_at(picture)
         rounding += _rounding(reference)
         reference.forget()
-    tell("timing")
-    speeds = _speeds(engines, runs)
+    announce("timing")
+    speeds = _speeds(artefacts, runs)
+    snapshots = tuple(window.snapshot for window in worst)
     return Release(
         ReleaseReport(
             made_at=datetime.now(UTC).isoformat(timespec="seconds"),
             command=command,
-            environment=environment(engines[0].threads),
+            environment=environment(artefacts[0].threads),
             checkpoint=checkpoint.name,
             checkpoint_sha256=reference.sha256,
             network=reference.config,
             artefacts=tuple(
-                _artefact(examination, checkpoint, speed)
-                for examination, speed in zip(examinations, speeds, strict=True)
+                _artefact(examination, checkpoint, snapshot, speed)
+                for examination, snapshot, speed in zip(examinations, snapshots, speeds, strict=True)
             ),
             rounding=tuple(rounding),
         ),
-        tuple(examination.worst for examination in examinations),
+        snapshots,
     )
+
+
+class _WorstWindow:
+    """Observes cases and keeps the window with the largest sum of differences, the tie image excepted.
+
+    Attributes:
+        snapshot: that window; None before the first case.
+    """
+
+    def __init__(self) -> None:
+        self.snapshot: Snapshot | None = None
+
+    def observe(self, case: Case, reference: Floating, found: Floating) -> None:
+        if case.ties:
+            return
+        snapshot = worst_window(case, reference, found)
+        if self.snapshot is None or snapshot.total > self.snapshot.total:
+            self.snapshot = snapshot
 
 
 def _rounding(reference: Reference) -> list[RoundingResult]:
     return [
         RoundingResult(name=case.name, **compare(expected.float64, expected.alpha, case.trimap).model_dump())
-        for case, expected in reference.answers
+        for case, expected in reference.results
         if expected.float64 is not None
     ]
 
 
-def _artefact(examination: Examination, checkpoint: Path, speed: Speed | None) -> ArtefactReport:
-    path = examination.engine.path
+def _artefact(
+    examination: Examination, checkpoint: Path, snapshot: Snapshot | None, speed: Speed | None
+) -> ArtefactReport:
+    path = examination.artefact.path
     return ArtefactReport(
         bytes=path.stat().st_size,
         sha256=sha256(path),
-        command=examination.engine.backend.metadata.command,
+        command=examination.artefact.backend.metadata.command,
         parity=examination.report(checkpoint),
-        worst=None if examination.worst is None else _worst(examination.worst),
+        worst=None if snapshot is None else _worst(snapshot),
         speed=speed,
     )
 
@@ -187,10 +218,10 @@ def _worst(snapshot: Snapshot) -> Worst:
     )
 
 
-def _speeds(engines: Sequence[OpenedArtefact], runs: int) -> list[Speed | None]:
+def _speeds(artefacts: Sequence[OpenedArtefact], runs: int) -> list[Speed | None]:
     if runs == 0:
-        return [None] * len(engines)
-    backends = [engine.backend for engine in engines]
+        return [None] * len(artefacts)
+    backends = [artefact.backend for artefact in artefacts]
     windows = [own_window(backend) for backend in backends]
     times = alternate(backends, windows, runs)
     return [

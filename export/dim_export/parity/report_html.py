@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs nothing else: pictures are inside, nothing is fetched."""
+"""Render the report as one self-contained HTML file: pictures are embedded, nothing is fetched."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ENLARGED = 2
 
 
 class Shot(NamedTuple):
-    """One picture of the worst window: a caption and a ``data:`` URI."""
+    """One picture of the worst window: caption, ``data:`` URI, and size on screen in pixels."""
 
     caption: str
     uri: str
@@ -28,14 +28,14 @@ class Shot(NamedTuple):
 
 
 class Section(NamedTuple):
-    """One artefact as the template takes it."""
+    """One artefact, in the form that the template expects."""
 
     artefact: ArtefactReport
     shots: list[Shot]
 
 
 def render(release: Release) -> str:
-    """The HTML document of a release."""
+    """Return the HTML document of a release."""
     loader = jinja2.PackageLoader("dim_export.parity")
     environment = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -49,7 +49,7 @@ def render(release: Release) -> str:
 
 
 def shots(snapshot: Snapshot) -> list[Shot]:
-    """Image, trimap, both alphas and the heat map of a worst window."""
+    """Return image, trimap, both alphas and the heat map of a worst window."""
     heat, top = heat_map(snapshot.difference)
     pictures: list[tuple[str, UInt8]] = [
         ("image", snapshot.image),
@@ -62,21 +62,21 @@ def shots(snapshot: Snapshot) -> list[Shot]:
 
 
 def percent(value: float | None) -> str:
-    """A share, with three decimals; "-" for what was not measured."""
+    """Format a share with three decimals; None, which was not measured, as "-"."""
     if value is None:
         return "-"
     return "NaN" if math.isnan(value) else f"{value:.3%}"
 
 
 def signed(value: float | None) -> str:
-    """A relative change with its sign."""
+    """Format a relative change with its sign."""
     if value is None:
         return "-"
     return "NaN" if math.isnan(value) else f"{value:+.2%}"
 
 
 def small(value: float | None) -> str:
-    """A number that is probably far below one."""
+    """Format a number that is probably far below one."""
     if value is None:
         return "-"
     return "NaN" if math.isnan(value) else f"{value:.2e}"
@@ -88,7 +88,7 @@ def _shot(caption: str, picture: UInt8) -> Shot:
 
 
 def data_uri(picture: UInt8) -> str:
-    """A picture, uint8 H, W, 3 RGB, as the text of a PNG file."""
+    """Encode a picture, uint8 H, W, 3 RGB, as a ``data:`` URI of a PNG file."""
     done, encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     assert done, "OpenCV encodes PNG"
     content: Any = np.asarray(encoded)

@@ -1,4 +1,4 @@
-"""What was found of one artefact, case by case, and whether that is good enough."""
+"""The result of a verification: differences of each case, and the gates that they pass or fail."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from dim_export.parity.gates import Gate, Judgement, Measure, judge
 
 
 class ParityError(DimError):
-    """An artefact that does not compute what its checkpoint computes."""
+    """The artefact does not compute the function of its checkpoint."""
 
     exit_code = 1
 
 
 class PoolingCount(FrozenModel):
-    """2×2 pooling windows over all channels and levels, and how many chose another value than PyTorch's."""
+    """Number of 2×2 pooling windows over all channels and levels, and of those that differ from PyTorch's."""
 
     windows: int
     different: int
 
 
 class CaseResult(Difference):
-    """Reference against artefact on one case."""
+    """Differences between reference and artefact on one case."""
 
     name: str
     height: int
@@ -38,46 +38,48 @@ class CaseResult(Difference):
     """Windows that the runtime planned; a tiled case has several."""
     ties: bool = False
     pooling: PoolingCount | None = None
-    """None where it was not counted: another engine than ONNX Runtime on the CPU, an image too large for one
-    pass, or a case that only cuts another one's image into tiles."""
+    """None if it was not counted: the engine is not ONNX Runtime on the CPU, the image is too large for one
+    pass, or the case only cuts another case's image into tiles."""
     against_float64: Difference | None = None
-    """The artefact against PyTorch in float64; None unless asked for."""
+    """The artefact compared with PyTorch in float64; None unless that is requested."""
     truth: AgainstTruth | None = None
 
 
 class ParityReport(FrozenModel):
-    """All cases of one artefact."""
+    """The cases and gates of one artefact."""
 
     checkpoint: str
     artefact: str
     precision: Precision
     engine: str
-    """Name and version of what ran it."""
+    """Name and version of the inference engine."""
     device: str
     checkpoint_sha256: str
     recorded_sha256: str
-    """Of the checkpoint that the artefact says it was made from."""
+    """SHA-256 of the checkpoint that the artefact's metadata names."""
     not_finite: tuple[str, ...] = ()
     """Tensors of the checkpoint and of the artefact that hold a NaN or an infinity."""
     gates: tuple[Gate, ...]
     cases: tuple[CaseResult, ...]
     left_out: tuple[str, ...] = ()
-    """Pictures that the artefact's frozen shape cannot take."""
+    """Names of the cases that do not fit the artefact's frozen shape."""
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def same_checkpoint(self) -> bool:
-        """Whether the artefact says that it was made from this very file."""
+        """Whether the artefact's metadata names this checkpoint file."""
         return self.checkpoint_sha256 == self.recorded_sha256
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def mean_share_beyond(self) -> float:
+        """Mean share of unknown pixels that differ by more than 1/255, over all cases but the tie image."""
         return _mean(case.share_beyond for case in self._judged)
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def mean_sad_share(self) -> float:
+        """Mean difference of an unknown pixel, averaged over all cases but the tie image."""
         return _mean(case.mean_difference for case in self._judged)
 
     @computed_field  # type: ignore[prop-decorator]
@@ -90,13 +92,14 @@ class ParityReport(FrozenModel):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def gain(self) -> float | None:
-        """Mean over the cases that have one, but for the tie image; None if none has."""
+        """Mean gain of the cases that have one, without the tie image; None if no case has one."""
         found = [case.gain for case in self._judged if case.gain is not None]
         return _mean(found) if found else None
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def nan_pixels(self) -> int:
+        """Unknown pixels of all cases that are NaN on either side."""
         return sum(case.nan_pixels for case in self.cases)
 
     @computed_field  # type: ignore[prop-decorator]
@@ -111,7 +114,7 @@ class ParityReport(FrozenModel):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def judgements(self) -> tuple[Judgement, ...]:
-        """Every gate with what was found for it; what no case measured is None."""
+        """Every gate with its measured value; None if no case measured it."""
         ties = [case for case in self.cases if case.ties]
         return judge(
             self.gates,
@@ -130,6 +133,7 @@ class ParityReport(FrozenModel):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def passed(self) -> bool:
+        """Whether all gates hold."""
         return all(judgement.passed for judgement in self.judgements)
 
     @property
@@ -138,17 +142,17 @@ class ParityReport(FrozenModel):
 
 
 def require_passed(report: ParityReport) -> None:
-    """ParityError, which lists failed gates and tensors that are not finite, unless all gates hold."""
+    """Raise a ParityError that lists failed gates and non-finite tensors, unless all gates hold."""
     failed = [judgement for judgement in report.judgements if not judgement.passed]
     if not failed:
         return
     raise ParityError(
-        f"refused to write {report.artefact}: it does not compute what its checkpoint computes",
+        f"refused to write {report.artefact}: it does not compute the function of its checkpoint",
         got="; ".join(f"{item.label}: {item.show(item.found or 0)}" for item in failed),
         expected="; ".join(f"at most {item.show(item.limit)}" for item in failed),
-        why=f"not finite: {', '.join(report.not_finite)}" if report.not_finite else None,
-        fix="report it; --no-verify writes the file all the same. Random weights pass in fp32 only: their "
-        "pooling choices are too close to call in less",
+        why=f"NaN or infinity in {', '.join(report.not_finite)}" if report.not_finite else None,
+        fix="report it; --no-verify writes the file nevertheless. Random weights pass in fp32 only: their "
+        "pooling windows are too close to ties for less precision",
     )
 
 

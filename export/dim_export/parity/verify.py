@@ -1,21 +1,22 @@
-"""Does an artefact compute what its checkpoint computes?
+"""Verify that an artefact computes the function of its checkpoint.
 
 Every case runs through the runtime, the code that ships, and is compared with PyTorch on the whole image.
-What is judged, and where the limits come from, stands in :mod:`dim_export.parity.gates`.
+:mod:`dim_export.parity.gates` has the limits and their reasons.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from dim.arrays import Floating, WindowShape
-from dim_export.measure.opened import OpenedArtefact, open_engine
+from dim_export.measure.opened import OpenedArtefact, open_artefact
 from dim_export.parity.cases import LARGE_TILE, Case, Picture, cases, pictures
 from dim_export.parity.comparison import Difference, against_truth, compare
 from dim_export.parity.gates import Gate, gates_for
-from dim_export.parity.heat_map import Snapshot, worst_window
 from dim_export.parity.pooling_choices import SwitchProbe, count_different
 from dim_export.parity.reference import Expected, Reference, padded
 from dim_export.parity.result import CaseResult, ParityReport, PoolingCount
@@ -23,23 +24,32 @@ from dim_runtime.errors import AlphaError, TileError
 from dim_runtime.matting import Matting
 from dim_runtime.planning.geometry import Plan
 
+Observer = Callable[[Case, Floating, Floating], object]
+"""Called after each case with the case, the reference's alpha and the artefact's, both floating H, W."""
+
 
 class Examination:
-    """Collects the results of one artefact, picture by picture."""
+    """Collects the results of one artefact, picture by picture.
 
-    def __init__(self, engine: OpenedArtefact, reference: Reference) -> None:
-        self.engine, self._reference = engine, reference
-        self._probe = _probe(engine)
+    Args:
+        artefact: the opened artefact; the caller closes it.
+        reference: the checkpoint's side, which several examinations may share.
+        observer: called after each case.
+    """
+
+    def __init__(
+        self, artefact: OpenedArtefact, reference: Reference, observer: Observer = lambda *_: None
+    ) -> None:
+        self.artefact, self._reference, self._observer = artefact, reference, observer
+        self._probe = _probe(artefact)
         self._results: list[CaseResult] = []
         self._left_out: list[str] = []
-        self.worst: Snapshot | None = None
-        """The window with the largest sum of differences, the tie image aside; None before the first case."""
 
     def look_at(self, picture: Picture) -> None:
-        """Run every case of a picture."""
-        for case in cases(picture, self.engine.backend.metadata):
+        """Run and compare every case of a picture; cases that a frozen shape does not admit are left out."""
+        for case in cases(picture, self.artefact.backend.metadata):
             try:
-                plan = Matting.from_backend(self.engine.backend, tile=case.tile).plan(case.trimap)
+                plan = Matting.from_backend(self.artefact.backend, tile=case.tile).plan(case.trimap)
             except TileError:
                 self._left_out.append(case.name)
                 continue
@@ -47,30 +57,34 @@ class Examination:
             self._measure(case, plan)
 
     def report(self, checkpoint: Path, gates: tuple[Gate, ...] | None = None) -> ParityReport:
-        """Everything found so far.
+        """Return the results so far.
 
         Args:
-            gates: None takes those of the precision that the engine computes in.
+            checkpoint: the file of the reference.
+            gates: None takes the gates of the precision that the artefact computes in.
         """
-        engine = self.engine
+        artefact = self.artefact
         return ParityReport(
             checkpoint=checkpoint.name,
-            artefact=engine.path.name,
-            precision=engine.precision,
-            engine=engine.description,
-            device=engine.device,
+            artefact=artefact.path.name,
+            precision=artefact.precision,
+            engine=artefact.description,
+            device=artefact.device,
             checkpoint_sha256=self._reference.sha256,
-            recorded_sha256=engine.backend.metadata.checkpoint_sha256,
-            not_finite=self._not_finite(checkpoint),
-            gates=gates or gates_for(engine.precision),
+            recorded_sha256=artefact.backend.metadata.checkpoint_sha256,
+            not_finite=(
+                *_not_finite(checkpoint, self._reference.tensors()),
+                *_not_finite(artefact.path, _initialisers(artefact.path)),
+            ),
+            gates=gates or gates_for(artefact.precision),
             cases=tuple(self._results),
             left_out=tuple(self._left_out),
         )
 
     def _measure(self, case: Case, plan: Plan) -> None:
-        metadata = self.engine.backend.metadata
         expected = self._reference.expected(case, plan)
         found = self._alpha(case)
+        static_shape = self.artefact.backend.metadata.static_shape
         self._results.append(
             CaseResult(
                 name=case.name,
@@ -79,7 +93,7 @@ class Examination:
                 tile=case.tile,
                 windows=len(plan.windows),
                 ties=case.ties,
-                pooling=_pooling_count(self._probe, expected, case, plan, metadata.static_shape),
+                pooling=_pooling_count(self._probe, expected, case, plan, static_shape),
                 against_float64=_against_float64(expected, found, case),
                 truth=None
                 if case.truth is None
@@ -87,27 +101,14 @@ class Examination:
                 **compare(expected.alpha, found, case.trimap).model_dump(),
             )
         )
-        if not case.ties:
-            self._keep_worse(worst_window(case, expected.alpha, found))
+        self._observer(case, expected.alpha, found)
 
     def _alpha(self, case: Case) -> Floating:
         """Return the artefact's alpha; NaN everywhere if the runtime refuses it as no alpha."""
         try:
-            return Matting.from_backend(self.engine.backend, tile=case.tile)(case.image, case.trimap)
+            return Matting.from_backend(self.artefact.backend, tile=case.tile)(case.image, case.trimap)
         except AlphaError:
             return np.full(case.trimap.shape, np.nan, np.float32)
-
-    def _keep_worse(self, snapshot: Snapshot) -> None:
-        if self.worst is None or snapshot.total > self.worst.total:
-            self.worst = snapshot
-
-    def _not_finite(self, checkpoint: Path) -> tuple[str, ...]:
-        found = [f"{checkpoint.name}: {name}" for name in self._reference.not_finite]
-        if self.engine.path.suffix == ".onnx":
-            from dim_export.parity.finiteness import not_finite
-
-            found += [f"{self.engine.path.name}: {name}" for name in not_finite(self.engine.path)]
-        return tuple(found)
 
 
 def verify(
@@ -117,38 +118,59 @@ def verify(
     gates: tuple[Gate, ...] | None = None,
     threads: int | None = None,
 ) -> ParityReport:
-    """Measure an artefact against a checkpoint on the shipped photograph and the tie image.
+    """Compare an artefact with a checkpoint on the shipped photograph and the tie image.
 
     Args:
+        checkpoint_path: a checkpoint of any kind that :func:`dim.checkpoint.load` reads.
         artefact: a file that the runtime can run here.
-        gates: None takes those of the artefact's precision.
-        threads: of the engine; None leaves the choice to it.
+        gates: None takes the gates of the artefact's precision.
+        threads: threads of the engine; None leaves the choice to the engine.
 
     Raises:
         CheckpointError, ArtefactError, BackendError, MissingExtraError: either side cannot be loaded.
     """
     reference = Reference(checkpoint_path)
-    engine = open_engine(artefact, threads=threads)
+    opened = open_artefact(artefact, threads=threads)
     try:
-        examination = Examination(engine, reference)
+        examination = Examination(opened, reference)
         for picture in pictures():
             examination.look_at(picture)
         return examination.report(checkpoint_path, gates)
     finally:
-        engine.backend.close()
+        opened.backend.close()
 
 
-def _probe(engine: OpenedArtefact) -> SwitchProbe | None:
-    if engine.name != "onnxruntime" or engine.device != "cpu":
+def _not_finite(file: Path, tensors: Iterable[tuple[str, Any]]) -> Iterator[str]:
+    """Yield ``FILE: NAME`` for each tensor that holds a NaN or an infinity."""
+    for name, values in tensors:
+        # bfloat16 and float8 are no types of numpy; float32 holds their values, and all integers are finite.
+        if not np.isfinite(values.astype(np.float32)).all():
+            yield f"{file.name}: {name}"
+
+
+def _initialisers(artefact: Path) -> Iterator[tuple[str, Any]]:
+    """Yield name and values of the tensors inside an ``.onnx`` file; an engine's cannot be read."""
+    if artefact.suffix == ".onnx":
+        import onnx
+
+        for tensor in onnx.load(artefact).graph.initializer:
+            yield tensor.name, onnx.numpy_helper.to_array(tensor)
+
+
+def _probe(artefact: OpenedArtefact) -> SwitchProbe | None:
+    if artefact.name != "onnxruntime" or artefact.device != "cpu":
         return None
-    probe = SwitchProbe(engine.path, threads=engine.threads)
+    probe = SwitchProbe(artefact.path, threads=artefact.threads)
     return probe if probe.works else None
 
 
 def _pooling_count(
     probe: SwitchProbe | None, expected: Expected, case: Case, plan: Plan, frozen: WindowShape | None
 ) -> PoolingCount | None:
-    """Of the whole image in one pass, as the reference ran it: a tiled case would only repeat it."""
+    """Compare the pooling choices of the whole image in one pass, as the reference ran it.
+
+    Cases that cut the same image into tiles are not counted, because they would repeat it.
+    """
     if probe is None or expected.choices is None or case.tile != LARGE_TILE:
         return None
     if frozen is not None and frozen[1:] != (plan.padded_height, plan.padded_width):

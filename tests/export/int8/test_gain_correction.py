@@ -20,7 +20,7 @@ from dim_export.int8.calibration import ANSWERED_PIXELS, Answer, Calibration, ca
 from dim_export.int8.convert import Quantisation
 from dim_export.int8.gain_correction import rounding_gain
 from dim_export.int8.quantise import scale_logits
-from dim_export.measure.opened import open_engine
+from dim_export.measure.opened import open_artefact
 from dim_export.onnx_export import export
 from dim_export.parity.cases import Picture, sample_cases
 from dim_export.parity.gates import Measure
@@ -81,7 +81,7 @@ def artefact(source: Path, pairs: Path, tmp_path_factory: pytest.TempPathFactory
 
 
 def _report(source: Path, artefact: Path, picture: Picture) -> ParityReport:
-    engine = open_engine(artefact, threads=1)
+    engine = open_artefact(artefact, threads=1)
     examination = Examination(engine, Reference(source))
     examination.look_at(picture)
     engine.backend.close()

@@ -16,7 +16,7 @@ from dim.contract import METADATA_KEY, ArtefactMetadata
 from dim.images.files import write_image
 from dim_export.graph.torch_backend import TorchBackend
 from dim_export.measure import opened as engines
-from dim_export.measure.opened import open_engine
+from dim_export.measure.opened import open_artefact
 from dim_export.measure.timing import alternate, random_window, times_faster
 from dim_export.onnx_export.export import export
 from dim_export.parity.cases import Picture, cases, equal_rows, pictures, sample_cases
@@ -59,7 +59,7 @@ def _edited(source: Path, target: Path, edit: Edit) -> Path:
 def _report(
     reference: Reference, artefact: Path, *looked_at: Picture, source: Path = EMBEDDED
 ) -> ParityReport:
-    engine = open_engine(artefact, threads=1)
+    engine = open_artefact(artefact, threads=1)
     examination = Examination(engine, reference)
     for picture in looked_at:
         examination.look_at(picture)
@@ -245,7 +245,7 @@ def frozen(live_artefact: Path, tmp_path: Path) -> Path:
 
 
 def test_the_report_of_two_artefacts(live_checkpoint: Path, frozen: Path, folder: Path) -> None:
-    opened = [open_engine(frozen, threads=1) for _ in range(2)]
+    opened = [open_artefact(frozen, threads=1) for _ in range(2)]
     report, snapshots = examine(
         live_checkpoint, opened, folder=folder, float64=True, runs=2, command="a test"
     )
@@ -275,21 +275,21 @@ def test_scores_against_the_truth_are_in_the_report(
 
 
 def test_a_large_reference_is_tiled_and_a_small_one_whole(live_artefact: Path) -> None:
-    matting = Matting.from_backend(open_engine(live_artefact, threads=1).backend)
+    matting = Matting.from_backend(open_artefact(live_artefact, threads=1).backend)
     assert runs_whole(matting.plan(np.zeros((1024, 1024), np.uint8)))
     assert not runs_whole(matting.plan(np.zeros((1024, 1056), np.uint8)))
 
 
 def test_cases_that_share_an_image_share_an_answer(live_checkpoint: Path, live_artefact: Path) -> None:
-    engine = open_engine(live_artefact, threads=1)
+    engine = open_artefact(live_artefact, threads=1)
     first = equal_rows(64, 64)
     reference = Reference(live_checkpoint)
     for picture in (first, equal_rows(64, 64), equal_rows(64, 96)):
         (case,) = cases(picture, engine.backend.metadata)
         reference.expected(case, Matting.from_backend(engine.backend).plan(case.trimap))
-    assert len(reference.answers) == 2
+    assert len(reference.results) == 2
     reference.forget()
-    assert not reference.answers
+    assert not reference.results
 
 
 class _Recorder:
@@ -313,14 +313,14 @@ def test_bf16_files_run_in_openvino(bf16: Path, monkeypatch: pytest.MonkeyPatch)
     opened = _Recorder(read_metadata(bf16))
     monkeypatch.setattr(engines, "find_spec", lambda name: object())
     monkeypatch.setattr(engines, "open_backend", opened)
-    engine = open_engine(bf16, threads=1)
+    engine = open_artefact(bf16, threads=1)
     assert (opened.asked["backend"], engine.name, engine.precision) == ("openvino", "openvino", "bf16")
 
 
 def test_without_openvino_the_error_names_it(bf16: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "find_spec", lambda name: None)
     with pytest.raises(BackendError, match="OpenVINO") as caught:
-        open_engine(bf16)
+        open_artefact(bf16)
     assert "--no-verify" in str(caught.value)
 
 
