@@ -43,7 +43,7 @@ def bench(
         typer.Option(
             parser=_backend,
             metavar=f"[{'|'.join(BACKENDS)}]",
-            help="Inference engine that runs the artefacts. Can be repeated. The default depends on the suffix.",
+            help="Engine that runs the artefacts. Can be repeated. The default depends on the suffix.",
         ),
     ] = None,
     lowered: Annotated[

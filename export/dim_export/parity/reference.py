@@ -98,7 +98,7 @@ def runs_whole(plan: Plan) -> bool:
 
 
 def reference_alpha(backend: Backend, case: Case, plan: Plan) -> Floating:
-    """Return the alpha of a case, floating H, W: in one pass, or in exact tiles if it is too large for that."""
+    """Return the alpha of a case, floating H, W: in one pass, or in exact tiles if it is too large."""
     if runs_whole(plan):
         return whole(backend, case.image, case.trimap, plan)
     height, width = case.trimap.shape
