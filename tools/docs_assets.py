@@ -5,13 +5,16 @@
     python tools/docs_assets.py benchmark --photos PHOTOS    # make these, with your photographs
 
 `docs/assets.json` records the SHA-256 of every input at the time when an asset was made: weights,
-photographs, templates, the code of the command. An asset is out of date when an input has changed since, or
-its output is missing. Times in tables depend on the machine as well; let nothing else run meanwhile.
+photographs, templates, the code of the command without its comments and docstrings. An asset is out of
+date when an input has changed since, or its output is missing. Times in tables depend on the machine as
+well; let nothing else run meanwhile.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
+import hashlib
 import json
 import subprocess
 import sys
@@ -28,6 +31,7 @@ DIGITS = 16
 WEIGHTS = "runtime/dim_runtime/models/dim-compact.safetensors"
 MODEL = "runtime/dim_runtime/models/dim-compact.onnx"
 QUALITY = ("measure_quality", "quality_methods", "quality_pictures", "quality_process", "quality_tables")
+PAGE = ("api.js", "camera.js", "index.html", "labels.js", "main.js", "pyramid.js", "screen.js", "style.css")
 CONTEXT = ("export/dim_export/bench/context.py", "tools/context_tables.py")
 
 Manifest = dict[str, dict[str, str]]
@@ -63,6 +67,12 @@ ASSETS = (
         ("tools/readme_picture.py",),
     ),
     Asset(
+        "page",
+        ("docs/images/page.jpg",),
+        (MODEL, *(f"runtime/dim_runtime/serve/page/{name}" for name in PAGE), "tools/page_screenshot.py"),
+        ("tools/page_screenshot.py", "-o", "docs/images/page.jpg"),
+    ),
+    Asset(
         "benchmark",
         ("docs/models/benchmark.md", "docs/models/benchmark_lemur.jpg"),
         (WEIGHTS, "docs/models/benchmark.md.j2", *(f"examples/{name}.py" for name in QUALITY)),
@@ -80,7 +90,18 @@ ASSETS = (
 def digests(asset: Asset) -> dict[str, str]:
     """Return the shortened SHA-256 of each input that exists."""
     found = {name: TOP / name for name in asset.inputs}
-    return {name: sha256(path)[:DIGITS] for name, path in found.items() if path.is_file()}
+    return {name: digest(path) for name, path in found.items() if path.is_file()}
+
+
+def digest(path: Path) -> str:
+    """Return the shortened SHA-256 of a file; of Python's code without comments, docstrings and layout."""
+    if path.suffix != ".py":
+        return sha256(path)[:DIGITS]
+    tree = ast.parse(path.read_text("utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            node.body = node.body[ast.get_docstring(node) is not None :]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:DIGITS]
 
 
 def changed(asset: Asset, manifest: Manifest) -> list[str]:

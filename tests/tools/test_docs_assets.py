@@ -62,6 +62,15 @@ def test_an_asset_is_made_once_and_again_when_an_input_changes(small: Path, caps
     assert (small / "out.txt").read_text() == "second"
 
 
+def test_words_alone_do_not_make_an_asset_out_of_date(small: Path) -> None:
+    assert main([]) == 0
+    code = (small / "make.py").read_text()
+    (small / "make.py").write_text(f'"""Other words."""\n# And a comment.\n{code}\n')
+    assert main(["--check"]) == 0
+    (small / "make.py").write_text(f"{code}; print()")
+    assert main(["--check"]) == 1
+
+
 def test_a_missing_output_is_out_of_date(small: Path) -> None:
     assert main([]) == 0
     (small / "out.txt").unlink()
