@@ -2,8 +2,9 @@
 
     python tools/jpeg_scores.py PHOTOS
 
-PHOTOS holds images/, trimaps/ and alphas/, as for ``dim-train test``. Prints the table of docs/models/compact.md:
-mean SAD over unknown pixels, in thousands, for each quality (chroma halved in both directions, as cameras do).
+PHOTOS holds images/, trimaps/ and alphas/, as for ``dim-train test``. Prints the table of
+docs/models/compact.md: mean SAD over unknown pixels, in thousands, for each quality (chroma halved in both
+directions, as cameras do).
 """
 
 from __future__ import annotations
