@@ -197,6 +197,21 @@ def test_no_serious_accessibility_fault(page: Any, scheme: str) -> None:
     assert not faults
 
 
+@pytest.mark.parametrize("width", [1200, 390])
+def test_no_tool_is_wider_than_its_panel(page: Any, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 760})
+    load(page, sample_paths()[0])
+    wider = page.evaluate(
+        """() => {
+            const right = document.querySelector(".tools").getBoundingClientRect().right;
+            const tools = [...document.querySelectorAll(".tools fieldset, .tools fieldset *")];
+            return tools.filter((tool) => tool.getBoundingClientRect().right > right + 0.5)
+                .map((tool) => tool.outerHTML);
+        }"""
+    )
+    assert wider == []
+
+
 def test_a_photograph_of_24_megapixels_stays_quick(page: Any, tmp_path: Path) -> None:
     """The first paint of a stroke, from the event to the frame that shows it."""
     image = cv2.resize(cv2.imread(str(sample_paths()[0])), (6000, 4000))
