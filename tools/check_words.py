@@ -1,6 +1,6 @@
 """Keep words that slow a reader down out of docstrings, comments, strings and Markdown.
 
-    python tools/check_words.py                 # the folders that pyproject.toml lists as clean
+    python tools/check_words.py                 # the whole repository but for what pyproject.toml exempts
     python tools/check_words.py docs runtime    # these files and folders
 
 `words.toml` lists the words, what to write in their place, and for each an example that must be found and one
@@ -153,19 +153,18 @@ def files_below(paths: Iterable[Path]) -> Iterator[Path]:
                 yield file
 
 
-def settings() -> tuple[list[Path], set[Path]]:
-    """Return from pyproject.toml the paths that must be clean, and the files that quote the words."""
+def exempt_paths() -> list[Path]:
+    """Return the files and folders that pyproject.toml exempts; FileNotFoundError for one that is gone."""
     table = tomllib.loads((TOP / "pyproject.toml").read_text("utf-8"))["tool"]["check-words"]
-    return [TOP / name for name in table["clean"]], {TOP / name for name in table["exempt"]}
+    return [(TOP / name).resolve(strict=True) for name in table["exempt"]]
 
 
 def main(arguments: list[str]) -> int:
-    """Check files and folders, the clean ones by default; print what was found; return the exit code."""
-    rules = read_rules()
-    clean, exempt = settings()
+    """Check files and folders, by default the repository; print what was found; return the exit code."""
+    rules, exempt = read_rules(), exempt_paths()
     try:
-        below = files_below([Path(name) for name in arguments] or clean)
-        files = [file for file in below if file.resolve() not in exempt]
+        below = files_below([Path(name) for name in arguments] or [TOP])
+        files = [file for file in below if not any(file.resolve().is_relative_to(path) for path in exempt)]
     except FileNotFoundError as error:
         print(f"error: no such file or folder: {error}", file=sys.stderr)
         return 2

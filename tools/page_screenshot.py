@@ -62,7 +62,7 @@ def served() -> Iterator[str]:
 
 
 def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
-    """Return when the server answers; raise RuntimeError if it ended or takes too long."""
+    """Return when the server responds; raise RuntimeError if it ended or takes too long."""
     ends = time.monotonic() + STARTS_S
     while time.monotonic() < ends and process.poll() is None:
         try:

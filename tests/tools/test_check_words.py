@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,10 @@ def test_a_folder_that_is_not_there_is_an_error_and_not_clean(
 
 
 def test_the_paths_in_the_settings_exist() -> None:
-    clean, exempt = check_words.settings()
-    assert clean
-    assert all(path.exists() for path in [*clean, *exempt])
+    assert Path(__file__).resolve() in check_words.exempt_paths()
+
+
+def test_the_repository_is_clean_and_checked_by_default(capsys: pytest.CaptureFixture[str]) -> None:
+    assert check_words.main([]) == 0
+    (count,) = re.findall(r"(\d+) files", capsys.readouterr().out)
+    assert int(count) > 350

@@ -26,9 +26,9 @@ Result = TypeVar("Result")
 FIRST_PAUSE = 0.25
 """Seconds before the second attempt; each further pause is twice as long."""
 LONGEST_PAUSE = 8.0
-"""Seconds between two attempts, at most, unless the server asks for more."""
+"""Seconds between two attempts, at most, unless the server requests more."""
 LONGEST_RETRY_AFTER = 60.0
-"""Seconds that a server's Retry-After can ask for, at most."""
+"""Seconds of a server's Retry-After that are accepted, at most."""
 JITTER = 0.2
 """Share by which pauses differ, so that windows in flight do not come back at one moment."""
 
@@ -97,7 +97,7 @@ class PassingError(BackendError):
     """The next attempt may succeed: no response, or a server that is busy or starting."""
 
     pause: float = 0.0
-    """Seconds that the server asks for before the next attempt."""
+    """Seconds that the server requests before the next attempt."""
 
 
 class UnreachableError(PassingError):

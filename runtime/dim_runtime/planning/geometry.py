@@ -32,7 +32,7 @@ class Rectangle:
         return self.height * self.width
 
     def within(self, height: int, width: int) -> tuple[slice, slice]:
-        """Rows and columns of the part that lies inside an image of this size."""
+        """Return rows and columns of the part that lies inside an image of this size."""
         return slice(self.y, min(self.bottom, height)), slice(self.x, min(self.right, width))
 
     def overlaps(self, other: Rectangle) -> bool:

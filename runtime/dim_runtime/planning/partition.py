@@ -56,7 +56,7 @@ class Limits:
     fixed: bool = False
 
     def extent(self, start: Sides, stop: Sides, axis: int) -> Sides:
-        """Estimated total length of the windows along one axis that cover start to stop."""
+        """Estimate the total length of the windows along one axis that cover start to stop."""
         length, context, tile = stop - start, self.context, self.tile[axis]
         outside = np.maximum(0, context - start) + np.maximum(0, stop + context - self.grid[axis])
         count = np.maximum(1, -(-(length - outside) // max(tile - 2 * context, 1)))
@@ -64,12 +64,12 @@ class Limits:
         return total
 
     def cost(self, pieces: Sides) -> Sides:
-        """Estimated window area of pieces (..., 4), in blocks; exact for a piece that fits one window."""
+        """Estimate the window area of pieces (..., 4), in blocks; exact for a piece that fits one window."""
         rows = self.extent(pieces[..., 0], pieces[..., 1], 0)
         return rows * self.extent(pieces[..., 2], pieces[..., 3], 1)
 
     def fits(self, piece: Piece) -> bool:
-        """Whether one window can hold the piece and its context."""
+        """Return whether one window can hold the piece and its context."""
         return all(
             min(stop + self.context, grid) - max(start - self.context, 0) <= tile
             for start, stop, grid, tile in zip(piece[::2], piece[1::2], self.grid, self.tile, strict=True)
@@ -83,7 +83,7 @@ class Limits:
 
 
 def partition(occupied: Blocks, limits: Limits) -> list[Piece]:
-    """Disjoint pieces that cover every occupied block, each with its context within one window.
+    """Return disjoint pieces that cover every occupied block, each with its context within one window.
 
     Args:
         occupied: bool, blocks of the padded image; True where a block holds an unknown pixel.
@@ -96,7 +96,7 @@ def partition(occupied: Blocks, limits: Limits) -> list[Piece]:
 
 
 def _attempts(occupied: Blocks, limits: Limits) -> int:
-    """Eight for a photograph; fewer where one takes long: very many pieces, or very many blocks."""
+    """Return the number of attempts: eight for a photograph, fewer for very many pieces or blocks."""
     core = [max(tile - 2 * limits.context, 1) for tile in limits.tile]
     pieces = int(np.count_nonzero(occupied)) // (core[0] * core[1]) + 1
     return max(1, min(400 // pieces, 2**18 // occupied.size, MOST_ATTEMPTS))
@@ -107,7 +107,7 @@ def _total(pieces: Sequence[Piece], limits: Limits) -> int:
 
 
 def _attempt(occupied: Blocks, limits: Limits, seed: int) -> list[Piece]:
-    """One greedy partition. A stack, not recursion: a gigapixel image has thousands of pieces."""
+    """Make one greedy partition. A stack, not recursion: a gigapixel image has thousands of pieces."""
     noise = np.random.default_rng(seed) if seed else None
     open_pieces, done = [_bounds(occupied)], []
     while open_pieces:
@@ -122,7 +122,7 @@ def _attempt(occupied: Blocks, limits: Limits, seed: int) -> list[Piece]:
 def _refined(
     occupied: Blocks, piece: Piece, limits: Limits, noise: np.random.Generator | None
 ) -> list[Piece]:
-    """The piece itself, or smaller ones in its place if their windows cost less."""
+    """Return the piece, or smaller ones in its place if their windows cost less."""
     whole = int(limits.cost(np.array(piece)))
     if whole <= limits.not_worth_cutting or piece.bottom - piece.top + piece.right - piece.left < 3:
         return [piece]
@@ -139,7 +139,7 @@ class _Cut(NamedTuple):
 
 
 def _best_cut(occupied: Blocks, piece: Piece, limits: Limits, noise: np.random.Generator | None) -> _Cut:
-    """The cut, along either axis, whose two halves (shrunk to what is occupied) look cheapest."""
+    """Return the cut, along either axis, whose halves (shrunk to occupied blocks) look cheapest."""
     inside = occupied[piece.top : piece.bottom, piece.left : piece.right]
     across = _halves(inside)
     along = _halves(inside.T)[..., [2, 3, 0, 1]]
@@ -156,7 +156,7 @@ def _best_cut(occupied: Blocks, piece: Piece, limits: Limits, noise: np.random.G
 
 
 def _halves(inside: Blocks) -> Sides:
-    """Bounds of what is occupied above and below every cut between two rows: (rows - 1, 2, 4).
+    """Return the bounds of occupied blocks above and below every cut between two rows: (rows - 1, 2, 4).
 
     Every half is occupied, as the first and last row are: pieces are always shrunk to their bounds.
     """

@@ -26,7 +26,7 @@ Run = Callable[..., int]
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs the command in this process and returns its exit code."""
+    """Return a function that runs the command in this process and returns its exit code."""
 
     def call(*arguments: object) -> int:
         monkeypatch.setattr(sys, "argv", ["dim-export", *map(str, arguments)])
@@ -39,7 +39,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
 
 @pytest.fixture
 def small_artefact(live_artefact: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The live artefact, asking for windows of 64×96 px, which are quick to compare."""
+    """Return the live artefact with frozen windows of 64×96 px, which are quick to compare."""
     model = onnx.load(live_artefact)
     (entry,) = [entry for entry in model.metadata_props if entry.key == METADATA_KEY]
     entry.value = entry.value.replace('"static_shape":null', '"static_shape":[1,64,96]')
@@ -290,7 +290,7 @@ main()
 
 
 def _blocked(packages: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """The command in a process where some packages cannot be imported."""
+    """Run the command in a process where some packages cannot be imported."""
     command = [sys.executable, "-c", BLOCKED, packages, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 

@@ -40,7 +40,7 @@ DECODER, REFINER = "backbone.decoder.deconv1", "refiner.refine_pred"
 
 @pytest.fixture(scope="module")
 def cut() -> Picture:
-    """A part of the photograph with many unknown pixels."""
+    """Return a part of the photograph with many unknown pixels."""
     first, *_ = sample_cases(read_metadata(default_model()), *lemur())
     return Picture("cut", first.image, first.trimap)
 
@@ -60,7 +60,7 @@ def source(
     live_model: Callable[..., DIM],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    """The embedded network without propagation, which hides scales; its refiner as trained, or random."""
+    """Return the embedded network without propagation, which hides scales; its refiner trained or random."""
     if request.param == "trained":
         return unpropagated
     model = checkpoint.load(unpropagated)
@@ -89,7 +89,7 @@ def _report(source: Path, artefact: Path, picture: Picture) -> ParityReport:
 
 
 def _scaled(source: Path, target: Path, factor: float) -> Path:
-    """A checkpoint whose last convolutions, those that make logits, are scaled."""
+    """Return a checkpoint whose last convolutions, those that make logits, are scaled."""
     model = checkpoint.load(source)
     with torch.no_grad():
         for name in (DECODER, REFINER) if model.refiner is not None else (DECODER,):

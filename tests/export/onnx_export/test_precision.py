@@ -37,7 +37,7 @@ INTERFACE = [
 
 @pytest.fixture(scope="module")
 def artefacts(calibration_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The embedded network in each precision.
+    """Return the embedded network in each precision.
 
     Coarse rounding flips so many pools of a random network that nothing could be told from it.
     """
@@ -63,7 +63,7 @@ def calibration_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _window(height: int, width: int) -> tuple[UInt8, UInt8]:
-    """A part of the shipped photograph with much fur in it, as a batch of one."""
+    """Return a part of the shipped photograph with much fur in it, as a batch of one."""
     image, trimap = lemur()
     top, left = 64, 192
     cut = np.s_[None, top : top + height, left : left + width]

@@ -1,4 +1,4 @@
-"""The HTML report: whole, self-contained, and its pictures show what they say."""
+"""The HTML report: whole, self-contained, and its pictures show what their captions state."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _case(difference: float = 0.0) -> Case:
 
 @pytest.fixture
 def alphas() -> tuple[np.ndarray, np.ndarray]:
-    """A reference, and an alpha that differs in a square of 10 px around y = 250, x = 30."""
+    """Return a reference, and an alpha that differs in a square of 10 px around y = 250, x = 30."""
     reference = np.full((300, 200), 0.5, np.float32)
     found = reference.copy()
     found[245:255, 25:35] = 0.75

@@ -38,13 +38,13 @@ Edit = Callable[[Any], None]
 
 @pytest.fixture(scope="module")
 def reference() -> Reference:
-    """PyTorch's embedded network, which remembers its answers from test to test."""
+    """PyTorch's embedded network, which keeps its alphas from test to test."""
     return Reference(EMBEDDED)
 
 
 @pytest.fixture(scope="module")
 def cut() -> Picture:
-    """A part of the photograph with many unknown pixels, so that the tests stay short."""
+    """Return a part of the photograph with many unknown pixels, so that the tests stay short."""
     first, *_ = sample_cases(read_metadata(default_model()), *lemur())
     return Picture("cut", first.image, first.trimap)
 
@@ -108,7 +108,7 @@ class _Planned(Backend):
 
 def test_scaled_logits_fail(unpropagated: Path, cut: Picture, tmp_path: Path) -> None:
     def scale(model: Any) -> None:
-        """What the last sigmoid gets: a refiner answers to what the layers before it say."""
+        """Return the input of the last sigmoid: a refiner reacts to the layers before it."""
         nodes = model.graph.node
         place, last = [(place, node) for place, node in enumerate(nodes) if node.op_type == "Sigmoid"][-1]
         model.graph.initializer.append(numpy_helper.from_array(np.float32(1.05), "factor"))
@@ -198,7 +198,7 @@ def test_a_graph_without_pools_is_not_probed() -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    """A folder of one small photograph with a trimap and a truth."""
+    """Return a folder of one small photograph with a trimap and a truth."""
     image, trimap = lemur()
     part = slice(100, 196), slice(200, 328)
     write_image(tmp_path / "photos" / "images" / "a.png", image[part])
@@ -226,7 +226,7 @@ def test_a_truth_of_another_size_is_an_error(folder: Path) -> None:
 
 
 def _rewritten(source: Path, target: Path, before: str, after: str) -> Path:
-    """A copy of an artefact with another metadata document."""
+    """Return a copy of an artefact with another metadata document."""
 
     def edit(model: Any) -> None:
         (entry,) = [entry for entry in model.metadata_props if entry.key == METADATA_KEY]
@@ -238,7 +238,7 @@ def _rewritten(source: Path, target: Path, before: str, after: str) -> Path:
 
 @pytest.fixture
 def frozen(live_artefact: Path, tmp_path: Path) -> Path:
-    """A small network's artefact that asks for windows of 64×96 px: the quickest to compare."""
+    """Return a small network's artefact with frozen windows of 64×96 px: the quickest to compare."""
     return _rewritten(
         live_artefact, tmp_path / "frozen.onnx", '"static_shape":null', '"static_shape":[1,64,96]'
     )
@@ -293,7 +293,7 @@ def test_cases_that_share_an_image_share_an_answer(live_checkpoint: Path, live_a
 
 
 class _Recorder:
-    """Stands in for open_backend and remembers what it was asked for."""
+    """Stands in for open_backend and records its arguments."""
 
     def __init__(self, metadata: Any) -> None:
         self.metadata, self.asked = metadata, {}
@@ -305,7 +305,7 @@ class _Recorder:
 
 @pytest.fixture
 def bf16(live_artefact: Path, tmp_path: Path) -> Path:
-    """A file that says that it is bf16."""
+    """Return a file whose metadata declares bf16."""
     return _rewritten(live_artefact, tmp_path / "bf16.onnx", '"precision":"fp32"', '"precision":"bf16"')
 
 
@@ -325,7 +325,7 @@ def test_without_openvino_the_error_names_it(bf16: Path, monkeypatch: pytest.Mon
 
 
 class _Clocked:
-    """A back end that says when it was called."""
+    """A back end that records its calls."""
 
     def __init__(self, name: str, calls: list[str]) -> None:
         self._name, self._calls = name, calls

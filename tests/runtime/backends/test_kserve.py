@@ -41,7 +41,7 @@ pytest.importorskip("httpx", reason="extra kserve")
 pytest.importorskip("tritonclient.grpc", reason="extra kserve")
 
 PATIENCE = 60.0
-"""Seconds after which a test that would wait for ever fails."""
+"""Seconds after which a test that would wait forever fails."""
 MANY = 10_000
 """Retries: as many as a test needs, however slow the machine is."""
 
@@ -473,7 +473,7 @@ def test_numbers_in_json_instead_of_binary_tensors(http: HttpFake) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "words"),
+    ("reply", "words"),
     [
         (http_answer(np.zeros((1, 32, 64), np.float32)), "alpha of shape"),
         (http_answer(np.zeros((1, 32, 32), np.float32), datatype="FP16"), "datatype FP16"),
@@ -510,7 +510,7 @@ def _without_tensors(alpha: Array) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("answer", "words"),
+    ("reply", "words"),
     [
         (lambda alpha: grpc_answer(alpha, name="beta"), "not 'alpha'"),
         (lambda alpha: grpc_answer(alpha, datatype="FP16"), "datatype FP16"),
