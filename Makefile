@@ -5,17 +5,22 @@ LOWEST := .venv-lowest
 # Processes of `make test`, one thread of PyTorch each; about 2 GB of memory each.
 JOBS ?= 2
 PYTEST := python -m pytest -n $(JOBS) --dist loadscope
+SERVERS := .venv-servers
 
 # Tests of these need torch, which the check of the lowest versions leaves out.
 NEED_TORCH := tests/dim/network tests/dim/checkpoint tests/dim/test_checkpoint.py tests/dim/test_network.py
 
-.PHONY: demo test quick lint format lowest docs docs-assets clean
+.PHONY: demo test test-servers quick lint format lowest docs docs-assets clean
 
 demo: .venv/.demo-installed
 	$(BIN)/python examples/demo.py
 
 test: .venv/.test-installed
 	OMP_NUM_THREADS=1 $(BIN)/$(PYTEST) -rs --durations=25
+
+# Real inference servers, KServe's and MLServer's, in their own environment: packages of theirs exclude ours.
+test-servers: .venv/.test-installed $(SERVERS)/.installed
+	$(BIN)/python -m pytest -rs tests/servers --servers $(SERVERS)/bin/python
 
 # Without the tests that take more than ten seconds each.
 quick: .venv/.test-installed
@@ -48,7 +53,7 @@ docs-assets: .venv/.test-installed
 	$(BIN)/python tools/docs_assets.py
 
 clean:
-	rm -rf .venv $(LOWEST) out site
+	rm -rf .venv $(LOWEST) $(SERVERS) out site
 
 .venv/bin/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -67,6 +72,13 @@ clean:
 	@if command -v npm >/dev/null; then \
 		cd examples/web && npm install --silent --ignore-scripts --no-package-lock --no-audit --no-fund \
 		|| echo "examples/web: its packages could not be installed; its tests skip"; fi
+	@touch $@
+
+# The same ONNX Runtime on both sides, so that alphas are equal to the bit.
+$(SERVERS)/.installed: pyproject.toml | .venv/.test-installed
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(SERVERS)
+	$(BIN)/uv pip install --quiet --python $(SERVERS)/bin/python --editable ".[servers]" \
+		"onnxruntime==$$($(BIN)/python -c 'import onnxruntime; print(onnxruntime.__version__)')"
 	@touch $@
 
 $(LOWEST)/.installed: pyproject.toml | .venv/.test-installed

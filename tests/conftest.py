@@ -20,16 +20,19 @@ _LAST_LAYERS = ("deconv1", "refine_pred")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option that runs measurements of time."""
+    """Add the options for tests that are not run usually."""
     parser.addoption("--bench", action="store_true", help="run the tests that measure time")
+    parser.addoption("--servers", metavar="PYTHON", help="run the tests of real servers, which this has")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip measurements of time unless they are requested."""
-    if not config.getoption("--bench"):
-        for item in items:
-            if item.get_closest_marker("bench"):
-                item.add_marker(pytest.mark.skip(reason="measures time: --bench"))
+    """Skip measurements of time, and tests of real servers, unless they are requested."""
+    reasons = {"bench": "measures time: --bench", "servers": "starts real servers: make test-servers"}
+    for marker, reason in reasons.items():
+        if not config.getoption(f"--{marker}"):
+            for item in items:
+                if item.get_closest_marker(marker):
+                    item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Sequence
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError
@@ -82,7 +83,8 @@ def request_body(image: UInt8, trimap: UInt8, *, binary: bool) -> tuple[bytes, l
     arrays = {INPUT_IMAGE: np.ascontiguousarray(image), INPUT_TRIMAP: np.ascontiguousarray(trimap)}
     inputs = [_input(name, array, binary=binary) for name, array in arrays.items()]
     parameters = {"parameters": {"binary_data": True}} if binary else {}
-    document = {"inputs": inputs, "outputs": [{"name": OUTPUT_ALPHA, **parameters}]}
+    # KServe's Python server returns an internal error to requests without an identity.
+    document = {"id": uuid4().hex, "inputs": inputs, "outputs": [{"name": OUTPUT_ALPHA, **parameters}]}
     tensors = (
         [memoryview(array.reshape(-1).data) for array in arrays.values() if array.size] if binary else []
     )

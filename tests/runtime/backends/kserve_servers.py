@@ -194,6 +194,7 @@ class _Handler(BaseHTTPRequestHandler):
 def _tensors(request: dict[str, Any], binary: bytes) -> list[Array]:
     assert [entry["name"] for entry in request["outputs"]] == ["alpha"]
     assert [entry["name"] for entry in request["inputs"]] == ["image", "trimap"]
+    assert request["id"]  # KServe's Python server requires it
     found, offset = [], 0
     for entry in request["inputs"]:
         assert entry["datatype"] == "UINT8"
