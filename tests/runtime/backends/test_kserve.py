@@ -488,10 +488,10 @@ def test_numbers_in_json_instead_of_binary_tensors(http: HttpFake) -> None:
     ],
 )
 def test_responses_that_make_no_sense(
-    http: HttpFake, answer: tuple[bytes, dict[str, str]], words: str
+    http: HttpFake, reply: tuple[bytes, dict[str, str]], words: str
 ) -> None:
     backend = KServeBackend(http.url, MODEL)
-    http.answer = lambda _: (200, *answer)
+    http.answer = lambda _: (200, *reply)
     with pytest.raises(BackendError, match=words):
         backend.run(*window(32, 32))
 
@@ -520,10 +520,10 @@ def _without_tensors(alpha: Array) -> Any:
         (lambda alpha: _numbers(alpha[:, 1:]), "alpha of shape"),
     ],
 )
-def test_messages_that_make_no_sense(grpc: GrpcFake, answer: Callable[[Array], Any], words: str) -> None:
+def test_messages_that_make_no_sense(grpc: GrpcFake, reply: Callable[[Array], Any], words: str) -> None:
     backend = KServeBackend(grpc.url, MODEL)
     alpha = np.zeros((1, 32, 32), np.float32)
-    grpc.answer = lambda _: answer(alpha)
+    grpc.answer = lambda _: reply(alpha)
     with pytest.raises(BackendError, match=words):
         backend.run(*window(32, 32))
     grpc.answer = lambda _: _numbers(alpha + 0.5)
