@@ -1,6 +1,7 @@
 """Trimaps from strokes of a brush or a box: GrabCut on a small copy finds the object, a band its soft border.
 
-GrabCut: Rother, Kolmogorov and Blake, SIGGRAPH 2004, as OpenCV has it.
+GrabCut: Rother, Kolmogorov and Blake, SIGGRAPH 2004, as OpenCV has it. With strokes of both kinds it starts
+from the strokes that are nearest in position and colour together.
 """
 
 from __future__ import annotations
@@ -26,6 +27,20 @@ SPECK_SHARE = 0.01
 """Smallest share of the object's area that a part of it has which no stroke touches."""
 LEAST_SHARE = 0.2
 """Share of a small pixel that strokes must cover to mark it."""
+NEAREST_SIDE = 256
+"""Longest side of the copy whose pixels look for their nearest strokes, pixels."""
+SAMPLES = 1500
+"""Most pixels of each kind of stroke that are compared."""
+NEIGHBOURS = 3
+"""Nearest stroke pixels whose mean distance counts, so that one stray pixel decides nothing."""
+POSITION_WEIGHT = 60.0
+"""Distance along the image's longer side, in the units of CIELAB colours: less lets colour decide alone."""
+LIGHTNESS_WEIGHT = 0.5
+"""Weight of lightness beside a* and b*: shadows must not separate an object from itself."""
+GROWTH = 2.5
+"""Farthest that an unknown stroke widens the unknown region, in widths of the band."""
+GROWTH_STEPS = 6
+"""Number of radii by which unknown strokes grow."""
 
 
 class Box(NamedTuple):
@@ -64,7 +79,8 @@ def propose(image: Image, strokes: Strokes, box: Box | None = None) -> UInt8:
 
     Args:
         image: uint8 or uint16 H, W, 3, RGB.
-        strokes: levels that are kept as they are; what is not marked is decided by colour.
+        strokes: levels that are kept as they are; what is not marked is decided by colour. Strokes over the
+            unknown region widen the band where they pass.
         box: everything outside is background.
 
     Returns:
@@ -85,15 +101,25 @@ def propose(image: Image, strokes: Strokes, box: Box | None = None) -> UInt8:
     _require_both(foreground, background, box)
     size = _working_size(height, width)
     small = np.asarray(cv2.resize(eight_bits(image), size, interpolation=cv2.INTER_AREA), np.uint8)
-    object_mask = _segmented(
-        small, _covered(foreground, size), _covered(background, size), boxed=box is not None
-    )
+    marks = _Marks(_covered(foreground, size), _covered(background, size), _covered(strokes.at(UNKNOWN), size))
+    object_mask = _segmented(small, marks, boxed=box is not None)
     mask = cv2.resize(object_mask, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.uint8)
     band = max(chosen_band(mask), -(-2 * max(height, width) // max(size)))
     trimap = from_soft_mask(mask, inside=band, outside=band)
+    if marks.unknown.any():
+        grown = _grown(marks, object_mask, band * max(size) / max(height, width))
+        trimap[cv2.resize(grown, (width, height), interpolation=cv2.INTER_LINEAR) >= 128] = UNKNOWN
     trimap[outside & ~strokes.marked] = BACKGROUND
     trimap[strokes.marked] = strokes.levels[strokes.marked]
     return trimap
+
+
+class _Marks(NamedTuple):
+    """What is marked on the small copy; each bool H, W."""
+
+    foreground: Bool
+    background: Bool
+    unknown: Bool
 
 
 def _outside(box: Box | None, height: int, width: int) -> Bool:
@@ -137,12 +163,13 @@ def _covered(region: Bool, size: tuple[int, int]) -> Bool:
     return np.asarray(share > LEAST_SHARE)
 
 
-def _segmented(small: UInt8, foreground: Bool, background: Bool, *, boxed: bool) -> UInt8:
+def _segmented(small: UInt8, marks: _Marks, *, boxed: bool) -> UInt8:
     """Return uint8 H, W of 0 and 255: where GrabCut finds the object."""
+    foreground, background, _ = marks
     mask = np.full(small.shape[:2], cv2.GC_PR_FGD if boxed else cv2.GC_PR_BGD, np.uint8)
     if foreground.any() and background.any() and not boxed:
-        # Begin with the nearest stroke: the colour models start from more than the strokes alone.
-        mask[_distance(foreground) < _distance(background)] = cv2.GC_PR_FGD
+        # Begin with the nearest strokes: the colour models start from more than the strokes alone.
+        mask[_nearer(small, foreground, background)] = cv2.GC_PR_FGD
     mask[background] = cv2.GC_BGD
     mask[foreground] = cv2.GC_FGD
     models = np.zeros((1, 65)), np.zeros((1, 65))
@@ -164,6 +191,68 @@ def _segmented(small: UInt8, foreground: Bool, background: Bool, *, boxed: bool)
     return np.where(found, 255, 0).astype(np.uint8)
 
 
+def _nearer(small: UInt8, foreground: Bool, background: Bool) -> Bool:
+    """Return bool H, W: which pixels are nearer to foreground than to background, in position and colour."""
+    height, width = foreground.shape
+    scale = min(1.0, NEAREST_SIDE / max(height, width))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    features = _features(small)
+    pixels = [cv2.resize(plane, size, interpolation=cv2.INTER_AREA).ravel() for plane in features]
+    points = np.stack(pixels, axis=-1)
+    to_foreground, to_background = (
+        _mean_distance(points, _sampled(np.stack([plane[marked] for plane in features], axis=-1)))
+        for marked in (foreground, background)
+    )
+    share = to_background / (to_foreground + to_background + np.float32(1e-6))
+    large = cv2.resize(share.reshape(size[::-1]), (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(large > 0.5)
+
+
+def _features(small: UInt8) -> list[Float32]:
+    """Return lightness, a*, b*, x and y, each float32 H, W and on a scale on which distances add up."""
+    colours = cv2.cvtColor(small.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+    # A little blur: noise must not decide which stroke is nearest.
+    lightness, a, b = cv2.split(cv2.GaussianBlur(colours, (0, 0), 1.0))
+    height, width = small.shape[:2]
+    rows, columns = np.mgrid[:height, :width].astype(np.float32) * (POSITION_WEIGHT / max(height, width))
+    return [np.asarray(plane, np.float32) for plane in (lightness * LIGHTNESS_WEIGHT, a, b, columns, rows)]
+
+
+def _sampled(points: Float32) -> Float32:
+    """Return at most SAMPLES of the points, evenly chosen."""
+    return points[np.linspace(0, len(points) - 1, min(len(points), SAMPLES)).astype(int)]
+
+
+def _mean_distance(points: Float32, samples: Float32) -> Float32:
+    """Return the mean distance of each point to its nearest samples."""
+    count = min(NEIGHBOURS, len(samples))
+    found = []
+    # In parts, because all distances at once would take hundreds of megabytes.
+    for part in np.array_split(points, max(1, len(points) // 2048)):
+        squares = (part**2).sum(1)[:, None] - 2 * part @ samples.T + (samples**2).sum(1)
+        nearest = np.partition(squares, count - 1, axis=1)[:, :count]
+        found.append(np.sqrt(np.maximum(nearest, 0)).mean(axis=1))
+    return np.asarray(np.concatenate(found), np.float32)
+
+
+def _grown(marks: _Marks, object_mask: UInt8, band: float) -> UInt8:
+    """Return uint8 H, W, 255 where unknown strokes widen the unknown region.
+
+    A stroke beside the band shows that the soft border reaches that far: what lies as near to the stroke as the
+    stroke lies to the object's border becomes unknown. Other strokes that are nearer have precedence.
+    """
+    edge = cv2.morphologyEx(object_mask, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0
+    reach = _distance(edge) + band / 2
+    grown = np.zeros(object_mask.shape, np.bool_)
+    # Discs of the few radii below, in place of a disc of another radius around every pixel.
+    for radius in np.linspace(band / 2, GROWTH * band, GROWTH_STEPS):
+        grown |= _distance(marks.unknown & (reach >= radius)) <= radius
+    known = marks.foreground | marks.background
+    if known.any():
+        grown &= _distance(marks.unknown) < _distance(known)
+    return np.where(grown, 255, 0).astype(np.uint8)
+
+
 def _without_specks(region: Bool, marked: Bool) -> Bool:
     """Remove connected parts that are small beside the whole and that no stroke touches."""
     count, labels, statistics, _ = cv2.connectedComponentsWithStats(region.astype(np.uint8), connectivity=4)
@@ -174,6 +263,9 @@ def _without_specks(region: Bool, marked: Bool) -> Bool:
 
 
 def _distance(region: Bool) -> Float32:
+    """Distance of every pixel to a region, pixels; infinite without one."""
+    if not region.any():
+        return np.full(region.shape, np.inf, np.float32)
     return np.asarray(cv2.distanceTransform((~region).astype(np.uint8), cv2.DIST_L2, 5), np.float32)
 
 

@@ -11,7 +11,7 @@ import pytest
 from dim.arrays import UInt8
 from dim.errors import InputError
 from dim_runtime.trimaps.bands import chosen_band, from_soft_mask, resized_band
-from dim_runtime.trimaps.strokes import Box, Strokes, propose, read_strokes
+from dim_runtime.trimaps.strokes import Box, Strokes, _nearer, propose, read_strokes
 
 HEIGHT, WIDTH, RADIUS = 240, 320, 70
 
@@ -90,6 +90,38 @@ def test_specks_that_no_stroke_touches_are_dropped(picture: UInt8) -> None:
     spotted[200:206, 280:286] = (220, 120, 30)
     trimap = propose(spotted, strokes(CROSS, *BORDERS))
     assert (trimap[190:216, 270:296] == 0).all()
+
+
+def test_a_stroke_over_the_unknown_widens_the_band_where_it_passes(picture: UInt8) -> None:
+    # A stroke 12 px outside of the disc: what lies between it and the border becomes unknown, elsewhere nothing.
+    right = WIDTH // 2 + RADIUS
+    marks = (CROSS, *BORDERS)
+    plain = propose(picture, strokes(*marks))
+    widened = propose(picture, strokes(*marks, (128, (right + 12, 110), (right + 12, 130))))
+    assert (widened[118:122, right : right + 12] == 128).all()
+    assert (widened == 128).sum() > (plain == 128).sum()
+    far = np.s_[:, : WIDTH // 2]
+    np.testing.assert_array_equal(widened[far], plain[far])
+
+
+def test_other_strokes_stop_an_unknown_one(picture: UInt8) -> None:
+    right = WIDTH // 2 + RADIUS
+    marks = strokes(
+        CROSS, *BORDERS, (128, (right + 14, 120), (right + 14, 120)), (0, (right + 30, 90), (right + 30, 150))
+    )
+    assert (propose(picture, marks)[90:150, right + 27 :] == 0).all()
+
+
+def test_colour_and_position_together_find_the_nearest_stroke() -> None:
+    """Half of a bar lies nearer to the background's strokes, but has the colour of the object's."""
+    picture = np.full((HEIGHT, WIDTH, 3), (30, 80, 160), np.uint8)
+    bar = np.s_[100:140, 20:300]
+    picture[bar] = (220, 120, 30)
+    marks = strokes((255, (30, 120), (50, 120)), (0, (240, 80), (300, 80)), (0, (240, 160), (300, 160)))
+    nearer = _nearer(picture, marks.at(255), marks.at(0))
+    assert nearer[105:135, 25:295].all()
+    nearer[90:150, 10:310] = False
+    assert not nearer[:, 200:].any()
 
 
 @pytest.mark.parametrize(

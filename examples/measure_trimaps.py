@@ -1,0 +1,262 @@
+"""Measure mattes from boxes and strokes: their SAD beside that of the true trimap.
+
+    python examples/measure_trimaps.py PHOTOS -o out/trimaps.md
+
+PHOTOS is a folder of images/, trimaps/ and alphas/. A simulated person draws with a round brush, and marks at
+most a share of the photograph's pixels. Strokes never leave the region of the true trimap that they mark:
+foreground, background or unknown. There are two simulations, both with a seed:
+
+at once: strokes along the middle of the regions, far from one another, before any trimap is seen.
+corrected: a part of the strokes as above, then rounds. In each, `dim_runtime.trimaps.strokes.propose` makes a
+    trimap, and strokes go where it is most wrong: the largest part of an object taken for background, of a
+    background taken for object, or of unknown pixels taken for known ones.
+
+The box is the smallest one around all pixels that are not certainly background, and a margin. The SAD is the
+sum of absolute differences over the unknown pixels of the *true* trimap, divided by 1000.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from dim.arrays import Bool, Float32, UInt8
+from dim.bit_depth import quantise8
+from dim.errors import DimError
+from dim.files import write_text
+from dim.metrics import sad
+from dim.trimap import BACKGROUND, FOREGROUND, UNKNOWN, apply_known
+from dim_runtime import Matting
+from dim_runtime.images.pairs import Pair, find_pairs, read_sample
+from dim_runtime.trimaps.strokes import Box, Strokes, propose
+
+LEVELS = (FOREGROUND, BACKGROUND, UNKNOWN)
+ROUNDS = 6
+"""Rounds of the corrected strokes, the first included."""
+STROKE_SHARE = 0.15
+"""Longest stroke, over the photograph's longer side."""
+DIRECTIONS = 16
+TURN = 3
+"""Largest turn between two steps of a stroke, in sixteenths of a full turn."""
+MISTAKEN_KNOWN = 0.5
+"""Weight of unknown pixels taken for known ones, beside object and background taken for each other."""
+BOX_MARGIN = 0.02
+"""Over the photograph's longer side."""
+
+
+@dataclass
+class Hand:
+    """A simulated person with a brush.
+
+    Attributes:
+        truth: the true trimap, uint8 H, W.
+        brush: width of the brush, pixels.
+        random: chooses among places that are nearly as good.
+        strokes: what is drawn so far.
+    """
+
+    truth: UInt8
+    brush: int
+    random: np.random.Generator
+    strokes: Strokes
+
+    @property
+    def marked(self) -> int:
+        """Pixels marked so far."""
+        return int(np.count_nonzero(self.strokes.marked))
+
+    def blind(self, level: int, budget: int) -> None:
+        """Draw along the middle of a region, far from earlier strokes, until the budget is marked."""
+        region = self.truth == level
+        last = self.marked + budget
+        while self.marked < last:
+            clearance = _clearance(region & ~self.strokes.at(level))
+            if clearance.max() < 1 or not self.draw(region, clearance, last):
+                return
+
+    def correct(self, trimap: UInt8, budget: int) -> None:
+        """Draw where the trimap is most wrong, until the budget is marked."""
+        last = self.marked + budget
+        wrong = {level: (self.truth == level) & (trimap != level) for level in LEVELS}
+        # A band that is too wide is no mistake that a person corrects.
+        for level in (FOREGROUND, BACKGROUND):
+            wrong[level] &= trimap != UNKNOWN
+        weights = {FOREGROUND: 1.0, BACKGROUND: 1.0, UNKNOWN: MISTAKEN_KNOWN}
+        while self.marked < last:
+            clearances = {level: _clearance(wrong[level] & ~self.strokes.at(level)) for level in LEVELS}
+            worst = max(LEVELS, key=lambda level: weights[level] * clearances[level].max())
+            if clearances[worst].max() < 1 or not self.draw(wrong[worst], clearances[worst], last):
+                return
+
+    def draw(self, region: Bool, clearance: Float32, last: int) -> bool:
+        """Draw one stroke; return False if nothing new could be marked."""
+        place = np.argmax(clearance * self.random.uniform(0.8, 1, clearance.shape))
+        start = np.unravel_index(place, clearance.shape)
+        level = int(self.truth[start])
+        before = self.marked
+        for first, second in _path(clearance, (int(start[1]), int(start[0])), self.brush):
+            layer = np.zeros(region.shape, np.uint8)
+            cv2.line(layer, first, second, 1, self.brush)
+            new = (layer > 0) & region & ~self.strokes.marked
+            room = last - self.marked
+            if room <= 0:
+                break
+            chosen = np.flatnonzero(new)[:room]
+            self.strokes.marked.ravel()[chosen] = True
+            self.strokes.levels.ravel()[chosen] = level
+        return self.marked > before
+
+
+def _clearance(region: Bool) -> Float32:
+    """Return the distance of every pixel to the outside of a region; the frame is no outside."""
+    return np.asarray(cv2.distanceTransform(region.astype(np.uint8), cv2.DIST_L2, 5), np.float32)
+
+
+def _path(clearance: Float32, start: tuple[int, int], step: int) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """Return the segments of a stroke through the middle of a region, from its start to both sides."""
+    steps = round(STROKE_SHARE * max(clearance.shape) / step / 2)
+    segments = []
+    heading = None
+    for side in (0, DIRECTIONS // 2):
+        at, toward = start, None if heading is None else (heading + side) % DIRECTIONS
+        for _ in range(steps):
+            found = _next(clearance, at, toward, step)
+            if found is None:
+                break
+            heading = found[1] if heading is None else heading
+            segments.append((at, found[0]))
+            at, toward = found
+    return segments or [(start, start)]
+
+
+def _next(
+    clearance: Float32, at: tuple[int, int], toward: int | None, step: int
+) -> tuple[tuple[int, int], int] | None:
+    """Return the next point and heading: where the clearance is largest, without a sharp turn."""
+    turns = range(DIRECTIONS) if toward is None else range(toward - TURN, toward + TURN + 1)
+    best = None
+    for turn in turns:
+        angle = 2 * np.pi * turn / DIRECTIONS
+        x, y = round(at[0] + step * np.cos(angle)), round(at[1] + step * np.sin(angle))
+        if 0 <= y < clearance.shape[0] and 0 <= x < clearance.shape[1] and clearance[y, x] >= 1:
+            # Nearly straight on where the clearance is the same.
+            value = clearance[y, x] - 0.01 * abs(turn - (turn if toward is None else toward))
+            if best is None or value > best[0]:
+                best = value, (x, y), turn % DIRECTIONS
+    return None if best is None else best[1:]
+
+
+def hand(truth: UInt8, given: Namespace) -> Hand:
+    """Return a person who has drawn nothing yet."""
+    brush = max(2, round(given.brush * max(truth.shape)))
+    return Hand(truth, brush, np.random.default_rng(given.seed), Strokes.none(*truth.shape))
+
+
+def at_once(image: UInt8, truth: UInt8, given: Namespace) -> UInt8:
+    """Return the trimap of strokes that are drawn before any trimap is seen."""
+    person = hand(truth, given)
+    budget = int(given.share * truth.size)
+    for level in LEVELS:
+        person.blind(level, budget * (2 if level == UNKNOWN else 1) // 4)
+    return propose(image, person.strokes)
+
+
+def corrected(image: UInt8, truth: UInt8, given: Namespace) -> UInt8:
+    """Return the trimap of strokes that answer to earlier trimaps."""
+    person = hand(truth, given)
+    budget = int(given.share * truth.size)
+    for level in (FOREGROUND, BACKGROUND):
+        person.blind(level, budget // ROUNDS // 2)
+    for left in range(ROUNDS - 1, 0, -1):
+        person.correct(propose(image, person.strokes), (budget - person.marked) // left)
+    assert person.marked <= budget, "the share of marked pixels is part of the measurement"
+    return propose(image, person.strokes)
+
+
+def boxed(image: UInt8, truth: UInt8, given: Namespace) -> UInt8:
+    """Return the trimap of the box around the object."""
+    margin = round(BOX_MARGIN * max(truth.shape))
+    rows, columns = (np.flatnonzero((truth != BACKGROUND).any(axis=axis)) for axis in (1, 0))
+    top, bottom = max(0, rows[0] - margin), min(truth.shape[0], rows[-1] + 1 + margin)
+    left, right = max(0, columns[0] - margin), min(truth.shape[1], columns[-1] + 1 + margin)
+    box = Box(int(left), int(top), int(right - left), int(bottom - top))
+    return propose(image, Strokes.none(*truth.shape), box)
+
+
+WAYS: dict[str, Callable[[UInt8, UInt8, Namespace], UInt8]] = {
+    "true trimap": lambda image, truth, given: truth,
+    "box": boxed,
+    "strokes at once": at_once,
+    "strokes, corrected": corrected,
+}
+
+
+def main() -> None:
+    parser = ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("photos", type=Path, help="folder of images/, trimaps/, alphas/")
+    parser.add_argument("-o", "--output", type=Path, help="Markdown file for the table")
+    parser.add_argument("--share", type=float, default=0.01, help="of the pixels that strokes mark")
+    parser.add_argument("--brush", type=float, default=0.005, help="its width, over the longer side")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="photographs; all by default")
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
+    parser.add_argument("--save", type=Path, help="folder for the trimaps")
+    given = parser.parse_args()
+    try:
+        text = table(given)
+    except (DimError, OSError) as error:
+        sys.exit(f"error: {error}")
+    if given.output:
+        write_text(given.output, text)
+    print(text)
+
+
+def table(given: Namespace) -> str:
+    """Return the Markdown table, one row a photograph."""
+    rows: dict[str, list[float | None]] = {}
+    with Matting() as matting:
+        for pair in find_pairs(given.photos, alphas=True):
+            if given.only is None or pair.name in given.only:
+                rows[pair.name] = scores(pair, matting, given)
+                print(pair.name, *map(_cell, rows[pair.name]), file=sys.stderr)
+    columns = list(zip(*rows.values(), strict=True))
+    # A mean over fewer photographs would not stand beside the others.
+    rows["**mean**"] = [None if None in each else statistics.mean(each) for each in columns]
+    lines = [f"| photograph | {' | '.join(given.ways)} |", "|---|" + "---|" * len(given.ways)]
+    lines += [f"| {name} | {' | '.join(map(_cell, values))} |" for name, values in rows.items()]
+    return "\n".join(lines) + "\n"
+
+
+def scores(pair: Pair, matting: Matting, given: Namespace) -> list[float | None]:
+    """Return the SAD of every way; None where it gives no trimap."""
+    sample = read_sample(pair)
+    assert sample.alpha is not None, "find_pairs requires it"
+    found: list[float | None] = []
+    for way in given.ways:
+        try:
+            trimap = WAYS[way](sample.image, sample.trimap, given)
+        except DimError:
+            found.append(None)
+            continue
+        if given.save:
+            given.save.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(given.save / f"{pair.name} {way}.png"), trimap)
+        matte = quantise8(matting(sample.image, trimap))
+        # With the known pixels of the true trimap, so that only its unknown ones count.
+        found.append(sad(apply_known(matte, sample.trimap), sample.alpha, sample.trimap))
+    return found
+
+
+def _cell(value: float | None) -> str:
+    return "none" if value is None else f"{value:.2f}"
+
+
+if __name__ == "__main__":
+    main()
