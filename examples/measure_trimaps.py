@@ -119,7 +119,9 @@ def _clearance(region: Bool) -> Float32:
     return np.asarray(cv2.distanceTransform(region.astype(np.uint8), cv2.DIST_L2, 5), np.float32)
 
 
-def _path(clearance: Float32, start: tuple[int, int], step: int) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+def _path(
+    clearance: Float32, start: tuple[int, int], step: int
+) -> list[tuple[tuple[int, int], tuple[int, int]]]:
     """Return the segments of a stroke through the middle of a region, from its start to both sides."""
     steps = round(STROKE_SHARE * max(clearance.shape) / step / 2)
     segments = []

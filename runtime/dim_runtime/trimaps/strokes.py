@@ -6,6 +6,7 @@ from the strokes that are nearest in position and colour together.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from dim.arrays import Bool, Float32, Image, UInt8
+from dim.arrays import Array, Bool, Float32, Image, UInt8
 from dim.bit_depth import eight_bits
 from dim.errors import InputError
 from dim.images.files import read_rgba
@@ -37,7 +38,7 @@ POSITION_WEIGHT = 60.0
 """Distance along the image's longer side, in the units of CIELAB colours: less lets colour decide alone."""
 LIGHTNESS_WEIGHT = 0.5
 """Weight of lightness beside a* and b*: shadows must not separate an object from itself."""
-GROWTH = 2.5
+GROWTH = 1.0
 """Farthest that an unknown stroke widens the unknown region, in widths of the band."""
 GROWTH_STEPS = 6
 """Number of radii by which unknown strokes grow."""
@@ -101,7 +102,9 @@ def propose(image: Image, strokes: Strokes, box: Box | None = None) -> UInt8:
     _require_both(foreground, background, box)
     size = _working_size(height, width)
     small = np.asarray(cv2.resize(eight_bits(image), size, interpolation=cv2.INTER_AREA), np.uint8)
-    marks = _Marks(_covered(foreground, size), _covered(background, size), _covered(strokes.at(UNKNOWN), size))
+    marks = _Marks(
+        _covered(foreground, size), _covered(background, size), _covered(strokes.at(UNKNOWN), size)
+    )
     object_mask = _segmented(small, marks, boxed=box is not None)
     mask = cv2.resize(object_mask, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.uint8)
     band = max(chosen_band(mask), -(-2 * max(height, width) // max(size)))
@@ -197,10 +200,9 @@ def _nearer(small: UInt8, foreground: Bool, background: Bool) -> Bool:
     scale = min(1.0, NEAREST_SIDE / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     features = _features(small)
-    pixels = [cv2.resize(plane, size, interpolation=cv2.INTER_AREA).ravel() for plane in features]
-    points = np.stack(pixels, axis=-1)
+    points = _points(cv2.resize(plane, size, interpolation=cv2.INTER_AREA).ravel() for plane in features)
     to_foreground, to_background = (
-        _mean_distance(points, _sampled(np.stack([plane[marked] for plane in features], axis=-1)))
+        _mean_distance(points, _sampled(_points(plane[marked] for plane in features)))
         for marked in (foreground, background)
     )
     share = to_background / (to_foreground + to_background + np.float32(1e-6))
@@ -218,9 +220,14 @@ def _features(small: UInt8) -> list[Float32]:
     return [np.asarray(plane, np.float32) for plane in (lightness * LIGHTNESS_WEIGHT, a, b, columns, rows)]
 
 
+def _points(columns: Iterable[Array]) -> Float32:
+    return np.stack(list(columns), axis=-1).astype(np.float32, copy=False)
+
+
 def _sampled(points: Float32) -> Float32:
     """Return at most SAMPLES of the points, evenly chosen."""
-    return points[np.linspace(0, len(points) - 1, min(len(points), SAMPLES)).astype(int)]
+    chosen: Float32 = points[np.linspace(0, len(points) - 1, min(len(points), SAMPLES)).astype(int)]
+    return chosen
 
 
 def _mean_distance(points: Float32, samples: Float32) -> Float32:
@@ -238,8 +245,9 @@ def _mean_distance(points: Float32, samples: Float32) -> Float32:
 def _grown(marks: _Marks, object_mask: UInt8, band: float) -> UInt8:
     """Return uint8 H, W, 255 where unknown strokes widen the unknown region.
 
-    A stroke beside the band shows that the soft border reaches that far: what lies as near to the stroke as the
-    stroke lies to the object's border becomes unknown. Other strokes that are nearer have precedence.
+    A stroke beside the band shows that the soft border reaches that far. What lies as near to the stroke as
+    the stroke lies to the object's border becomes unknown, up to GROWTH bands away. Foreground and background
+    strokes that are nearer have precedence.
     """
     edge = cv2.morphologyEx(object_mask, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0
     reach = _distance(edge) + band / 2
