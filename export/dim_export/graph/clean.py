@@ -1,4 +1,4 @@
-"""Making an exported graph small and readable: names, dead nodes, the exporter's notes."""
+"""Clean up a traced graph: names, needless nodes, debug metadata of the exporter."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _AXES = {INPUT_IMAGE: ("N", "H", "W", 3), INPUT_TRIMAP: ("N", "H", "W"), OUTPUT_
 
 
 def tidy(model: ir.Model) -> ir.Model:
-    """Rename and strip in place; the function that the graph computes stays the same.
+    """Rename and strip a graph in place, and return it; it computes the same function.
 
-    Convolutions are called after their layer, initialisers after their checkpoint key, everything else after
-    its operator and its place among those.
+    Convolutions get the name of their layer, initialisers their checkpoint key, and other nodes their
+    operator and a number.
     """
     _compare_without_casts(model.graph)
     _strip_notes(model)
@@ -27,7 +27,7 @@ def tidy(model: ir.Model) -> ir.Model:
 
 
 def _compare_without_casts(graph: ir.Graph) -> None:
-    """Half-precision values compare as their float32 copies do, which the exporter makes for it."""
+    """Remove the exporter's casts before comparisons: float16 compares as its float32 copy does."""
     for node in list(graph):
         if node.op_type != "GreaterOrEqual":
             continue
@@ -40,8 +40,8 @@ def _compare_without_casts(graph: ir.Graph) -> None:
 
 
 def _strip_notes(model: ir.Model) -> None:
-    # Every node carries a Python stack trace and every value a shape in symbols nobody declared:
-    # more bytes than the graph itself, and paths of the machine that exported.
+    # Every node carries a Python stack trace, and every value a shape in undeclared symbols: more bytes than
+    # the graph itself, and paths of the exporting machine.
     model.metadata_props.clear()
     model.doc_string = None
     model.graph.metadata_props.clear()

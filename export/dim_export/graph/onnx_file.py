@@ -17,8 +17,8 @@ OLDEST_READERS: dict[Precision, dict[str, str]] = {
     "int8": {"onnxruntime": "1.14", "tensorrt": "10.0"},
     "bf16": {"openvino": "2025.1", "tensorrt": "10.6"},
 }
-"""First releases that read the file: opset 18 with uint8 inputs, and opset 22 for bf16. ONNX Runtime has no
-convolution for bf16 on the CPU."""
+"""First releases that read a file of each precision: opset 18 with uint8 inputs, and opset 22 for bf16.
+ONNX Runtime has no convolution for bf16 on the CPU."""
 
 
 def describe(
@@ -31,7 +31,17 @@ def describe(
     quantisation: QuantisationInfo | None = None,
     command: str = "",
 ) -> ArtefactMetadata:
-    """The metadata of the artefact of a network."""
+    """Return the metadata of an artefact.
+
+    Args:
+        model: the network of the artefact.
+        checkpoint_sha256: hexadecimal digest of the checkpoint; empty if there is no file.
+        provenance: facts about the training, from the checkpoint.
+        static_shape: frozen N, H, W; None if all three are free.
+        precision: number format of the convolutions.
+        quantisation: record of the calibration, for int8.
+        command: command line that repeats the export.
+    """
     return ArtefactMetadata(
         network=model.config,
         precision=precision,
@@ -49,7 +59,7 @@ def describe(
 
 
 def write(onnx_model: ir.Model, metadata: ArtefactMetadata, path: Path) -> None:
-    """One file, weights inside, the metadata document under the key ``dim``."""
+    """Write a model as one file with its weights inside and its metadata under the key ``dim``."""
     onnx_model.metadata_props[METADATA_KEY] = metadata.to_json()
     onnx_model.producer_name, onnx_model.producer_version = "dim-export", dim.__version__
     path.write_bytes(ir.to_proto(onnx_model).SerializeToString())

@@ -1,4 +1,4 @@
-"""Pooling and unpooling as they appear in an exported graph: few nodes, and none that an engine lacks."""
+"""Pooling and unpooling in an exported graph: few nodes, all of which every engine supports."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ ENDLESS = 2**31 - 1
 
 
 class SymbolicPooling(PhasePooling):
-    """Phase pooling whose rearrangements become one ONNX node each while a graph is being exported.
+    """Phase pooling whose rearrangements become one ONNX node each in an exported graph.
 
-    Outside an export it computes what its base class computes.
+    Outside an export it computes the same as its base class.
     """
 
     def space_to_depth(self, x: Tensor) -> Tensor:
@@ -33,21 +33,21 @@ class SymbolicPooling(PhasePooling):
         return _onnx_node("DepthToSpace", x, (n, c // 4, 2 * h, 2 * w), blocksize=2, mode="DCR")
 
     def pool(self, x: Tensor) -> tuple[Tensor, PoolState]:
-        """As the base class; what is remembered is one tensor with the three switches one behind the other.
+        """Pool as the base class does; the state is one tensor, the three switches concatenated.
 
-        Engines that choose the order of work themselves (OpenVINO) compare the values only when the
-        comparison is needed. For one of three switches that would be in the middle of the unpooling, and
-        the values, eight times the size of the switches, would be kept until then.
+        OpenVINO chooses the order of work and compares the values only when the comparison is needed. With
+        three separate switches that would be during the unpooling. The values, eight times the size of the
+        switches, would be kept until then.
         """
         pooled, memory = super().pool(x)
         assert isinstance(memory, Switches)
         return pooled, torch.cat(memory, 1)
 
     def unpool(self, x: Tensor, state: PoolState) -> Tensor:
-        """As the base class, with products in place of choices; ONNX Runtime's Where is several times slower.
+        """Unpool as the base class does, with products, because ONNX Runtime's Where is several times slower.
 
         1 · x and x − 1 · x are exact, so the bits are the same for every finite x. The switches are the first
-        factor: engines work through the inputs of a node in order, and these are to be ready first.
+        factor, because engines compute the inputs of a node in order, and the switches must come first.
         """
         assert isinstance(state, Tensor)
         top_row, left_in_top, left_in_bottom = (switch.to(x.dtype) for switch in state.chunk(3, dim=1))
@@ -58,10 +58,10 @@ class SymbolicPooling(PhasePooling):
 
 
 class SlicingPooling(SymbolicPooling):
-    """Symbolic pooling that cuts each plane out by itself, in place of rearranging all and splitting.
+    """Symbolic pooling that extracts each plane with a Slice, instead of SpaceToDepth and Split.
 
-    The same bits. In int8 graphs it is faster (OpenVINO by 4 to 5 %, ONNX Runtime by 5 to 7 %); in float32
-    ONNX Runtime is slower with it (by 5 to 8 %).
+    The bits are the same. In int8 graphs it is faster (OpenVINO by 4 to 5 %, ONNX Runtime by 5 to 7 %). In
+    float32 ONNX Runtime is slower with it (by 5 to 8 %).
     """
 
     def phases(self, x: Tensor) -> Sequence[Tensor]:
@@ -76,7 +76,7 @@ class SlicingPooling(SymbolicPooling):
 
 
 def _every_second(row: int, column: int) -> list[Tensor]:
-    """The further inputs of Slice: first row and column, ends, axes, steps."""
+    """Return the further inputs of Slice: starts (first row and column), ends, axes, steps."""
     return [torch.tensor(values) for values in ([row, column], [ENDLESS, ENDLESS], [2, 3], [2, 2])]
 
 

@@ -1,4 +1,4 @@
-"""The un-exported network as a back end of the runtime: the reference in every measurement of parity."""
+"""PyTorch as a back end of the runtime: the reference of every comparison."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from dim_runtime.backends.base import Backend
 
 
 class Watched(NamedTuple):
-    """A forward pass and where it pooled.
+    """The result of a forward pass, with its pooling choices.
 
     Attributes:
         alpha: floating N, H, W in [0, 1].
-        choices: for each of the five pools, shallowest first, uint8 N, C, H/2, W/2 of that level: which value
-            of the 2×2 window is the maximum; 0 top left, 1 top right, 2 bottom left, 3 bottom right.
+        choices: uint8 N, C, H/2, W/2 of each of the five pools, shallowest first: the position of the maximum
+            in the 2×2 window; 0 top left, 1 top right, 2 bottom left, 3 bottom right.
     """
 
     alpha: Floating
@@ -36,8 +36,8 @@ class TorchBackend(Backend):
 
     Args:
         model: moved to ``dtype`` in place and put into eval mode.
-        dtype: float64 shows what is true, float32 what PyTorch users get.
-        channels_last: the memory layout in which PyTorch's CPU convolutions are fastest.
+        dtype: float64 gives the exact result, float32 the result that PyTorch users get.
+        channels_last: use the memory layout in which PyTorch's CPU convolutions are fastest.
     """
 
     def __init__(
@@ -50,13 +50,15 @@ class TorchBackend(Backend):
 
     @property
     def metadata(self) -> ArtefactMetadata:
+        """The document that an fp32 artefact of this network would have."""
         return self._metadata
 
     @torch.inference_mode()
     def run(self, image: UInt8, trimap: UInt8) -> Floating:
-        """Alpha of a batch: uint8 N, H, W, 3 RGB and uint8 N, H, W -> N, H, W in [0, 1], in ``dtype``.
+        """Compute the alpha of a batch: uint8 N, H, W, 3 RGB and uint8 N, H, W -> N, H, W in [0, 1].
 
-        H and W are multiples of 32. Exactly 0 and 1 where the trimap is 0 and 255.
+        The result has ``dtype``, and is exactly 0 and 1 where the trimap is 0 and 255. H and W are multiples
+        of 32.
         """
         colours = torch.from_numpy(image).to(self._dtype).permute(0, 3, 1, 2)
         x = normalise(colours, torch.from_numpy(trimap).unsqueeze(1)).contiguous(memory_format=self._layout)
@@ -64,21 +66,21 @@ class TorchBackend(Backend):
         return apply_known(alpha, trimap)
 
     def watch(self, image: UInt8, trimap: UInt8) -> Watched:
-        """As :meth:`run`, with the choice of every pooling window."""
+        """Compute as :meth:`run` does, and return the choice of every pooling window, too."""
         with _recording(self._model) as pooling:
             alpha = self.run(image, trimap)
         return Watched(alpha, tuple(pooling.choices))
 
     def window_bytes(self, height: int, width: int) -> int:
-        """PyTorch keeps more maps alive than an engine, and in float64 they are twice as large; bytes."""
+        """Return four times an engine's bytes: PyTorch keeps more maps, and those in float64 are larger."""
         return 4 * super().window_bytes(height, width)
 
     def close(self) -> None:
-        """Nothing to free: the model belongs to whoever gave it."""
+        """Do nothing: the caller owns the model."""
 
 
 class _RecordingPooling(IndexPooling):
-    """PyTorch's pooling, which also keeps what each window chose."""
+    """PyTorch's pooling, which also records the choice of each window."""
 
     def __init__(self) -> None:
         self.choices: list[UInt8] = []

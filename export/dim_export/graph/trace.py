@@ -1,4 +1,4 @@
-"""The graph that is exported: pre-processing, the network with index-free pooling, post-processing.
+"""Trace the exported graph: pre-processing, the network with index-free pooling, post-processing.
 
 The network is wrapped, never edited: :class:`MattingGraph` is a torch module with the artefact's inputs and
 output, and :func:`trace` turns it into an ONNX model.
@@ -28,7 +28,7 @@ from dim_runtime.planning.geometry import round_up
 
 OPSET = 18
 IR_VERSION = 8
-"""The file format that goes with opset 18; the exporter's newer default would lock out older engines."""
+"""The file format of opset 18. Older engines cannot read the exporter's newer default."""
 
 
 class MattingGraph(nn.Module):
@@ -36,8 +36,8 @@ class MattingGraph(nn.Module):
 
     Args:
         model: any DIM; it is copied, its batch norm folded, its pooling replaced.
-        dtype: what the convolutions and everything between them compute in; normalisation, colour cues and
-            what follows the last convolution compute in float32.
+        dtype: type of the convolutions and of all operators between them. Normalisation, colour cues and the
+            operators after the last convolution are in float32.
         slicing: pool with :class:`SlicingPooling`.
     """
 
@@ -81,11 +81,12 @@ def trace(
     opset: int = OPSET,
     ir_version: int = IR_VERSION,
 ) -> ir.Model:
-    """The ONNX model of a network, weights inside, no metadata yet.
+    """Return the ONNX model of a network with its weights, without metadata.
 
     Args:
+        model: any network; it is not changed.
         static_shape: N, H, W to freeze; None leaves all three free (H and W multiples of 32).
-        dtype: float32, float16 or bfloat16: what the network computes in; inputs and output stay the same.
+        dtype: float32, float16 or bfloat16, as in :class:`MattingGraph`; inputs and output stay the same.
         slicing: pool with :class:`SlicingPooling`, for graphs that become int8.
         opset: version of the operator set that the file declares.
         ir_version: version of the file format that the file declares.
@@ -115,7 +116,7 @@ def trace(
 def _free_shapes() -> dict[str, Any]:
     free = torch.export.Dim
     batch = free("N", min=1, max=1 << 16)
-    # Sides are declared as 32 times something: halving them five times then needs no arithmetic in the graph.
+    # Sides are declared as multiples of 32, so that halving them five times needs no arithmetic in the graph.
     height, width = STRIDE * free("h", min=1, max=1 << 16), STRIDE * free("w", min=1, max=1 << 16)
     sides = {0: batch, 1: height, 2: width}
     return {INPUT_IMAGE: sides, INPUT_TRIMAP: sides}
@@ -139,7 +140,7 @@ def _up(side: int) -> int:
 
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Silence notes of the exporter that do not concern a user, such as the shared names of equal axes."""
+    """Silence messages of the exporter that do not concern users, such as the shared names of equal axes."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,7 +1,7 @@
-"""What the convolutions of a network see on real pairs: the ranges that int8 must represent.
+"""Measure the inputs of a network's convolutions on real pairs: the ranges that int8 must represent.
 
-The network runs in PyTorch through the runtime, on windows around unknown pixels. Kept are a histogram for
-each channel that a convolution reads and, of the first pairs, some of the answers.
+The network runs in PyTorch through the runtime, on windows around unknown pixels. The result has a histogram
+for each channel that a convolution reads and, for the first pairs, a sample of the alphas.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ from dim_runtime.images.samples import lemur
 from dim_runtime.matting import Matting
 
 TILE = 512
-"""Largest side of a window, pixels: large images are looked at only where they are unknown."""
+"""Largest side of a window, pixels. Only the parts of an image around unknown pixels are run."""
 CONTEXT = 64
-"""Pixels around unknown ones that a window shows. The distribution needs no exact borders."""
+"""Context of a window, pixels. It need not be exact, because only the distribution matters."""
 
-ANSWERED_PAIRS, ANSWERED_PIXELS = 32, 20_000
-"""How many pairs, and how many pixels of each, answers are kept of: 16 bytes a pixel, 10 MB."""
+SAMPLED_PAIRS, SAMPLED_PIXELS = 32, 20_000
+"""Alphas are kept of this many pairs, and of at most this many pixels of each: 16 bytes a pixel, 10 MB."""
 
 Progress = Callable[[int, int], None]
-"""Called with the pairs done and in all."""
+"""Called with the pairs done and the total."""
 
 
-class Answer(NamedTuple):
-    """What the network said of some unknown pixels of one pair, those of which it is not sure.
+class AlphaSample(NamedTuple):
+    """The float network's alpha in some unknown pixels of one pair, those where it is between 0.05 and 0.95.
 
     Attributes:
-        pixels: int64 N, places in the flattened image.
-        alpha: floating N.
+        pixels: int64 N, indices into the flattened image.
+        alpha: floating N, in [0, 1].
     """
 
     pixels: npt.NDArray[np.int64]
@@ -55,42 +55,42 @@ class Answer(NamedTuple):
 
 
 class Calibration(NamedTuple):
-    """What was seen.
+    """The result of a calibration.
 
     Attributes:
-        histograms: magnitudes of each convolution's input, by its name.
-        windows: how many windows the network saw.
-        largest_output: the largest magnitude that any convolution wrote.
-        answers: of the first pairs, in their order.
+        histograms: magnitudes of each convolution's input, by the convolution's name.
+        windows: number of windows that were run.
+        largest_output: largest magnitude in the output of any convolution.
+        samples: alphas of the first pairs, in their order.
     """
 
     histograms: dict[str, Histogram]
     windows: int
     largest_output: float
-    answers: tuple[Answer, ...]
+    samples: tuple[AlphaSample, ...]
 
     def channel_ranges(self, method: Method) -> dict[str, Float64]:
-        """The largest magnitude that int8 should represent of each channel of each convolution's input."""
+        """Return the largest magnitude that int8 should represent in each channel of each input."""
         return {name: histogram.ranges(method) for name, histogram in self.histograms.items()}
 
     def ranges(self, method: Method) -> dict[str, float]:
-        """The largest magnitude that int8 should represent at the input of each convolution."""
+        """Return the largest magnitude that int8 should represent at the input of each convolution."""
         return {name: float(found.max()) for name, found in self.channel_ranges(method).items()}
 
 
 def default_folder() -> Path:
-    """The pairs that ship with the exporter: composites of training data, see its README."""
+    """Return the folder of the shipped pairs: composites of training data, see its README."""
     return Path(__file__).parent / "calibration_set"
 
 
 class CalibrationPairs:
-    """The pairs of a folder, read one at a time; by default those that ship, and the shipped photograph.
+    """The pairs of a folder, read one at a time. The default is the shipped pairs and photograph.
 
     Args:
-        folder: ``images/NAME.*`` and ``trimaps/NAME.*``; None for what ships.
+        folder: holds ``images/NAME.*`` and ``trimaps/NAME.*``; None for the default.
 
     Raises:
-        InputError: no such folder, nothing in it, or names whose files are missing or ambiguous.
+        InputError: a folder that is missing or empty, or names whose files are missing or ambiguous.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -109,18 +109,23 @@ class CalibrationPairs:
 def calibrate(
     model: DIM, pairs: CalibrationPairs | Sequence[MattingSample], *, progress: Progress | None = None
 ) -> Calibration:
-    """Run a network on pairs and look at every convolution.
+    """Run a network on pairs and measure the input of every convolution.
+
+    Args:
+        model: any network; it is not changed.
+        pairs: images and trimaps.
+        progress: called after each pair.
 
     Raises:
         InputError: no unknown pixel in any of the pairs, or an activation that is not finite.
     """
     backend = _ObservedBackend(model)
     matting = calibration_windows(backend)
-    answers: list[Answer] = []
+    samples: list[AlphaSample] = []
     for done, pair in enumerate(pairs, start=1):
         alpha = matting(pair.image, pair.trimap)
-        if done <= ANSWERED_PAIRS:
-            answers.append(_answer(alpha, pair.trimap))
+        if done <= SAMPLED_PAIRS:
+            samples.append(_sampled(alpha, pair.trimap))
         if progress is not None:
             progress(done, len(pairs))
     if backend.windows == 0:
@@ -129,23 +134,23 @@ def calibrate(
             got=f"{len(pairs)} pairs without an unknown pixel",
             expected="trimaps with unknown pixels (128)",
         )
-    return Calibration(backend.histograms, backend.windows, backend.largest_output, tuple(answers))
+    return Calibration(backend.histograms, backend.windows, backend.largest_output, tuple(samples))
 
 
 def calibration_windows(backend: Backend) -> Matting:
-    """A back end on the windows that calibration looks at."""
+    """Return a back end as a :class:`Matting` that runs the windows of calibration."""
     return Matting.from_backend(backend, tile=TILE, context=CONTEXT)
 
 
-def _answer(alpha: Floating, trimap: UInt8) -> Answer:
+def _sampled(alpha: Floating, trimap: UInt8) -> AlphaSample:
     pixels = np.flatnonzero(trimaps.unknown(trimap) & graded(alpha))
-    if len(pixels) > ANSWERED_PIXELS:
-        pixels = np.random.default_rng(0).choice(pixels, ANSWERED_PIXELS, replace=False)
-    return Answer(pixels, alpha.ravel()[pixels])
+    if len(pixels) > SAMPLED_PIXELS:
+        pixels = np.random.default_rng(0).choice(pixels, SAMPLED_PIXELS, replace=False)
+    return AlphaSample(pixels, alpha.ravel()[pixels])
 
 
 class _ObservedBackend(TorchBackend):
-    """PyTorch, batch norm folded as in the exported graph, with a histogram before each convolution."""
+    """PyTorch with a histogram before each convolution; batch norm is folded as in the exported graph."""
 
     def __init__(self, model: DIM) -> None:
         # The base class changes the memory layout in place.
@@ -159,15 +164,15 @@ class _ObservedBackend(TorchBackend):
         self.histograms = {name: Histogram(module.in_channels) for name, module in self._convolutions.items()}
 
     def run(self, image: UInt8, trimap: UInt8) -> Floating:
-        """As the base class, looking at every convolution."""
+        """Run a batch as the base class does, and record the inputs of every convolution."""
         self.windows += len(image)
-        with self._looking():
+        with self._hooks():
             return super().run(image, trimap)
 
     @contextmanager
-    def _looking(self) -> Iterator[None]:
+    def _hooks(self) -> Iterator[None]:
         handles = [
-            module.register_forward_hook(self._look_at(self.histograms[name]))
+            module.register_forward_hook(self._recorder(self.histograms[name]))
             for name, module in self._convolutions.items()
         ]
         try:
@@ -176,9 +181,9 @@ class _ObservedBackend(TorchBackend):
             for handle in handles:
                 handle.remove()
 
-    def _look_at(self, histogram: Histogram) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        def look(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def _recorder(self, histogram: Histogram) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def record(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             histogram.add(inputs[0])
             self.largest_output = max(self.largest_output, float(output.abs().max()))
 
-        return look
+        return record

@@ -25,25 +25,25 @@ BUILT_IN = "built-in"
 
 
 def kept_float(config: NetworkConfig) -> tuple[str, ...]:
-    """What int8 keeps in float32 by default: the convolutions that see colours.
+    """Return the convolutions that int8 keeps in float32 by default: those that read colours.
 
-    Four channels of different ranges share one scale there, in the refiner alpha among them, whose step would
-    be 1/48; they are 0.7 % of the work. ``dim-export sensitivity`` on the embedded model and five photographs
-    (SAD 7.213 in float32) says that every other layer can be in int8: all of them together cost 1.3 %, one
-    alone at most 0.9 % (``layer1.2``, whose output the first pool compares).
+    Four channels of different ranges share one scale there. In the refiner one of them is alpha, whose step
+    would be 1/48. These convolutions are 0.7 % of the work. ``dim-export sensitivity`` on the embedded model
+    and five photographs (SAD 7.213 in float32) shows that every other layer can be in int8: together they add
+    1.3 %, and a single one at most 0.9 % (``layer1.2``, whose output the first pool compares).
     """
     refiner = ("refiner.refine_conv1",) if config.has_refiner else ()
     return ("backbone.encoder.layer1.0", *refiner)
 
 
 class Quantisation(NamedTuple):
-    """How to make int8.
+    """Options of int8.
 
     Attributes:
-        calibration: folder of ``images/`` and ``trimaps/``; None for the pairs that ship.
-        method: how the ranges of the activations are chosen.
+        calibration: folder of ``images/`` and ``trimaps/``; None for the shipped pairs.
+        method: method that chooses the ranges of the activations.
         keep_float: convolutions that stay in float32; None for :func:`kept_float`.
-        progress: called with the calibration pairs done and in all.
+        progress: called with the calibration pairs done and the total.
     """
 
     calibration: Path | None = None
@@ -53,7 +53,7 @@ class Quantisation(NamedTuple):
 
 
 class Int8Graph(NamedTuple):
-    """An int8 graph, and how it was calibrated."""
+    """An int8 graph, and the record of its calibration."""
 
     graph: ir.Model
     quantisation: QuantisationInfo
@@ -63,8 +63,9 @@ def to_int8(model: DIM, static_shape: WindowShape | None, options: Quantisation)
     """Calibrate, equalise and quantise a network, and correct the slope of its logits.
 
     Args:
-        model: left as it is.
+        model: a float network; it is not changed.
         static_shape: N, H, W to freeze; None leaves all three free.
+        options: calibration pairs and method, and the layers that stay in float.
 
     Raises:
         InputError: an unknown layer, or calibration pairs that cannot be used.
@@ -84,15 +85,15 @@ def to_int8(model: DIM, static_shape: WindowShape | None, options: Quantisation)
 
     # Measure the slope on a graph of free shape: a frozen one does not accept the calibration windows.
     free = quantised(None)
-    slope = rounding_gain(free, model, pairs, seen.answers)
+    slope = rounding_gain(free, model, pairs, seen.samples)
     graph = scale_logits(free if static_shape is None else quantised(static_shape), 1 / slope)
-    about = QuantisationInfo(
+    record = QuantisationInfo(
         method=options.method,
         calibration=BUILT_IN if options.calibration is None else options.calibration.resolve().name,
         windows=seen.windows,
         keep_float=keep,
     )
-    return Int8Graph(graph, about)
+    return Int8Graph(graph, record)
 
 
 def _layer_names(model: DIM) -> list[str]:

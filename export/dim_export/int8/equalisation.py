@@ -1,12 +1,13 @@
-"""Making the channels of every activation equally wide, so that one scale for all of them fits each.
+"""Scale the channels of every activation to one range, so that one int8 scale fits them all.
 
 Source: cross-layer equalisation, Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias
-Correction", ICCV 2019. A ReLU, a pool and an unpool let a positive factor of a channel through: what one
-convolution divides a channel by, the next can multiply it by, and the function stays the same. Here the
-factors come from the ranges of activations, which share one scale; weights have one for each output channel.
+Correction", ICCV 2019. ReLU, pool and unpool commute with a positive factor of a channel. So one convolution
+can divide a channel by a factor and the next can multiply by it, and the function stays the same. Here the
+factors come from the ranges of activations, because these share one scale. Weights have one scale for each
+output channel.
 
-It matters most where activations are compared. Of values that share an integer the first wins the pool, which
-is always the one at the top left, and unpooling carries the mistake to the full resolution.
+Equal ranges matter most where activations are compared. If several values share an integer, the pool chooses
+the first, at the top left, and unpooling carries this error to the full resolution.
 """
 
 from __future__ import annotations
@@ -25,12 +26,17 @@ from dim.network import DIM
 from dim.network.folding import fold_batch_norm
 
 NARROWEST = 1 / 127
-"""A channel that is narrower than this share of the widest one counts as this wide: int8 showed nothing of it
-before, and no factor should be larger."""
+"""Lower bound of a channel's range, as a share of the widest channel's. int8 cannot represent a narrower
+channel at all, and the bound limits the factors."""
 
 
 class Equalised(NamedTuple):
-    """``model``: of the same function, batch norm folded. ``ranges``: of each convolution's input."""
+    """A network with equal ranges.
+
+    Attributes:
+        model: computes the same function; batch norm is folded.
+        ranges: largest magnitude of each convolution's input, by name.
+    """
 
     model: DIM
     ranges: dict[str, float]
@@ -38,16 +44,16 @@ class Equalised(NamedTuple):
 
 @torch.no_grad()
 def equalise(model: DIM, ranges: Mapping[str, Float64]) -> Equalised:
-    """Scale the channels between consecutive convolutions so that their ranges become the widest one's.
+    """Scale the channels between consecutive convolutions to the range of the widest one.
 
     Args:
-        model: left as it is.
+        model: any network; it is not changed.
         ranges: for each convolution, the largest magnitude of each channel of its input; positive.
     """
     scaled = copy.deepcopy(fold_batch_norm(model))
     for writer, reader in _neighbours(scaled):
-        wanted = ranges[reader.name]
-        factors = torch.from_numpy(np.maximum(wanted / wanted.max(), NARROWEST)).to(writer.layer.weight)
+        range_of = ranges[reader.name]
+        factors = torch.from_numpy(np.maximum(range_of / range_of.max(), NARROWEST)).to(writer.layer.weight)
         assert writer.layer.bias is not None
         writer.layer.weight /= factors[:, None, None, None]
         writer.layer.bias /= factors
@@ -61,7 +67,7 @@ class _Layer(NamedTuple):
 
 
 def _neighbours(model: DIM) -> Iterator[tuple[_Layer, _Layer]]:
-    """Every convolution whose output is all that another one reads, and that one."""
+    """Yield (writer, reader) for each convolution whose output is the only input of the next."""
     for part in ("backbone", "refiner"):
         layers = [
             _Layer(name, module)

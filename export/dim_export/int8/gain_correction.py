@@ -1,7 +1,7 @@
-"""Rounding to int8 changes how steep alpha is; here that is measured and taken out again.
+"""Measure the factor by which rounding to int8 scales the logits, so that it can be divided out.
 
-Integers make more ties than numbers do, and what unpooling then puts into the wrong places makes logits
-larger. On average over images it is a factor, which the last convolutions can carry.
+Integers have more ties than floats. The values that unpooling then puts into wrong places make logits larger.
+On average over images this is one factor, and the last convolutions can absorb its inverse.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from onnxscript import ir
 
 from dim.network import DIM
 from dim_export.graph.onnx_file import describe, write
-from dim_export.int8.calibration import Answer, calibration_windows
+from dim_export.int8.calibration import AlphaSample, calibration_windows
 from dim_export.parity.comparison import gain
 from dim_runtime.backends.open import open_backend
 from dim_runtime.images.pairs import MattingSample
 
 SANE = (0.5, 2.0)
-"""Slopes that rounding may cause. Beyond them something else is wrong, and the gates are to see it."""
+"""Slopes that rounding can cause. Others have another cause, which the gates must detect."""
 
 
 def rounding_gain(
-    graph: ir.Model, model: DIM, pairs: Iterable[MattingSample], answers: Sequence[Answer]
+    graph: ir.Model, model: DIM, pairs: Iterable[MattingSample], samples: Sequence[AlphaSample]
 ) -> float:
-    """Slope of a quantised graph's logits over the float network's, as the parity report measures it.
+    """Return the slope of a quantised graph's logits over the float network's, as in the parity report.
 
     Args:
-        graph: runs in ONNX Runtime on the CPU, in any shape.
-        model: the network it was made from.
-        pairs: those that were calibrated on; as many as there are answers are run.
-        answers: the float network's.
+        graph: an int8 graph with free shapes, which runs in ONNX Runtime on the CPU.
+        model: the float network that the graph was made from.
+        pairs: the calibration pairs; as many as there are samples are run.
+        samples: alphas of the float network.
 
     Returns:
-        1 where too few pixels could tell, or where it is no matter of rounding.
+        The slope. 1 if too few pixels are between 0 and 1, or if the slope is outside :data:`SANE`.
 
     Raises:
         MissingExtraError: ONNX Runtime is not installed.
@@ -45,14 +45,14 @@ def rounding_gain(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "int8.onnx"
         write(graph, describe(model, checkpoint_sha256="", precision="int8"), path)
-        found = _measured(path, pairs, answers)
+        found = _measured(path, pairs, samples)
     return found if found is not None and SANE[0] < found < SANE[1] else 1.0
 
 
-def _measured(path: Path, pairs: Iterable[MattingSample], answers: Sequence[Answer]) -> float | None:
-    seen = []
+def _measured(path: Path, pairs: Iterable[MattingSample], samples: Sequence[AlphaSample]) -> float | None:
+    found = []
     with closing(open_backend(path)) as backend:
         matting = calibration_windows(backend)
-        for answer, pair in zip(answers, pairs, strict=False):
-            seen.append(matting(pair.image, pair.trimap).ravel()[answer.pixels])
-    return gain(np.concatenate([answer.alpha for answer in answers]), np.concatenate(seen))
+        for sample, pair in zip(samples, pairs, strict=False):
+            found.append(matting(pair.image, pair.trimap).ravel()[sample.pixels])
+    return gain(np.concatenate([sample.alpha for sample in samples]), np.concatenate(found))

@@ -1,4 +1,4 @@
-"""The distribution of magnitudes by channel, in constant memory, and the ranges that int8 should cover."""
+"""Histograms of magnitudes by channel in constant memory, and the ranges that int8 should represent."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from dim.errors import InputError
 from dim_export.int8 import Method
 
 BINS = 1024
-"""8 bytes each: 55 MB for the 6.7 thousand channels of the published network."""
+"""Bins of a channel, 8 bytes each: 55 MB for the 6.7 thousand channels of the published network."""
 KEPT = 0.9999
 """Share of the values other than 0 that the method "percentile" does not clip."""
 CANDIDATES = 100
+"""Ranges that the method "mse" compares: hundredths of the largest magnitude."""
 _LEVELS = 127
 
 
 class Histogram:
-    """For each channel, counts of |x| in equal bins from 0 to a bound that doubles as larger values come.
+    """Counts of |x| for each channel, in equal bins from 0 to a bound that doubles when larger values occur.
 
-    Zeros are left out: unpooling makes three values of four 0, which every range represents.
+    Zeros are not counted: unpooling makes three of four values 0, which every range represents.
 
     Attributes:
-        counts: C, BINS.
-        bounds: C; 0 where nothing but zeros was seen.
-        largest: C, the largest magnitudes seen.
+        counts: float64 C, BINS.
+        bounds: float64 C, upper edge of the last bin; 0 while all values are 0.
+        largest: float64 C, the largest magnitudes.
     """
 
     def __init__(self, channels: int) -> None:
@@ -57,10 +58,9 @@ class Histogram:
                 self.counts[channel] += counted
 
     def ranges(self, method: Method) -> Float64:
-        """C: the largest magnitude of each channel that int8 should represent, the channel taken by itself.
+        """Return float64 C, the largest magnitude that int8 should represent in each channel separately.
 
-        A channel in which nothing but zeros was seen has that of the widest channel; all have 1 if there was
-        nothing but zeros.
+        A channel whose values are all 0 gets the range of the widest channel, or 1 if all channels are 0.
         """
         found = np.array([self._range(channel, method) for channel in range(len(self.bounds))])
         return np.where(found > 0, found, found.max() or 1.0)

@@ -1,20 +1,20 @@
-"""int8 as Q/DQ nodes in an exported float32 graph.
+"""Quantise an exported float32 graph to int8 by Q/DQ nodes (QuantizeLinear and DequantizeLinear).
 
-Symmetric everywhere, with zero point 0; weights per output channel; biases stay in float, because TensorRT
-refuses integer ones. Of each quantised convolution
+Quantisation is symmetric, with zero point 0 and one scale for each output channel of the weights. Biases stay
+in float, because TensorRT refuses integer biases. In each quantised convolution
 
 * the weights are stored as int8 behind a DequantizeLinear;
 * the input passes through QuantizeLinear and DequantizeLinear;
-* the output does too, before its ReLU and with the scale of the next convolution's input: ONNX Runtime runs
-  a convolution in integers only where a QuantizeLinear follows it directly. It costs no accuracy. What lies
-  below the range is negative, and the ReLU makes it 0; pooling and unpooling move values and make no new
-  ones, so the next convolution's own pair finds them on its grid already.
+* so does the output, before its ReLU and with the scale of the next convolution's input, because ONNX
+  Runtime runs a convolution in integers only if a QuantizeLinear follows it directly. This costs no accuracy:
+  values below the range are negative, and the ReLU makes them 0. Pooling and unpooling move values and create
+  no new ones, so they lie on the grid of the next convolution's input already.
 
-An output that is pooled has steps half as wide. The pool compares it, and of values that share an integer the
-first wins, so that coarse steps push what is unpooled up and to the left. Symmetric integers spend their
-negative half on what the ReLU makes 0. So the bias is lowered by half the range, 0 becomes -128, the lowest
-integer does the ReLU's work, and what is pooled is raised again: as many nodes as before, and the
-eighth bit is used.
+Pooled outputs have steps half as wide. A pool compares values, and of equal integers it chooses the first, so
+coarse steps would shift the unpooled values up and to the left. Symmetric integers waste their negative half
+on values that the ReLU makes 0. Therefore the bias is lowered by half the range. 0 becomes -128, clipping at
+the lowest integer replaces the ReLU, and an Add raises the pooled values again. The number of nodes is the
+same, and the eighth bit is used.
 """
 
 from __future__ import annotations
@@ -31,26 +31,31 @@ from dim.arrays import Float32
 from dim.errors import CheckpointError, InputError
 
 LARGEST_INT8 = 127
-"""-128 is used by lowered outputs only, so that every other range is symmetric."""
+"""Largest integer. Only lowered outputs use -128, so that every other range is symmetric."""
 LOWEST_INT8 = -128
 _POOLING = ("SpaceToDepth", "Slice")
 """What a 2×2 pool begins with."""
 
 
 class Int8Weights(NamedTuple):
-    """``values`` int8 O, I, K, K and ``scales`` float32 O: weight ≈ value · scale of its output channel."""
+    """Weights ≈ values · scales.
+
+    Attributes:
+        values: int8 O, I, K, K.
+        scales: float32 O, one for each output channel.
+    """
 
     values: npt.NDArray[np.int8]
     scales: Float32
 
 
 def convolution_names(model: ir.Model) -> list[str]:
-    """The convolutions of a tidy graph, in order; each is called after its layer in the checkpoint."""
+    """Return the names of a tidy graph's convolutions, in order: their layers in the checkpoint."""
     return [str(node.name) for node in _convolutions(model.graph)]
 
 
 def require_layers(names: Collection[str], known: Sequence[str]) -> None:
-    """InputError, which names the nearest match, if one of the names is no layer of the network."""
+    """Raise an InputError that proposes the nearest match, if a name is no layer of the network."""
     for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.3)
@@ -68,9 +73,9 @@ def quantise(model: ir.Model, ranges: Mapping[str, float], *, keep_float: Collec
     """Insert the Q/DQ nodes, in place.
 
     Args:
-        model: what :func:`dim_export.graph.trace.trace` returns, in float32.
-        ranges: for each convolution the largest magnitude of its input that int8 must represent, positive.
-        keep_float: convolutions whose weights and inputs stay as they are.
+        model: the result of :func:`dim_export.graph.trace.trace`, in float32.
+        ranges: largest magnitude that int8 must represent at the input of each convolution; positive.
+        keep_float: convolutions whose weights and inputs stay in float.
 
     Raises:
         InputError: a name in ``keep_float`` that is no convolution.
@@ -91,14 +96,15 @@ def quantise(model: ir.Model, ranges: Mapping[str, float], *, keep_float: Collec
 
 
 def scale_logits(model: ir.Model, factor: float) -> ir.Model:
-    """Multiply what the network says before its last sigmoid, in place and without a node.
+    """Multiply the logits before the last sigmoid by a factor, in place and without a further node.
 
-    It is the output of one convolution, or the sum of two where there is a refiner: its first channel, for
-    the second is trust in what the logits become. What the refiner reads changes with the first convolution,
-    so that the result is near ``factor`` only.
+    The logits are the output of one convolution or, with a refiner, the sum of two. Only the first channel is
+    scaled; a second channel is the trust in alpha. The input of the refiner changes with the first
+    convolution, so the result is only near ``factor``.
 
     Args:
         model: a graph, quantised or not.
+        factor: positive.
     """
     for node in _convolutions(model.graph):
         if not _operators_after(node) & {"Relu", "QuantizeLinear"}:
@@ -121,13 +127,13 @@ def to_int8(weight: Float32, *, layer: str) -> Int8Weights:
             f"cannot quantise {layer}", got="a weight that is NaN or infinite", expected="finite weights"
         )
     largest = np.abs(weight).reshape(len(weight), -1).max(1)
-    # A channel of zeros has no range: any scale is right.
+    # A channel of zeros has no range, so any scale is right.
     scales = (np.where(largest > 0, largest, 1) / LARGEST_INT8).astype(np.float32)
     return Int8Weights(np.rint(weight / scales[:, None, None, None]).astype(np.int8), scales)
 
 
 class _Inserter:
-    """Puts Q/DQ pairs into a graph; names them after the layer that they serve."""
+    """Inserts Q/DQ pairs into a graph, and names them after their layer."""
 
     def __init__(self, graph: ir.Graph) -> None:
         self._graph = graph
@@ -162,14 +168,18 @@ class _Inserter:
         relu.replace_input_with(0, pair[-1].outputs[0])
 
     def _quantise_lowered(self, node: ir.Node, relu: ir.Node, half: float) -> None:
-        """Of an output that is pooled: 0 to twice ``half``, in steps half as wide as the next input's."""
+        """Quantise a pooled output from 0 to twice ``half``, in steps half as wide as the next input's."""
+        # 1. Lower the bias by 128 steps: the output 0 becomes the lowest integer.
         lowered_by = np.float32(-LOWEST_INT8 * half / LARGEST_INT8)
         self._lower_bias(node, lowered_by)
+        # 2. Quantise: clipping at the lowest integer replaces the ReLU.
         pair = self._pair(node.outputs[0], f"{node.name}.output", half)
+        # 3. Raise the values again with one Add before the pool. ONNX Runtime computes the convolution in
+        #    integers only if a single node reads the pair.
         height = self._constant(f"{node.name}.lowered_by", np.array(lowered_by))
-        # Raised before the pool: ONNX Runtime finds the integers only where one node reads the pair.
         raised = _node("Add", [pair[-1].outputs[0], height], f"{node.name}.raised")
         self._graph.insert_after(node, [*pair, raised])
+        # 4. All readers of the ReLU now read the raised values.
         _move_uses(relu.outputs[0], raised.outputs[0])
         self._graph.remove(relu, safe=True)
 
@@ -178,7 +188,7 @@ class _Inserter:
         if bias is not None:
             _replace(bias, _array(bias) - by)
             return
-        # A bias of zeros is left out of the graph.
+        # The exporter omits a bias of zeros.
         channels = len(_array(_weight_factor(node)))
         node.resize_inputs(3)
         node.replace_input_with(2, self._constant(f"{node.name}.bias", np.full(channels, -by, np.float32)))
@@ -213,7 +223,7 @@ def _is_pooled(relu: ir.Node) -> bool:
 
 
 def _parameter(node: ir.Node, place: int) -> ir.Value:
-    """The initialiser that a node reads."""
+    """Return the initialiser that a node reads."""
     value = node.inputs[place]
     assert value is not None
     assert value.const_value is not None
@@ -225,7 +235,7 @@ def _bias(node: ir.Node) -> ir.Value | None:
 
 
 def _weight_factor(node: ir.Node) -> ir.Value:
-    """What scales a convolution's weights: themselves, or the scales of those in int8."""
+    """Return the initialiser that scales a convolution's weights: the weights, or their scales in int8."""
     value = node.inputs[1]
     restored = None if value is None else value.producer()
     return _parameter(node, 1) if restored is None else _parameter(restored, 1)
@@ -251,6 +261,6 @@ def _operators_after(node: ir.Node) -> set[str]:
 
 
 def _only_relu(node: ir.Node) -> ir.Node | None:
-    """The ReLU that is all that reads a convolution; None for those that write logits."""
+    """Return the only reader of a convolution, if it is a ReLU; None for convolutions that write logits."""
     users = [use.node for use in node.outputs[0].uses()]
     return users[0] if len(users) == 1 and users[0].op_type == "Relu" else None

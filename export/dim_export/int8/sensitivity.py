@@ -1,4 +1,4 @@
-"""What int8 costs in accuracy, layer by layer: from this table the layers that stay in float are chosen."""
+"""Measure the error that int8 adds in each layer, to choose the layers that stay in float."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ Progress = Callable[[int, int], None]
 
 
 class LayerCost(FrozenModel):
-    """One convolution. ``sad``: mean over the pairs with only it, or all but it, in int8."""
+    """One convolution. ``sad`` is the mean over the pairs with only it, or all but it, in int8."""
 
     layer: str
     sad: float
 
 
 class Sensitivity(FrozenModel):
-    """The table.
+    """The error of each layer.
 
     Attributes:
         against: "truth" where the pairs have alphas, else "fp32": the SAD of the difference from the float32
             graph.
         fp32_sad: mean SAD of the float32 graph; 0 against itself.
         int8_sad: mean SAD with every convolution in int8.
-        layers: the costliest first; in the mode "spared" the one that saves most.
+        layers: the layer with the largest effect first.
     """
 
     checkpoint: str
@@ -60,7 +60,7 @@ class Sensitivity(FrozenModel):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def base_sad(self) -> float:
-        """What a layer is compared with: float32 in the mode "alone", all int8 in "spared"."""
+        """SAD that a layer is compared with: float32 in the mode "alone", all int8 in "spared"."""
         return self.fp32_sad if self.mode == "alone" else self.int8_sad
 
 
@@ -79,13 +79,16 @@ def measure(
 
     Args:
         source: checkpoint.
-        data: folder of ``images/``, ``trimaps/`` and, for scores against the truth, ``alphas/``.
-        calibration: folder of pairs for the ranges; None for those that ship.
-        layers: convolutions to look at; None for all.
-        progress: called with the graphs scored and in all.
+        data: folder of ``images/``, ``trimaps/`` and, to score against the truth, ``alphas/``.
+        method: method that chooses the ranges of the activations.
+        mode: whether each layer alone is in int8, or all layers but it.
+        calibration: folder of pairs to calibrate on; None for the shipped ones.
+        layers: convolutions to measure; None for all.
+        threads: threads of the engine; None leaves the choice to the engine.
+        progress: called with the graphs scored and the total.
 
     Raises:
-        CheckpointError, InputError, MissingExtraError: something that cannot be used, or is not there.
+        CheckpointError, InputError, MissingExtraError: an unusable file, or a missing package.
     """
     model = checkpoint.load(source)
     pairs = list(read_samples(data))
@@ -121,16 +124,16 @@ class _Scorer:
     def __init__(self, network: Equalised, threads: int | None) -> None:
         self._ranges, self._threads = network.ranges, threads
         self._metadata = describe(network.model, checkpoint_sha256="")
-        # Kept as a message: quantisation works in place.
+        # Keep the graph as a message, because quantisation changes graphs in place.
         self._graph = ir.to_proto(trace(network.model))
         self.names = convolution_names(ir.from_proto(self._graph))
 
     def score(self, pairs: Sequence[MattingSample], *, keep_float: Sequence[str]) -> float:
-        """Mean over the pairs of the SAD over unknown pixels, in thousands."""
+        """Return the SAD over unknown pixels, in thousands, averaged over the pairs."""
         return float(np.mean(list(map(_sad, pairs, self._alphas(pairs, keep_float)))))
 
     def with_own_truth(self, pairs: Sequence[MattingSample]) -> list[MattingSample]:
-        """The pairs with the float32 graph's alphas for the truth."""
+        """Return the pairs with the float32 graph's alphas as the truth."""
         alphas = self._alphas(pairs, self.names)
         return [pair._replace(alpha=alpha) for pair, alpha in zip(pairs, alphas, strict=True)]
 

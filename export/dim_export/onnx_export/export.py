@@ -1,6 +1,6 @@
 """Export a checkpoint as an ONNX artefact: lower, trace, describe, write, verify.
 
-Modules of int8 are imported only where they are used: an fp32 export loads none of them.
+Modules of int8 are imported when they are needed, so that an fp32 export loads none of them.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     from dim_export.int8.convert import Quantisation
 
 BF16_OPSET, BF16_IR_VERSION = 22, 10
-"""The first operator set whose convolution takes bfloat16, and the file format that goes with it."""
+"""The first operator set whose convolution supports bfloat16, and its version of the file format."""
 
 LARGEST_FP16 = torch.finfo(torch.float16).max
+"""65 504, the largest finite float16."""
 
 Verify = Callable[[Path], None]
 """Validates the finished file; raises a DimError to discard it."""
@@ -48,17 +49,17 @@ def export(
 
     Args:
         source: checkpoint of any kind that :func:`dim.checkpoint.load` reads.
-        target: the ONNX file; an old one is replaced only by one that passed ``verify``.
+        target: ONNX file to write; an existing file is replaced only after ``verify`` passed.
         static_shape: N, H, W to freeze; None leaves all three free.
-        precision: what the network computes in; inputs and output are the same in all.
-        quantisation: for int8: what to calibrate on and which layers stay in float; None takes the defaults.
+        precision: number format of the convolutions; inputs and output are the same in all.
+        quantisation: options of int8; None takes the defaults.
         verify: called with the finished file under a temporary name; an error leaves no file.
         command: recorded in the metadata.
 
     Raises:
         CheckpointError: an unreadable checkpoint, or numbers that the precision cannot represent.
         InputError: an impossible shape, an option that does not apply, or unusable calibration pairs.
-        DimError: whatever ``verify`` raises.
+        DimError: raised by ``verify``.
     """
     contents = checkpoint.read(source)
     model = checkpoint.load(source)
@@ -80,7 +81,7 @@ def export(
 
 
 class Lowered(NamedTuple):
-    """A graph, and what its metadata says about its quantisation; None for the other precisions."""
+    """A graph, and the record of its quantisation for the metadata; None for precisions other than int8."""
 
     graph: ir.Model
     quantisation: QuantisationInfo | None = None
@@ -93,13 +94,16 @@ def lower(
     static_shape: WindowShape | None = None,
     quantisation: Quantisation | None = None,
 ) -> Lowered:
-    """The graph of a network in a precision.
+    """Trace a network in a precision.
 
-    fp16 and bf16 hold their weights in that type, and compute everything in it but the normalisation of the
-    inputs and the last sigmoid. int8 is the float32 graph with Q/DQ nodes.
+    Graphs in fp16 and bf16 store their weights in that type and compute in it. Normalisation, colour cues and
+    the operators after the last convolution are in float32. int8 is the float32 graph with Q/DQ nodes.
 
     Args:
-        quantisation: for int8 only; None takes the defaults.
+        model: any network; it is not changed.
+        precision: number format of the convolutions.
+        static_shape: N, H, W to freeze; None leaves all three free.
+        quantisation: options of int8; None takes the defaults.
 
     Raises:
         InputError: an impossible shape, an option that does not apply, or pairs that cannot be used.
@@ -130,7 +134,7 @@ def lower(
 
 
 def _require_fp16(model: DIM) -> None:
-    """Weights, and what the network computes on the shipped photograph, must be below 65 504."""
+    """Raise CheckpointError for weights, or activations on the shipped photograph, above 65 504."""
     for name, value in fold_batch_norm(model).state_dict().items():
         largest = float(value.abs().max())
         if largest > LARGEST_FP16:

@@ -9,8 +9,8 @@ import numpy as np
 
 from dim import trimap as trimaps
 from dim.arrays import Floating, UInt8
-from dim_export.parity.cases import Case
 from dim_export.parity.comparison import VISIBLE
+from dim_runtime.images.pairs import MattingSample
 
 SIDE = 160
 """Largest side of the shown window, pixels."""
@@ -22,7 +22,7 @@ class Snapshot(NamedTuple):
     """The window of one case with the largest sum of differences.
 
     Attributes:
-        case: name of the case.
+        case: name of the sample.
         y, x: top left corner of the window in the case's image, pixels.
         image: uint8 h, w, 3 RGB.
         trimap: uint8 h, w.
@@ -45,9 +45,11 @@ class Snapshot(NamedTuple):
         return _difference(self.reference, self.found, self.trimap)
 
 
-def worst_window(case: Case, reference: Floating, found: Floating, *, side: int = SIDE) -> Snapshot:
+def worst_window(
+    sample: MattingSample, reference: Floating, found: Floating, *, side: int = SIDE
+) -> Snapshot:
     """Return the window, at most ``side`` pixels high and wide, with the largest sum of differences."""
-    difference = _difference(reference, found, case.trimap)
+    difference = _difference(reference, found, sample.trimap)
     weights = np.nan_to_num(difference, nan=1.0)
     height, width = (min(side, length) for length in weights.shape)
     sums = cv2.integral(weights)
@@ -55,11 +57,11 @@ def worst_window(case: Case, reference: Floating, found: Floating, *, side: int 
     y, x = map(int, np.unravel_index(int(totals.argmax()), totals.shape))
     part = slice(y, y + height), slice(x, x + width)
     return Snapshot(
-        case.name,
+        sample.name,
         y,
         x,
-        case.image[part].copy(),
-        case.trimap[part].copy(),
+        sample.image[part].copy(),
+        sample.trimap[part].copy(),
         reference[part].copy(),
         found[part].copy(),
         total=np.inf if np.isnan(difference).any() else float(totals[y, x]),

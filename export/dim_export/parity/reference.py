@@ -86,9 +86,9 @@ class Reference:
         double = None if self._double is None else reference_alpha(self._double, case, plan)
         if not runs_whole(plan):
             return Expected(reference_alpha(self._single, case, plan), double, None)
-        image, trimap = padded(case.image, case.trimap, plan)
+        height, width = case.sample.trimap.shape
+        image, trimap = padded(case.sample.image, case.sample.trimap, plan)
         watched = self._single.watch(image[None], trimap[None])
-        height, width = case.trimap.shape
         return Expected(watched.alpha[0, :height, :width], double, watched.choices)
 
 
@@ -100,9 +100,9 @@ def runs_whole(plan: Plan) -> bool:
 def reference_alpha(backend: Backend, case: Case, plan: Plan) -> Floating:
     """Return the alpha of a case, floating H, W: in one pass, or in exact tiles if it is too large."""
     if runs_whole(plan):
-        return whole(backend, case.image, case.trimap, plan)
-    height, width = case.trimap.shape
-    image, trimap = padded(case.image, case.trimap, plan)
+        return whole(backend, case.sample.image, case.sample.trimap, plan)
+    height, width = case.sample.trimap.shape
+    image, trimap = padded(case.sample.image, case.sample.trimap, plan)
     return Matting.from_backend(backend, tile=LARGE_TILE)(image, trimap)[:height, :width]
 
 
@@ -126,6 +126,7 @@ def padded(image: UInt8, trimap: UInt8, plan: Plan) -> tuple[UInt8, UInt8]:
 
 
 def _key(case: Case, plan: Plan) -> str:
-    content = hashlib.sha256(np.ascontiguousarray(case.image).data)
-    content.update(np.ascontiguousarray(case.trimap).data)
-    return f"{content.hexdigest()} {case.trimap.shape} {plan.padded_height}×{plan.padded_width}"
+    image, trimap = case.sample.image, case.sample.trimap
+    content = hashlib.sha256(np.ascontiguousarray(image).data)
+    content.update(np.ascontiguousarray(trimap).data)
+    return f"{content.hexdigest()} {trimap.shape} {plan.padded_height}×{plan.padded_width}"

@@ -145,7 +145,7 @@ def examine(
     rounding: list[RoundingResult] = []
     for picture in pictures(folder):
         for examination in examinations:
-            announce(f"{picture.name}: {examination.artefact.path.name}")
+            announce(f"{picture.sample.name}: {examination.artefact.path.name}")
             examination.look_at(picture)
         rounding += _rounding(reference)
         reference.forget()
@@ -183,14 +183,17 @@ class _WorstWindow:
     def observe(self, case: Case, reference: Floating, found: Floating) -> None:
         if case.ties:
             return
-        snapshot = worst_window(case, reference, found)
+        snapshot = worst_window(case.sample, reference, found)
         if self.snapshot is None or snapshot.total > self.snapshot.total:
             self.snapshot = snapshot
 
 
 def _rounding(reference: Reference) -> list[RoundingResult]:
     return [
-        RoundingResult(name=case.name, **compare(expected.float64, expected.alpha, case.trimap).model_dump())
+        RoundingResult(
+            name=case.sample.name,
+            **compare(expected.float64, expected.alpha, case.sample.trimap).model_dump(),
+        )
         for case, expected in reference.results
         if expected.float64 is not None
     ]

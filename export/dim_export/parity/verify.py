@@ -49,11 +49,11 @@ class Examination:
         """Run and compare every case of a picture; cases that a frozen shape does not admit are left out."""
         for case in cases(picture, self.artefact.backend.metadata):
             try:
-                plan = Matting.from_backend(self.artefact.backend, tile=case.tile).plan(case.trimap)
+                plan = Matting.from_backend(self.artefact.backend, tile=case.tile).plan(case.sample.trimap)
             except TileError:
-                self._left_out.append(case.name)
+                self._left_out.append(case.sample.name)
                 continue
-            assert not case.tiled or len(plan.windows) > 1, f"the case {case.name} is one window"
+            assert not case.tiled or len(plan.windows) > 1, f"the case {case.sample.name} is one window"
             self._measure(case, plan)
 
     def report(self, checkpoint: Path, gates: tuple[Gate, ...] | None = None) -> ParityReport:
@@ -82,33 +82,33 @@ class Examination:
         )
 
     def _measure(self, case: Case, plan: Plan) -> None:
+        _, trimap, truth, name = case.sample
         expected = self._reference.expected(case, plan)
         found = self._alpha(case)
         static_shape = self.artefact.backend.metadata.static_shape
         self._results.append(
             CaseResult(
-                name=case.name,
-                height=case.trimap.shape[0],
-                width=case.trimap.shape[1],
+                name=name,
+                height=trimap.shape[0],
+                width=trimap.shape[1],
                 tile=case.tile,
                 windows=len(plan.windows),
                 ties=case.ties,
                 pooling=_pooling_count(self._probe, expected, case, plan, static_shape),
                 against_float64=_against_float64(expected, found, case),
-                truth=None
-                if case.truth is None
-                else against_truth(expected.alpha, found, case.truth, case.trimap),
-                **compare(expected.alpha, found, case.trimap).model_dump(),
+                truth=None if truth is None else against_truth(expected.alpha, found, truth, trimap),
+                **compare(expected.alpha, found, trimap).model_dump(),
             )
         )
         self._observer(case, expected.alpha, found)
 
     def _alpha(self, case: Case) -> Floating:
         """Return the artefact's alpha; NaN everywhere if the runtime refuses it as no alpha."""
+        image, trimap = case.sample.image, case.sample.trimap
         try:
-            return Matting.from_backend(self.artefact.backend, tile=case.tile)(case.image, case.trimap)
+            return Matting.from_backend(self.artefact.backend, tile=case.tile)(image, trimap)
         except AlphaError:
-            return np.full(case.trimap.shape, np.nan, np.float32)
+            return np.full(trimap.shape, np.nan, np.float32)
 
 
 def verify(
@@ -175,7 +175,7 @@ def _pooling_count(
         return None
     if frozen is not None and frozen[1:] != (plan.padded_height, plan.padded_width):
         return None
-    image, trimap = padded(case.image, case.trimap, plan)
+    image, trimap = padded(case.sample.image, case.sample.trimap, plan)
     found = probe.choices(image[None], trimap[None])
     return PoolingCount(
         windows=sum(level.size for level in found), different=count_different(expected.choices, found)
@@ -183,4 +183,4 @@ def _pooling_count(
 
 
 def _against_float64(expected: Expected, found: Floating, case: Case) -> Difference | None:
-    return None if expected.float64 is None else compare(expected.float64, found, case.trimap)
+    return None if expected.float64 is None else compare(expected.float64, found, case.sample.trimap)

@@ -1,8 +1,8 @@
-"""Precision of a finished engine's layers, from its builder's report, and of the network it was built from.
+"""Read the precision of an engine's layers from its builder's report, and from the network it was built from.
 
 Both TensorRT's inspector and the list of layers that TensorRT-RTX writes to its log describe a layer as
-``Name: …, LayerType: …, Inputs: [ { … Datatype: Half, … } ], …, Metadata: [ONNX Layer: …]`` on a line of its
-own. TensorRT 10 writes ``Format/Datatype: Channel major FP16 format``. A convolution is found by its name in
+``Name: …, LayerType: …, Inputs: [ { … Datatype: Half, … } ], …, Metadata: [ONNX Layer: …]``, one layer a
+line. TensorRT 10 writes ``Format/Datatype: Channel major FP16 format``. A convolution is found by its name in
 the ONNX graph, whatever layer it became. Of a merged layer the report has only the types of the outer inputs:
 it is shown to the user, and the strongly typed network decides whether the precision is right.
 """
@@ -63,7 +63,8 @@ def report_of_log(lines: Iterable[str], convolutions: Collection[str]) -> Engine
         kinds[match["kind"]] += 1
         types = _precisions(match["inputs"])
         for name in _origins(line, match["name"]).intersection(convolutions) if types else ():
-            # Where several layers came of one, or other inputs were merged with it: its own is the narrowest.
+            # Several layers can implement one convolution, and other inputs can be merged with it: its own
+            # type is the narrowest.
             found[name] = min(types | {found.get(name, "fp32")}, key=NARROWEST.index)
     if not found:
         return None

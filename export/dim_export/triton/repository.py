@@ -1,4 +1,4 @@
-"""Artefacts -> a model repository of NVIDIA's Triton Inference Server.
+"""Write artefacts as a model repository of NVIDIA's Triton Inference Server.
 
 ::
 
@@ -7,12 +7,11 @@
         config.pbtxt
         1/model.onnx           or model.plan: a TensorRT engine without our header
 
-The configuration is made with Triton's own protocol buffers, so that it cannot be anything else than one. The
-artefact's document goes into its parameters, where the client finds it:
-:class:`dim_runtime.backends.kserve.KServeBackend`.
+The configuration is written with Triton's own protocol buffers, so that it is always valid. Its parameters
+hold the artefact's metadata, which the client, :class:`dim_runtime.backends.kserve.KServeBackend`, reads.
 
-Triton's dynamic batcher joins requests of one shape only. Fixed windows make that happen: each gets a model
-of its own whose document says so, and the runtime then cuts every image into windows of exactly that shape.
+Triton's dynamic batcher joins requests of one shape only. Each fixed window therefore becomes a separate
+model whose metadata has this shape, and the runtime cuts every image into windows of exactly this shape.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from dim_runtime.artefacts.onnx_file import read_metadata
 
 VERSION = "1"
 _PLATFORMS = {"onnxruntime": "onnxruntime_onnx", "tensorrt": "tensorrt_plan"}
-"""Triton's older names, which some releases still ask for; OpenVINO's back end has none."""
+"""Triton's older names, which some releases still require; OpenVINO's back end has none."""
 
 
 def write_repository(sources: Sequence[Path], repository: Path, options: Options) -> list[ServedModel]:
@@ -38,7 +37,7 @@ def write_repository(sources: Sequence[Path], repository: Path, options: Options
 
     Args:
         sources: ``.onnx`` and ``.engine`` artefacts.
-        repository: made if it is not there. Folders of the same names are replaced; others stay.
+        repository: created if it is missing. Folders of the same names are replaced; others stay.
         options: see :class:`Options`.
 
     Raises:
@@ -49,7 +48,7 @@ def write_repository(sources: Sequence[Path], repository: Path, options: Options
     require("write a Triton repository", "tritonclient.grpc", extra="serving")
     found = servings(sources, options)
     repository = repository.resolve()
-    # Beside the repository and not in it: a server that polls the repository must not see unfinished models.
+    # Write beside the repository: a server that polls it must not see unfinished models.
     with os_errors(repository), scratch_folder(repository) as made:
         for serving in found:
             _write_model(serving, made / serving.model.name)
@@ -84,7 +83,7 @@ def _write_onnx(serving: Serving, target: Path) -> None:
     import onnx
 
     model = onnx.load(serving.source, load_external_data=False)
-    # Without joined batches the batch is an axis of the configuration too, and of one window.
+    # If the server joins no batches, the batch is an axis of the configuration, too, of size 1.
     fixed = dict(enumerate(window, start=1)) | ({} if serving.model.max_batch else {0: 1})
     for tensor in (*model.graph.input, *model.graph.output):
         for axis, size in fixed.items():
@@ -93,7 +92,7 @@ def _write_onnx(serving: Serving, target: Path) -> None:
 
 
 def configuration(model: ServedModel, metadata: ArtefactMetadata, *, threads: int | None = None) -> str:
-    """``config.pbtxt`` of a model: text format of Triton's ``inference.ModelConfig``."""
+    """Return ``config.pbtxt`` of a model, Triton's ``inference.ModelConfig`` in text format."""
     from google.protobuf import text_format
     from tritonclient.grpc import model_config_pb2 as triton
 
@@ -109,7 +108,7 @@ def configuration(model: ServedModel, metadata: ArtefactMetadata, *, threads: in
     kind = triton.ModelInstanceGroup.KIND_GPU if model.device == "gpu" else triton.ModelInstanceGroup.KIND_CPU
     config.instance_group.add(kind=kind, count=model.instances)
     if model.max_batch > 1:
-        config.dynamic_batching.SetInParent()  # joins what waits, delays nothing
+        config.dynamic_batching.SetInParent()  # joins waiting requests, delays none
     for key, value in _parameters(model, metadata, threads).items():
         config.parameters[key].string_value = value
     return str(text_format.MessageToString(config, as_utf8=True))
@@ -120,7 +119,7 @@ def _parameters(model: ServedModel, metadata: ArtefactMetadata, threads: int | N
     if model.engine == "onnxruntime" and threads is not None:
         found["intra_op_thread_count"] = str(threads)
     if model.engine == "openvino":
-        # The graph's shapes are free unless it was exported with --shape; the server takes those of the file.
+        # Triton reads the shapes from the file, where they are free unless it was exported with --shape.
         found["RESHAPE_IO_LAYERS"] = "YES"
         if threads is not None:
             found["INFERENCE_NUM_THREADS"] = str(threads)

@@ -1,4 +1,4 @@
-"""Which artefact Triton can serve how: the engine, the device, the batch, the windows; and what it cannot."""
+"""Determine how Triton can serve an artefact: engine, device, batch and windows; refuse the rest."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ DEFAULT_BATCH = 8
 
 
 class Options(FrozenModel):
-    """How artefacts are served.
+    """Options of a repository.
 
     Attributes:
-        max_batch: most windows that the server joins; None takes 8, or what the artefact allows.
-        windows: height and width of fixed windows; none leaves the shapes to the artefact.
+        max_batch: largest batch that the server forms; None takes 8, or less if the artefact allows less.
+        windows: height and width of fixed windows, pixels; empty takes the shapes of the artefact.
         instances: copies of a model that run at the same time.
         device: None takes "cpu" for ONNX files and "gpu" for engines.
         engine: None takes ONNX Runtime for ONNX files and TensorRT for engines.
@@ -52,17 +52,17 @@ class ServedModel(FrozenModel):
     engine: Engine
     device: Device
     max_batch: int
-    """0 where the batch is frozen: the server then joins nothing."""
+    """Largest batch; 0 if the batch is frozen and the server must not join requests."""
     window: Side | None
-    """None where the server takes any height and width."""
+    """Fixed height and width, pixels; None if the server takes any."""
     instances: int
 
 
 class Serving(NamedTuple):
-    """A served model and what its folder is made of.
+    """A served model, and the sources of its folder.
 
     Attributes:
-        metadata: the artefact's document; with fixed windows it says so, whatever the graph could do.
+        metadata: the artefact's metadata; a fixed window is recorded as its frozen shape.
     """
 
     model: ServedModel
@@ -72,7 +72,7 @@ class Serving(NamedTuple):
 
 
 def servings(sources: Sequence[Path], options: Options) -> list[Serving]:
-    """One for each artefact and window.
+    """Return one :class:`Serving` for each artefact and window.
 
     Raises:
         ArtefactError, ContractError: an artefact that cannot be read.
@@ -139,7 +139,7 @@ def _engine(source: Path, metadata: ArtefactMetadata, options: Options) -> tuple
         )
     if engine == "openvino" and device == "gpu":
         raise InputError(
-            f"cannot serve {source} with OpenVINO on a GPU", why="Triton's OpenVINO back end has the CPU only"
+            f"cannot serve {source} with OpenVINO on a GPU", why="Triton's OpenVINO supports the CPU only"
         )
     if engine == "onnxruntime" and device == "cpu" and metadata.precision == "bf16":
         raise InputError(
@@ -166,7 +166,7 @@ def _require_servable_plan(source: Path, metadata: ArtefactMetadata, options: Op
         raise InputError(
             f"cannot serve {source} with these options",
             got=f"device {options.device}, backend {options.engine}",
-            expected="a GPU and TensorRT, which an engine is made for",
+            expected="a GPU and TensorRT",
             fix="leave --device and --backend out, or serve the ONNX file",
         )
     _require_cpu_for_threads(source, options, "gpu")
@@ -175,7 +175,7 @@ def _require_servable_plan(source: Path, metadata: ArtefactMetadata, options: Op
 def _require_cpu_for_threads(source: Path, options: Options, device: Device) -> None:
     if device == "gpu" and options.threads is not None:
         raise InputError(
-            f"cannot give {source} {options.threads} threads", why="threads are of the CPU; this is on a GPU"
+            f"cannot give {source} {options.threads} threads", why="threads are an option of the CPU"
         )
 
 
@@ -201,7 +201,7 @@ def _windows(
             f"cannot serve {source} with OpenVINO",
             got="free shapes",
             expected="fixed windows",
-            why="Triton's OpenVINO back end joins no requests and wants to know the shape",
+            why="Triton's OpenVINO back end joins no requests and requires a fixed shape",
             fix="--windows 1024,1024",
         )
     return options.windows or [None]
@@ -223,7 +223,7 @@ def _max_batch(source: Path, metadata: ArtefactMetadata, options: Options, engin
 
 
 def _largest_batch(metadata: ArtefactMetadata, engine: Engine) -> int | None:
-    """0 where the server must not join requests, None where nothing limits it."""
+    """Return the largest batch: 0 if the server must not join requests, None without a limit."""
     if metadata.static_shape is not None or engine == "openvino":
         return 0
     profile = metadata.engine.profile if metadata.engine else None
@@ -273,6 +273,6 @@ def _require_distinct(servings: Sequence[Serving]) -> None:
         raise InputError(
             "cannot serve two models under one name",
             got=", ".join(repeated),
-            why="a model is called like its file",
+            why="a model has the name of its file",
             fix="rename a file, or write two repositories",
         )

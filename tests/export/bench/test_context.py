@@ -19,7 +19,7 @@ from dim_runtime.images.samples import lemur
 
 @pytest.fixture
 def pairs(tmp_path: Path) -> Path:
-    """Return a strip of the lemur, unknown at its left end; its truth is one half everywhere."""
+    """Return a strip of the lemur, unknown at its left end, with a truth that is one half everywhere."""
     image = lemur()[0][150:246]
     trimap = np.zeros(image.shape[:2], np.uint8)
     trimap[:, :40] = 128

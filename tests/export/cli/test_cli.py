@@ -26,7 +26,7 @@ Run = Callable[..., int]
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Return a function that runs the command in this process and returns its exit code."""
+    """Run the command in this process and return its exit code."""
 
     def call(*arguments: object) -> int:
         monkeypatch.setattr(sys, "argv", ["dim-export", *map(str, arguments)])
@@ -39,7 +39,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
 
 @pytest.fixture
 def small_artefact(live_artefact: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the live artefact with frozen windows of 64×96 px, which are quick to compare."""
+    """Return the live artefact frozen to windows of 64×96 px, which are quick to compare."""
     model = onnx.load(live_artefact)
     (entry,) = [entry for entry in model.metadata_props if entry.key == METADATA_KEY]
     entry.value = entry.value.replace('"static_shape":null', '"static_shape":[1,64,96]')

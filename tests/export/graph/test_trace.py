@@ -204,7 +204,7 @@ def test_propagation_too(propagating: Exported, shape: tuple[int, int, int]) -> 
 
 
 def _without_cues(model: DIM) -> DIM:
-    """Return the same network without effect of its cues."""
+    """Return the same network without an effect of its cues."""
     deaf = copy.deepcopy(model)
     assert deaf.refiner is not None
     with torch.no_grad():

@@ -16,7 +16,7 @@ from dim import checkpoint
 from dim.images.files import write_image
 from dim.network import DIM
 from dim_export.graph.trace import trace
-from dim_export.int8.calibration import ANSWERED_PIXELS, Answer, Calibration, calibrate
+from dim_export.int8.calibration import SAMPLED_PIXELS, AlphaSample, Calibration, calibrate
 from dim_export.int8.convert import Quantisation
 from dim_export.int8.gain_correction import rounding_gain
 from dim_export.int8.quantise import scale_logits
@@ -42,14 +42,14 @@ DECODER, REFINER = "backbone.decoder.deconv1", "refiner.refine_pred"
 def cut() -> Picture:
     """Return a part of the photograph with many unknown pixels."""
     first, *_ = sample_cases(read_metadata(default_model()), *lemur())
-    return Picture("cut", first.image, first.trimap)
+    return Picture(first.sample)
 
 
 @pytest.fixture(scope="module")
 def pairs(cut: Picture, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pairs")
-    write_image(folder / "images" / "cut.png", cut.image)
-    write_image(folder / "trimaps" / "cut.png", cut.trimap)
+    write_image(folder / "images" / "cut.png", cut.sample.image)
+    write_image(folder / "trimaps" / "cut.png", cut.sample.trimap)
     return folder
 
 
@@ -89,7 +89,7 @@ def _report(source: Path, artefact: Path, picture: Picture) -> ParityReport:
 
 
 def _scaled(source: Path, target: Path, factor: float) -> Path:
-    """Return a checkpoint whose last convolutions, those that make logits, are scaled."""
+    """Write a checkpoint whose last convolutions, those that compute logits, are scaled."""
     model = checkpoint.load(source)
     with torch.no_grad():
         for name in (DECODER, REFINER) if model.refiner is not None else (DECODER,):
@@ -125,10 +125,10 @@ class Small(NamedTuple):
     seen: Calibration
     traced: onnx.ModelProto
 
-    def slope(self, factor: float, answer: Answer) -> float:
+    def slope(self, factor: float, sample: AlphaSample) -> float:
         """Of the float graph with scaled logits."""
         graph = scale_logits(ir.from_proto(self.traced), factor)
-        return rounding_gain(graph, self.model, [self.pair], [answer])
+        return rounding_gain(graph, self.model, [self.pair], [sample])
 
 
 @pytest.fixture(scope="module")
@@ -143,12 +143,12 @@ def small(live_model: Callable[..., DIM]) -> Small:
 def test_the_slope_is_measured_and_one_beyond_reason_is_left_to_the_gates(
     small: Small, factor: float, expected: float
 ) -> None:
-    assert small.slope(factor, small.seen.answers[0]) == pytest.approx(expected, rel=0.02)
+    assert small.slope(factor, small.seen.samples[0]) == pytest.approx(expected, rel=0.02)
 
 
 def test_too_few_pixels_tell_nothing(small: Small) -> None:
-    (answer,) = small.seen.answers
-    few = answer._replace(pixels=answer.pixels[:100], alpha=answer.alpha[:100])
+    (sample,) = small.seen.samples
+    few = sample._replace(pixels=sample.pixels[:100], alpha=sample.alpha[:100])
     assert small.slope(1.1, few) == 1
 
 
@@ -156,8 +156,8 @@ def test_answers_are_of_unknown_pixels_that_are_neither_black_nor_white(small: S
     trimap = np.zeros((160, 160), np.uint8)
     trimap[:, :150] = 128
     image = np.tile(small.pair.image, (3, 3, 1))[:160, :160]
-    (answer,) = calibrate(small.model, [MattingSample(image, trimap)]).answers
-    assert len(answer.pixels) == len(answer.alpha) == ANSWERED_PIXELS
-    assert len(np.unique(answer.pixels)) == ANSWERED_PIXELS
-    assert (answer.pixels % 160 < 150).all()
-    assert 0.05 < answer.alpha.min() < answer.alpha.max() < 0.95
+    (sample,) = calibrate(small.model, [MattingSample(image, trimap)]).samples
+    assert len(sample.pixels) == len(sample.alpha) == SAMPLED_PIXELS
+    assert len(np.unique(sample.pixels)) == SAMPLED_PIXELS
+    assert (sample.pixels % 160 < 150).all()
+    assert 0.05 < sample.alpha.min() < sample.alpha.max() < 0.95

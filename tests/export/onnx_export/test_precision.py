@@ -37,7 +37,7 @@ INTERFACE = [
 
 @pytest.fixture(scope="module")
 def artefacts(calibration_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Return the embedded network in each precision.
+    """Export the embedded network in each precision.
 
     Coarse rounding flips so many pools of a random network that nothing could be told from it.
     """

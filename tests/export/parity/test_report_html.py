@@ -1,4 +1,4 @@
-"""The HTML report: whole, self-contained, and its pictures show what their captions state."""
+"""The HTML report is complete and self-contained, and its pictures show what their captions state."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import pytest
 
 from dim.contract import NetworkConfig
 from dim_export.measure.environment import environment
-from dim_export.parity.cases import Case
 from dim_export.parity.comparison import VISIBLE, Difference, Errors
 from dim_export.parity.gates import gates_for
 from dim_export.parity.heat_map import NAN_COLOUR, gray_picture, heat_map, worst_window
 from dim_export.parity.report import ArtefactReport, Release, ReleaseReport, RoundingResult, Speed
 from dim_export.parity.report_html import data_uri, percent, render, shots, signed, small
 from dim_export.parity.result import CaseResult, ParityReport
+from dim_runtime.images.pairs import MattingSample
 
 UNCLOSED = {"meta", "img", "br"}
 
 
-def _case(difference: float = 0.0) -> Case:
+def _sample() -> MattingSample:
     image = np.zeros((300, 200, 3), np.uint8)
-    return Case("a case", image, np.full((300, 200), 128, np.uint8))
+    return MattingSample(image, np.full((300, 200), 128, np.uint8), name="a case")
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def alphas() -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_the_worst_window_is_found(alphas: tuple[np.ndarray, np.ndarray]) -> None:
-    snapshot = worst_window(_case(), *alphas, side=64)
+    snapshot = worst_window(_sample(), *alphas, side=64)
     assert snapshot.difference.shape == (64, 64)
     assert snapshot.total == pytest.approx(25)
     assert snapshot.y <= 245 <= 255 <= snapshot.y + 64
@@ -45,14 +45,14 @@ def test_the_worst_window_is_found(alphas: tuple[np.ndarray, np.ndarray]) -> Non
 
 
 def test_known_pixels_do_not_count(alphas: tuple[np.ndarray, np.ndarray]) -> None:
-    case = _case()
-    case.trimap[200:] = 255
-    assert worst_window(case, *alphas).total == 0
+    sample = _sample()
+    sample.trimap[200:] = 255
+    assert worst_window(sample, *alphas).total == 0
 
 
 def test_a_nan_is_worst_of_all(alphas: tuple[np.ndarray, np.ndarray]) -> None:
     alphas[1][5, 5] = np.nan
-    snapshot = worst_window(_case(), *alphas, side=32)
+    snapshot = worst_window(_sample(), *alphas, side=32)
     assert snapshot.total == np.inf
     assert snapshot.reference.shape == (32, 32)
 
@@ -141,7 +141,7 @@ def _release(alphas: tuple[np.ndarray, np.ndarray], share: float) -> Release:
         checkpoint_sha256="12", recorded_sha256="34", gates=gates_for("fp32"), cases=(case,),
         left_out=("too big",), not_finite=("net.onnx: conv.bias",) if share else (),
     )  # fmt: skip
-    snapshot = worst_window(_case(), *alphas)
+    snapshot = worst_window(_sample(), *alphas)
     artefact = ArtefactReport(
         bytes=10**6, sha256="56", command="dim-export onnx", parity=parity,
         worst={"case": "a case", "y": 1, "x": 2, "height": 3, "width": 4, "max_difference": 0.25},
@@ -176,7 +176,7 @@ def test_a_failure_is_said_first(alphas: tuple[np.ndarray, np.ndarray]) -> None:
 
 
 def test_five_pictures_show_the_worst_window(alphas: tuple[np.ndarray, np.ndarray]) -> None:
-    found = shots(worst_window(_case(), *alphas, side=64))
+    found = shots(worst_window(_sample(), *alphas, side=64))
     assert [shot.caption.partition(":")[0] for shot in found] == [
         "image", "trimap", "PyTorch", "artefact", "difference",
     ]  # fmt: skip

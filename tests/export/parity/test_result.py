@@ -133,7 +133,7 @@ def test_relative_shift_of_nothing() -> None:
 
 def test_sample_cases_cover_what_differs() -> None:
     metadata = describe(DIM(NetworkConfig(width=0.125)), checkpoint_sha256="")
-    shapes = [case.trimap.shape for case in sample_cases(metadata, *lemur())]
+    shapes = [case.sample.trimap.shape for case in sample_cases(metadata, *lemur())]
     assert any(h % 32 == 0 and w % 32 == 0 for h, w in shapes)
     assert any(h % 32 and w % 32 for h, w in shapes)
     assert any(h < 32 and w < 32 for h, w in shapes)
@@ -145,16 +145,16 @@ def test_sample_cases_cover_what_differs() -> None:
 def test_cases_fit_a_small_frozen_shape() -> None:
     metadata = describe(DIM(NetworkConfig(width=0.125)), checkpoint_sha256="", static_shape=(1, 96, 64))
     found = [case for picture in pictures() for case in cases(picture, metadata)]
-    assert [case.name for case in found if case.ties] == ["equal rows"]
+    assert [case.sample.name for case in found if case.ties] == ["equal rows"]
     for case in found:
-        assert case.trimap.shape[0] <= 96
-        assert case.trimap.shape[1] <= 64
-        assert case.image.shape[:2] == case.trimap.shape
-        assert (case.trimap == 128).any()
+        assert case.sample.trimap.shape[0] <= 96
+        assert case.sample.trimap.shape[1] <= 64
+        assert case.sample.image.shape[:2] == case.sample.trimap.shape
+        assert (case.sample.trimap == 128).any()
 
 
 def test_the_columns_of_every_pooling_window_of_the_tie_image_are_equal() -> None:
     picture = equal_rows(96, 128)
-    assert (picture.image[:, 0::2] == picture.image[:, 1::2]).all()
-    assert (picture.trimap[:, 0::2] == picture.trimap[:, 1::2]).all()
-    assert len(np.unique(picture.image[:, 0], axis=0)) > 12
+    assert (picture.sample.image[:, 0::2] == picture.sample.image[:, 1::2]).all()
+    assert (picture.sample.trimap[:, 0::2] == picture.sample.trimap[:, 1::2]).all()
+    assert len(np.unique(picture.sample.image[:, 0], axis=0)) > 12

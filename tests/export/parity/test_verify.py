@@ -38,7 +38,7 @@ Edit = Callable[[Any], None]
 
 @pytest.fixture(scope="module")
 def reference() -> Reference:
-    """PyTorch's embedded network, which keeps its alphas from test to test."""
+    """Return PyTorch's embedded network, which caches its results from test to test."""
     return Reference(EMBEDDED)
 
 
@@ -46,7 +46,7 @@ def reference() -> Reference:
 def cut() -> Picture:
     """Return a part of the photograph with many unknown pixels, so that the tests stay short."""
     first, *_ = sample_cases(read_metadata(default_model()), *lemur())
-    return Picture("cut", first.image, first.trimap)
+    return Picture(first.sample)
 
 
 def _edited(source: Path, target: Path, edit: Edit) -> Path:
@@ -88,7 +88,7 @@ def test_the_embedded_artefact_passes(reference: Reference, cut: Picture) -> Non
 def test_the_tiled_photograph_has_several_windows(context: int) -> None:
     metadata = read_metadata(default_model()).model_copy(update={"context": context})
     (case,) = [case for case in sample_cases(metadata, *lemur()) if case.tiled]
-    plan = Matting.from_backend(_Planned(metadata), tile=case.tile).plan(case.trimap)
+    plan = Matting.from_backend(_Planned(metadata), tile=case.tile).plan(case.sample.trimap)
     assert len(plan.windows) >= 2
 
 
@@ -108,7 +108,7 @@ class _Planned(Backend):
 
 def test_scaled_logits_fail(unpropagated: Path, cut: Picture, tmp_path: Path) -> None:
     def scale(model: Any) -> None:
-        """Return the input of the last sigmoid: a refiner reacts to the layers before it."""
+        """Return the input of the last sigmoid, because a refiner reacts to a change of earlier layers."""
         nodes = model.graph.node
         place, last = [(place, node) for place, node in enumerate(nodes) if node.op_type == "Sigmoid"][-1]
         model.graph.initializer.append(numpy_helper.from_array(np.float32(1.05), "factor"))
@@ -177,8 +177,8 @@ def test_nan_weights_are_named(reference: Reference, cut: Picture, tmp_path: Pat
 
 
 def test_the_probe_sees_what_pytorch_chooses(live_model: Callable[..., Any], live_artefact: Path) -> None:
-    picture = equal_rows(64, 96)
-    batch = picture.image[None], picture.trimap[None]
+    sample = equal_rows(64, 96).sample
+    batch = sample.image[None], sample.trimap[None]
     watched = TorchBackend(live_model(batch_norm=True)).watch(*batch)
     probe = SwitchProbe(live_artefact, threads=1)
     assert probe.works
@@ -198,7 +198,7 @@ def test_a_graph_without_pools_is_not_probed() -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    """Return a folder of one small photograph with a trimap and a truth."""
+    """Write a folder of one small photograph with a trimap and a truth."""
     image, trimap = lemur()
     part = slice(100, 196), slice(200, 328)
     write_image(tmp_path / "photos" / "images" / "a.png", image[part])
@@ -211,12 +211,12 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_folder_adds_photographs_with_truth(folder: Path) -> None:
     *_, photograph = pictures(folder)
-    assert (photograph.name, photograph.kind) == ("a", "photograph")
-    assert photograph.truth is not None
-    assert photograph.truth.shape == photograph.trimap.shape
+    assert (photograph.sample.name, photograph.kind) == ("a", "photograph")
+    assert photograph.sample.alpha is not None
+    assert photograph.sample.alpha.shape == photograph.sample.trimap.shape
     shutil.rmtree(folder / "alphas")
     *_, photograph = pictures(folder)
-    assert photograph.truth is None
+    assert photograph.sample.alpha is None
 
 
 def test_a_truth_of_another_size_is_an_error(folder: Path) -> None:
@@ -226,7 +226,7 @@ def test_a_truth_of_another_size_is_an_error(folder: Path) -> None:
 
 
 def _rewritten(source: Path, target: Path, before: str, after: str) -> Path:
-    """Return a copy of an artefact with another metadata document."""
+    """Write a copy of an artefact with another metadata document."""
 
     def edit(model: Any) -> None:
         (entry,) = [entry for entry in model.metadata_props if entry.key == METADATA_KEY]
@@ -238,7 +238,7 @@ def _rewritten(source: Path, target: Path, before: str, after: str) -> Path:
 
 @pytest.fixture
 def frozen(live_artefact: Path, tmp_path: Path) -> Path:
-    """Return a small network's artefact with frozen windows of 64×96 px: the quickest to compare."""
+    """Return a small network's artefact frozen to windows of 64×96 px, the quickest to compare."""
     return _rewritten(
         live_artefact, tmp_path / "frozen.onnx", '"static_shape":null', '"static_shape":[1,64,96]'
     )
@@ -286,7 +286,7 @@ def test_cases_that_share_an_image_share_an_answer(live_checkpoint: Path, live_a
     reference = Reference(live_checkpoint)
     for picture in (first, equal_rows(64, 64), equal_rows(64, 96)):
         (case,) = cases(picture, engine.backend.metadata)
-        reference.expected(case, Matting.from_backend(engine.backend).plan(case.trimap))
+        reference.expected(case, Matting.from_backend(engine.backend).plan(case.sample.trimap))
     assert len(reference.results) == 2
     reference.forget()
     assert not reference.results
@@ -305,7 +305,7 @@ class _Recorder:
 
 @pytest.fixture
 def bf16(live_artefact: Path, tmp_path: Path) -> Path:
-    """Return a file whose metadata declares bf16."""
+    """Write a file whose metadata has the precision bf16."""
     return _rewritten(live_artefact, tmp_path / "bf16.onnx", '"precision":"fp32"', '"precision":"bf16"')
 
 

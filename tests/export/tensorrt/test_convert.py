@@ -45,7 +45,7 @@ def rtx() -> Any:
 
 @pytest.fixture(scope="module")
 def artefact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the embedded model: it needs no PyTorch, and is built in about a second."""
+    """Return the embedded model, which needs no PyTorch and builds in about a second."""
     path = tmp_path_factory.mktemp("trt") / "tiny.onnx"
     shutil.copy(default_model(), path)
     return path
@@ -53,7 +53,7 @@ def artefact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def engine(rtx: Any, artefact: Path) -> Path:
-    """Return an engine of it for two kinds of GPU."""
+    """Build an engine of it for two kinds of GPU."""
     target = artefact.with_name("deep") / "tiny.engine"
     options = BuildOptions(profile=SMALL, compute_capabilities=("8.6", "12.0"))
     convert(artefact, target, builder="tensorrt-rtx", options=options, command="dim-export trt")
@@ -61,7 +61,7 @@ def engine(rtx: Any, artefact: Path) -> Path:
 
 
 def altered(path: Path, old: bytes, new: bytes) -> Path:
-    """Return the artefact with other metadata of the same length."""
+    """Write the artefact with other metadata of the same length."""
     content = path.read_bytes()
     assert content.count(old) == 1
     assert len(old) == len(new)
@@ -102,7 +102,7 @@ def test_an_engine_in_another_precision_than_the_artefact_says(artefact: Path, r
 
 
 def frozen(artefact: Path, shape: tuple[int, int, int]) -> Path:
-    """Return the artefact as ``--shape`` would have made it."""
+    """Write the artefact as ``--shape`` would have made it."""
     model = onnx.load(artefact)
     for tensor in (*model.graph.input, *model.graph.output):
         for axis, side in zip(tensor.type.tensor_type.shape.dim, shape, strict=False):
@@ -292,7 +292,7 @@ def test_most_convolutions_decide() -> None:
 
 
 def test_a_convolution_that_was_merged_or_split_counts_once() -> None:
-    """The refiner's last one takes the logits, in fp32, along; a bias may become a separate layer."""
+    """The refiner's last one also has the logits, in fp32, as an input; a bias may become a layer."""
     lines = [
         _line("runtime_fusion", "Datatype: Float", "Datatype: Half", names="Sigmoid_0 + conv1"),
         _line("kgen", "Datatype: Float", names="conv1 + Relu_0"),
@@ -592,7 +592,7 @@ def test_the_lock_lets_one_in_at_a_time(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def full_width() -> Any:
-    """Return the published network, stage 3, 26 M parameters, with fresh weights."""
+    """Export the published network, stage 3, 26 M parameters, with fresh weights."""
     pytest.importorskip("torch")
     from dim.network import DIM
 
@@ -610,7 +610,7 @@ def full_width_artefact(full_width: Any, tmp_path_factory: pytest.TempPathFactor
 
 
 def _graph(model: Any, fp32: Path, precision: Precision) -> Any:
-    """Return the parts of dim_export.int8.convert.lower, without what looks at photographs there."""
+    """Run the steps of dim_export.int8.convert without those that need photographs."""
     import torch
     from onnxscript import ir
 

@@ -48,7 +48,7 @@ def document(**more: Any) -> ArtefactMetadata:
 def engine(
     path: Path, *, builder: Any = "tensorrt", most: tuple[int, int, int] | None = (4, 1024, 1024)
 ) -> Path:
-    """Return an engine file with a made-up plan; ``most`` None freezes the shape to 1, 512, 512."""
+    """Write an engine file with a made-up plan; ``most`` None freezes the shape to 1, 512, 512."""
     profile = None if most is None else ShapeProfile(min=(1, 256, 256), opt=(1, 512, 512), max=most)
     info = EngineInfo(
         builder=builder,
@@ -66,7 +66,7 @@ def engine(
 
 
 def onnx_file(path: Path, metadata: ArtefactMetadata) -> Path:
-    """Return an ONNX file with this document and an empty graph: what is served is not run here."""
+    """Write an ONNX file with this document and an empty graph, which is not run here."""
     onnx = pytest.importorskip("onnx")
     model = onnx.helper.make_model(onnx.helper.make_graph([], "g", [], []))
     onnx.helper.set_model_props(model, {"dim": metadata.to_json()})
