@@ -1,4 +1,4 @@
-"""Few threads that make all calls into an engine, however many threads share its back end.
+"""Threads that make the calls into an engine: few for all users of a back end, or several calls at one time.
 
 An engine allocates a window's tensors in the thread that calls it, and glibc keeps freed memory for each
 thread separately. Called from 24 threads of a web server, ONNX Runtime held 2.1 GB for windows of 0.4
@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import ParamSpec, TypeVar
+from types import TracebackType
+from typing import ParamSpec, Self, TypeVar
 
 import psutil
 
@@ -53,3 +54,28 @@ class EngineThreads:
     def close(self) -> None:
         """Wait for the calls that run, and end the threads."""
         self._pool.shutdown()
+
+
+class Calls:
+    """Runs calls of a back end in threads, at most ``limit`` at one time; leaving the block waits for them.
+
+    Args:
+        limit: with 1 there is no thread: a call runs where its result is taken.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._pool = ThreadPoolExecutor(limit, thread_name_prefix="dim-matting-call") if limit > 1 else None
+
+    def start(self, call: Callable[[], Result]) -> Callable[[], Result]:
+        """Start a call; return the function that waits for its result, or raises its error."""
+        return call if self._pool is None else self._pool.submit(call).result
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)

@@ -17,7 +17,7 @@ import numpy as np
 
 from dim.arrays import Float32, Floating
 from dim_runtime.backends.base import Backend
-from dim_runtime.inference.calls import Calls
+from dim_runtime.backends.threads import Calls
 from dim_runtime.inference.pipeline import Channel, Pipeline, Stopped
 from dim_runtime.inference.tiler import Cut, announce, cut, report, run_windows, stitch, write_known
 from dim_runtime.planning.geometry import Plan, Window

@@ -21,8 +21,8 @@ from dim.bit_depth import eight_bits
 from dim.trimap import FOREGROUND, canonical, unknown
 from dim_runtime.arrays import Sliceable, Writable
 from dim_runtime.backends.base import Backend, valid_alpha
+from dim_runtime.backends.threads import Calls
 from dim_runtime.inference.blending import share
-from dim_runtime.inference.calls import Calls
 from dim_runtime.planning.geometry import Plan, Rectangle, Window, reflected
 from dim_runtime.planning.survey import pieces
 from dim_runtime.progress import Progress

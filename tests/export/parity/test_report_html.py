@@ -162,7 +162,7 @@ def test_the_document_is_whole_and_fetches_nothing(alphas: tuple[np.ndarray, np.
     text = " ".join(" ".join(reader.text).split())
     for expected in (
         "Passed", "<b>case", "not counted", "0.600 s", "left out: too big",
-        "which is not the one compared with", "What rounding alone does", "beyond 1/255 of fp64",
+        "which is not the one compared with", "The effect of rounding alone", "beyond 1/255 of fp64",
         "Against the truth", "+0.00%",
     ):  # fmt: skip
         assert expected.lower() in text.lower(), expected

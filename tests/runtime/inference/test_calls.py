@@ -11,7 +11,7 @@ import pytest
 from dim.arrays import Floating, UInt8
 from dim_runtime import Matting
 from dim_runtime.backends.fake import FakeBackend, fake_metadata, red_channel
-from dim_runtime.inference.calls import Calls
+from dim_runtime.backends.threads import Calls
 
 TOGETHER = 3
 PATIENCE = 60.0
