@@ -239,7 +239,7 @@ def by_test(matting: Matting, root: Path) -> UInt8:
 
 
 def by_verify(matting: Matting, root: Path) -> UInt8:
-    found = list(pictures(root))[-1]
+    found = list(pictures(root))[-1].sample
     return np.rint(matting(found.image, found.trimap) * 255).astype(np.uint8)
 
 
