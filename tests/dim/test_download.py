@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import re
 import threading
 import time
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.request import build_opener
 
 import pytest
@@ -243,12 +245,15 @@ def test_a_file_beyond_the_limit_is_not_kept(server: Server, tmp_path: Path) -> 
         assert _files(tmp_path) == []
 
 
-def test_a_slow_download_ends_and_is_continued(server: Server, tmp_path: Path) -> None:
+def test_a_slow_download_ends_and_is_continued(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that advances one second with every look at it."""
     url, opener = server.url("model.pth"), build_opener()
-    server.pause = 0.2
-    with pytest.raises(DownloadError, match=r"(?s)not finished after 0\.3 seconds.*is continued"):
-        fetch(url, sha256=DIGEST, cache=tmp_path, limits=Limits(seconds=0.3), opener=opener)
-    server.pause = 0
+    with monkeypatch.context() as patch:
+        patch.setattr("dim.download.time", SimpleNamespace(monotonic=itertools.count().__next__))
+        with pytest.raises(DownloadError, match=r"(?s)not finished after 3 seconds.*is continued"):
+            fetch(url, sha256=DIGEST, cache=tmp_path, limits=Limits(seconds=3), opener=opener)
     assert fetch(url, sha256=DIGEST, cache=tmp_path, opener=opener).read_bytes() == CONTENT
     assert server.asked[1] != ""
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 import subprocess
 import sys
 import threading
-import time
 import warnings
 import weakref
 from collections.abc import Iterator
@@ -32,6 +32,9 @@ from dim_runtime.errors import (
 from dim_runtime.images.samples import lemur
 from dim_runtime.inference.stream import Job
 from dim_runtime.planning.planner import STRIP_BYTES
+
+PATIENCE = 60.0
+"""Seconds after which a thread that waits for another fails."""
 
 
 @pytest.fixture
@@ -195,7 +198,7 @@ def test_map_is_lazy_bounded_and_stops_when_closed(identity: Any, pair: Any) -> 
             pulled.append(number)
             yield pair(8, 8)
 
-    threads = threading.active_count()
+    before = set(threading.enumerate())
     results = Matting.from_backend(identity).map(source())
     assert pulled == []
     for number in range(20):
@@ -203,50 +206,50 @@ def test_map_is_lazy_bounded_and_stops_when_closed(identity: Any, pair: Any) -> 
         assert len(pulled) <= number + 1 + 5
     results.close()
     assert len(pulled) < 30
-    end = time.monotonic() + 5
-    while threading.active_count() > threads and time.monotonic() < end:
-        time.sleep(0.002)
-    assert threading.active_count() == threads
+    for thread in set(threading.enumerate()) - before:
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
 
 
 def test_reading_inference_and_finishing_overlap(identity: Any, pair: Any) -> None:
-    """At some moment one image is read, another computed and a third finished."""
-    running, most, lock = 0, 0, threading.Lock()
+    """The third image is read while the second is computed and the first finished: the three steps meet."""
+    meeting = threading.Barrier(3)
 
-    def counted(function: Any) -> Any:
+    def meets(function: Any, turn: int) -> Any:
+        calls = itertools.count()
+
         def call(*arguments: Any) -> Any:
-            nonlocal running, most
-            with lock:
-                running += 1
-                most = max(most, running)
-            time.sleep(0.02)
-            with lock:
-                running -= 1
+            if next(calls) == turn:
+                meeting.wait(PATIENCE)
             return function(*arguments)
 
         return call
 
-    identity.alpha = counted(identity.alpha)
     made = pair(8, 8)
-    jobs = [Job(counted(lambda: made)) for _ in range(20)]
-    done = list(Matting.from_backend(identity).stream(jobs, finish=counted(lambda job: None)))
-    assert all(job.error is None for job in done)
-    assert most == 3
+    load = meets(lambda: made, 2)
+    identity.alpha = meets(identity.alpha, 1)
+    done = list(
+        Matting.from_backend(identity).stream(
+            [Job(load) for _ in range(5)], finish=meets(lambda job: None, 0)
+        )
+    )
+    assert [job.error for job in done] == [None] * 5
 
 
 def test_map_waits_for_no_later_pair(metadata: Any, pair: Any) -> None:
     """A source may make its next pair of the last result, also where windows are batched."""
-    answers: list[int] = []
+    results = threading.Semaphore(1)
 
     def source() -> Iterator[Any]:
-        for number in range(3):
-            while len(answers) < number:
-                time.sleep(0.001)
+        for _ in range(3):
+            assert results.acquire(timeout=PATIENCE)
             yield pair(8, 8)
 
-    for number, _ in enumerate(Matting.from_backend(Batching(metadata(), 4)).map(source())):
-        answers.append(number)
-    assert answers == [0, 1, 2]
+    found = 0
+    for _ in Matting.from_backend(Batching(metadata(), 4)).map(source()):
+        found += 1
+        results.release()
+    assert found == 3
 
 
 def test_under_a_memory_limit_one_pair_is_alive(identity: Any, pair: Any) -> None:
@@ -460,5 +463,5 @@ next(results)
 def test_the_interpreter_may_exit_while_an_iterator_is_alive() -> None:
     pytest.importorskip("onnxruntime")
     command = [sys.executable, "-c", EXIT_WHILE_MAPPING]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert (done.returncode, done.stderr) == (0, "")

@@ -5,17 +5,49 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from queue import SimpleQueue
+from types import SimpleNamespace
 
 import pytest
 
 from dim_runtime.inference.pipeline import Channel, Pipeline, Stopped
 
-WAIT = 5.0
-"""Seconds after which something that should happen never will."""
+WAIT = 60.0
+"""Seconds after which a test that waits for a thread fails."""
+
+
+class Waits:
+    """Records when a thread of a pipeline is about to wait at a channel."""
+
+    def __init__(self) -> None:
+        self._names: SimpleQueue[str] = SimpleQueue()
+
+    def note(self) -> None:
+        name = threading.current_thread().name
+        if name == "dim-matting":
+            self._names.put(name)
+
+    def next(self) -> None:
+        """Return when a thread waits that was not counted before."""
+        self._names.get(timeout=WAIT)
 
 
 @pytest.fixture
-def pipeline() -> Iterator[Pipeline]:
+def waits(monkeypatch: pytest.MonkeyPatch) -> Waits:
+    made = Waits()
+
+    class Watched(threading.Condition):
+        def wait(self, timeout: float | None = None) -> bool:
+            made.note()
+            return super().wait(timeout)
+
+    watched = SimpleNamespace(**vars(threading) | {"Condition": Watched})
+    monkeypatch.setattr("dim_runtime.inference.pipeline.threading", watched)
+    return made
+
+
+@pytest.fixture
+def pipeline(waits: Waits) -> Iterator[Pipeline]:
     made = Pipeline(in_flight=3)
     yield made
     made.stop()
@@ -38,7 +70,7 @@ def test_items_keep_their_order_through_several_steps(pipeline: Pipeline) -> Non
     assert list(second) == list(range(0, 200, 2))
 
 
-def test_a_step_works_at_most_one_item_ahead(pipeline: Pipeline) -> None:
+def test_a_step_works_at_most_one_item_ahead(pipeline: Pipeline, waits: Waits) -> None:
     made: list[int] = []
 
     def step() -> Iterator[int]:
@@ -48,21 +80,20 @@ def test_a_step_works_at_most_one_item_ahead(pipeline: Pipeline) -> None:
 
     items = pipeline.ahead(step())
     # One waits in the channel, the next is made and finds it full.
-    assert eventually(lambda: len(made) == 2)
-    time.sleep(0.02)
+    waits.next()
     assert made == [0, 1]
     next(items)
-    assert eventually(lambda: len(made) == 3)
+    waits.next()
+    assert made == [0, 1, 2]
 
 
-def test_no_more_items_enter_than_there_is_room_for(pipeline: Pipeline) -> None:
+def test_no_more_items_enter_than_there_is_room_for(pipeline: Pipeline, waits: Waits) -> None:
     entered: list[int] = []
     items = pipeline.admit(noted(range(10), entered))
     for _ in range(3):
         next(items)
     blocked = pipeline.ahead(items)
-    assert eventually(lambda: len(entered) == 3)
-    time.sleep(0.02)
+    waits.next()
     assert entered == [0, 1, 2]
     pipeline.release()
     assert next(blocked) == 3

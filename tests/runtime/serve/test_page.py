@@ -212,6 +212,7 @@ def test_no_tool_is_wider_than_its_panel(page: Any, width: int) -> None:
     assert wider == []
 
 
+@pytest.mark.bench
 def test_a_photograph_of_24_megapixels_stays_quick(page: Any, tmp_path: Path) -> None:
     """The first paint of a stroke, from the event to the frame that shows it."""
     image = cv2.resize(cv2.imread(str(sample_paths()[0])), (6000, 4000))
