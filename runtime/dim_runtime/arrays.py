@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 from typing import Any, Protocol
 
@@ -30,6 +31,50 @@ class Writable(Sliceable, Protocol):
     def __setitem__(self, key: Any, value: Any, /) -> None: ...
 
 
+def as_array(value: Any, noun: str) -> Any:
+    """Return what a matting works on: the value itself if it is read by slices, or else its numpy array.
+
+    PIL images, tensors of other libraries in the computer's memory, and all else that has ``__array__`` or
+    ``__array_interface__`` become arrays. Lists do not: their dtype would be a guess.
+
+    Args:
+        value: whatever the caller passed.
+        noun: "image" or "trimap", for errors.
+
+    Raises:
+        InputError: the conversion failed, or a PIL image of a mode that does not fit.
+    """
+    if _is_array(value) and _dtype(value) is not None:
+        return value
+    if not any(hasattr(value, name) for name in ("__array__", "__array_interface__")):
+        return value
+    _require_mode(value, noun)
+    try:
+        return np.asarray(value)
+    except Exception as error:
+        raise InputError(
+            f"cannot use this {noun}",
+            got=f"{type(value).__module__}.{type(value).__name__}",
+            expected="a numpy array, or what converts to one",
+            why=str(error)[:300],
+            fix="move it to the computer's memory and convert it, as tensor.detach().cpu().numpy()",
+        ) from error
+
+
+def _require_mode(value: Any, noun: str) -> None:
+    """Raise InputError for a PIL image whose numbers are no levels of the channels that are needed."""
+    if not type(value).__module__.startswith("PIL."):
+        return
+    mode, fitting = value.mode, "RGB" if noun == "image" else "L"
+    if mode != fitting:
+        raise InputError(
+            f"cannot use this {noun}",
+            got=f"a PIL image of mode {mode}",
+            expected=f"mode {fitting}",
+            fix=f"{noun}.convert({fitting!r})",
+        )
+
+
 def require_trimap(trimap: Any) -> None:
     """Raise InputError unless the trimap is uint8 H, W with at least one pixel."""
     if isinstance(trimap, np.ndarray) or not _is_array(trimap):
@@ -41,6 +86,8 @@ def require_trimap(trimap: Any) -> None:
                 expected="uint8 H, W: 0 background, 128 unknown, 255 foreground",
                 fix="matting(image, trimap): the image first; take one channel of a trimap that has several",
             )
+        if trimap.dtype.kind == "b":
+            raise _boolean_mask(trimap)
         dim.trimap.validate(trimap)
     elif _dtype(trimap) != np.uint8 or len(trimap.shape) != 2 or 0 in trimap.shape:
         raise InputError(
@@ -48,6 +95,16 @@ def require_trimap(trimap: Any) -> None:
             got=f"{trimap.dtype} with shape {trimap.shape}",
             expected="uint8 H, W: 0 background, 128 unknown, 255 foreground",
         )
+
+
+def _boolean_mask(mask: Any) -> InputError:
+    return InputError(
+        "cannot use this trimap",
+        got=f"bool with shape {mask.shape}: a mask",
+        expected="uint8 H, W: 0 background, 128 unknown, 255 foreground",
+        why="a mask has no unknown region, and only there an alpha is computed",
+        fix="dim_runtime.trimaps.bands.from_soft_mask(mask.astype('uint8') * 255) makes a trimap of it",
+    )
 
 
 def require_pair(image: Any, trimap: Any) -> None:
@@ -60,7 +117,7 @@ def require_pair(image: Any, trimap: Any) -> None:
             "cannot use this image",
             got=f"{image.dtype} with shape {shape}",
             expected="uint8 or uint16 H, W, 3, RGB",
-            fix=_image_fix(_dtype(image), shape),
+            fix=_image_fix(image, _dtype(image), shape),
         )
     _require_same_size(image, trimap)
 
@@ -86,7 +143,7 @@ def _require_numpy(what: str, array: Any, expected: str) -> None:
     if isinstance(array, str | bytes) or hasattr(array, "__fspath__"):
         fix = "read the file: dim.images.read_image(path), dim.images.read_trimap(path)"
     else:
-        fix = f"numpy.asarray({what}), for example of a PIL image"
+        fix = f"numpy.asarray({what}, dtype='uint8')"
     raise InputError(
         f"cannot use this {what}",
         got=kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}",
@@ -95,12 +152,12 @@ def _require_numpy(what: str, array: Any, expected: str) -> None:
     )
 
 
-def _image_fix(dtype: np.dtype[Any] | None, shape: tuple[int, ...]) -> str:
+def _image_fix(image: Any, dtype: np.dtype[Any] | None, shape: tuple[int, ...]) -> str:
     """Return how an array becomes an image: the most probable cause of its being refused comes first."""
     if dtype is not None and dtype.kind == "b":
         return "image.astype('uint8') * 255"
     if dtype is not None and dtype.kind == "f":
-        return "for values in [0, 1]: (image * 255).round().astype('uint8')"
+        return _float_fix(image)
     if dtype is not None and dtype.newbyteorder("=") in (np.uint8, np.uint16) and dtype.byteorder == ">":
         return "convert the byte order: image.astype(image.dtype.newbyteorder('='))"
     if len(shape) == 3 and shape[0] == 3:
@@ -110,6 +167,19 @@ def _image_fix(dtype: np.dtype[Any] | None, shape: tuple[int, ...]) -> str:
     if len(shape) == 3 and shape[2] == 4:
         return "drop the fourth channel: image[..., :3]"
     return "repeat a gray channel three times: numpy.stack([gray] * 3, axis=-1)"
+
+
+def _float_fix(image: Any) -> str:
+    """Return how floating-point values become levels, by their range where all of them are in memory."""
+    largest = float(image.max(initial=0)) if isinstance(image, np.ndarray) else None
+    unit = "(image.clip(0, 1) * 255).round().astype('uint8')"
+    if largest is None or not math.isfinite(largest):
+        return f"for finite values in [0, 1]: {unit}"
+    if largest <= 1:
+        return unit
+    if largest <= 255:
+        return "image.clip(0, 255).round().astype('uint8')"
+    return "scale the values to [0, 255] and convert them to uint8, or to [0, 65535] and uint16"
 
 
 def _require_same_size(image: Sliceable, trimap: Sliceable) -> None:

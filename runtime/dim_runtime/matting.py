@@ -22,6 +22,7 @@ from dim.errors import InputError
 from dim_runtime.arrays import (
     Sliceable,
     Writable,
+    as_array,
     by_windows,
     held_bytes,
     require_out,
@@ -139,8 +140,9 @@ class Matting:
         """Compute an alpha matte.
 
         Args:
-            image: uint8 or uint16 H, W, 3, RGB over the full range of the type; anything that slices like an
-                array: ``ndarray``, ``memmap``, zarr.
+            image: uint8 or uint16 H, W, 3, RGB over the full range of the type (OpenCV reads BGR:
+                ``image[..., ::-1]``); anything that slices like an array (``ndarray``, ``memmap``, zarr) or
+                has ``__array__``, such as a PIL image, which is not turned by its EXIF orientation.
             trimap: uint8 H, W, likewise: 0 background, 128 unknown, 255 foreground. At most 10 and at least
                 245 are read as background and foreground, the rest as unknown, with a :class:`TrimapWarning`.
 
@@ -153,6 +155,7 @@ class Matting:
             MemoryLimitError: no tile keeps the memory limit.
             BackendError: the engine failed, or what it computed is no alpha.
         """
+        trimap = as_array(trimap, "trimap")
         require_trimap(trimap)
         alpha = np.empty(trimap.shape, np.float32)
         self._into(image, trimap, alpha)
@@ -210,7 +213,7 @@ class Matting:
             InputError, TileError, MemoryLimitError: as the call does.
         """
         with self._turn:
-            trimap = by_windows(trimap)
+            trimap = by_windows(as_array(trimap, "trimap"))
             require_trimap(trimap)
             plan = self._plan(survey(trimap), trimap)
             return replace(plan, seconds=self._expected_seconds(plan))
@@ -307,7 +310,8 @@ class Matting:
 
     def _compute(self, image: Any, trimap: Any, out: Any, progress: Progress | None) -> _Computed:
         """Validate, plan and run one image in the caller's thread."""
-        image, trimap, out = by_windows(image), by_windows(trimap), by_windows(out)
+        image, trimap = by_windows(as_array(image, "image")), by_windows(as_array(trimap, "trimap"))
+        out = by_windows(out)
         require_pair(image, trimap)
         require_out(out, trimap)
         with self._turn:
@@ -321,12 +325,14 @@ class Matting:
 
     def _run_job(self, job: Job, progress: Progress | None) -> None:
         image, trimap = _loaded(job)
+        trimap = as_array(trimap, "trimap")
         require_trimap(trimap)
         job.alpha = np.empty(trimap.shape, np.float32)
         job.plan, job.mapped, job.seconds = self._compute(image, trimap, job.alpha, progress)
 
     def _prepare(self, job: Job) -> None:
-        job.image, job.trimap = map(by_windows, _loaded(job))
+        image, trimap = _loaded(job)
+        job.image, job.trimap = by_windows(as_array(image, "image")), by_windows(as_array(trimap, "trimap"))
         require_pair(job.image, job.trimap)
         found = survey(job.trimap)
         job.plan, job.mapped = self._plan(found, job.trimap, job.image), found.mapped
