@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import tomllib
@@ -109,3 +110,30 @@ def test_probes_are_routes_of_the_server() -> None:
         routes = set(create_app(matting).openapi()["paths"])
     probes = ("readinessProbe", "livenessProbe", "startupProbe")
     assert {_container()[probe]["httpGet"]["path"] for probe in probes} <= routes
+
+
+def test_the_application_for_worker_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("fastapi")
+    pytest.importorskip("onnxruntime")
+    from fastapi.testclient import TestClient
+
+    monkeypatch.syspath_prepend(FOLDER)
+    monkeypatch.setenv("DIM_SERVE_TOKEN", "choose-one")
+    monkeypatch.setenv("DIM_SERVE_THREADS", "1")
+    monkeypatch.setenv("DIM_SERVE_HOSTS", "matte.example,localhost")
+    app = importlib.import_module("app").create()
+    with TestClient(app, base_url="http://matte.example") as client:
+        assert client.get("/ready").status_code == 200
+        assert client.get("/metrics").status_code == 401
+        assert client.get("/metrics", headers={"Authorization": "Bearer choose-one"}).status_code == 200
+    with TestClient(app, base_url="http://other.example") as client:
+        assert client.get("/health").status_code == 400
+
+
+def test_the_servers_artefact_declares_the_tensors_of_the_contract() -> None:
+    from dim_runtime.backends.kserve import _EXPECTED
+
+    settings = json.loads((FOLDER / "servers/mlserver/model-settings.json").read_text())
+    declared = {tensor["name"]: tensor["datatype"] for tensor in (*settings["inputs"], *settings["outputs"])}
+    assert declared == _EXPECTED
+    assert (FOLDER / "servers/mlserver" / f"{settings['implementation'].split('.')[0]}.py").is_file()
