@@ -10,7 +10,7 @@ SERVERS := .venv-servers
 # Tests of these need torch, which the check of the lowest versions leaves out.
 NEED_TORCH := tests/dim/network tests/dim/checkpoint tests/dim/test_checkpoint.py tests/dim/test_network.py
 
-.PHONY: demo test test-servers quick lint format lowest docs docs-assets clean
+.PHONY: demo test test-servers quick fuzz lint format lowest docs docs-assets clean
 
 demo: .venv/.demo-installed
 	$(BIN)/python examples/demo.py
@@ -25,6 +25,10 @@ test-servers: .venv/.test-installed $(SERVERS)/.installed
 # Without the tests that take more than ten seconds each.
 quick: .venv/.test-installed
 	OMP_NUM_THREADS=1 $(BIN)/$(PYTEST) -m "not slow"
+
+# Mutated files for every reader, in child processes with limits; docs/security.md describes it.
+fuzz: .venv/.test-installed
+	PYTHONPATH=tools $(BIN)/python -m fuzz $(FUZZ)
 
 lint: .venv/.test-installed
 	$(BIN)/ruff check .

@@ -84,3 +84,12 @@ def test_a_recipe_is_a_name_or_a_file(recipe: Path) -> None:
 
 def test_a_folder_whose_name_is_a_number(recipe: Path) -> None:
     assert read_config(recipe, ["data.root=2024"]).data.root == Path("2024")
+
+
+@pytest.mark.parametrize("text", ["steps = " + "[" * 100_000, "steps = " + "9" * 5_000])
+def test_recipes_of_endless_depth_or_digits_are_errors_of_ours(tmp_path: Path, text: str) -> None:
+    """Found by `make fuzz`: tomllib raises RecursionError and a bare ValueError."""
+    path = tmp_path / "recipe.toml"
+    path.write_text(text)
+    with pytest.raises(InputError, match="not TOML"):
+        read_config(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -11,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from dim.contract import NetworkConfig
+from dim.documents import parse_toml
 from dim.errors import InputError
 from dim.frozen_model import FrozenModel
 from dim_training import recipes
@@ -173,10 +173,10 @@ def read_config(recipe: str | Path, overrides: Iterable[str] = ()) -> TrainConfi
     """
     path = recipes.locate(recipe)
     try:
-        document = tomllib.loads(path.read_text("utf-8"))
+        document = parse_toml(path.read_text("utf-8"))
     except OSError as error:
         raise InputError(f"cannot read the recipe {path}", why=error.strerror) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise InputError(
             f"cannot read the recipe {path}", got="a file that is not TOML", why=str(error)
         ) from error
@@ -230,8 +230,8 @@ def _override(document: dict[str, Any], text: str) -> None:
 def _toml_value(text: str) -> Any:
     """Return the value that TOML reads; a bare word is a string."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        return parse_toml(f"value = {text}")["value"]
+    except ValueError:
         return text
 
 

@@ -6,23 +6,22 @@ generators' states only torch's is taken over: no other one is drawn from.
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from dim import checkpoint
 from dim.checkpoint import pickle_reader
 from dim.contract import NetworkConfig
+from dim.documents import parse_json
 from dim.errors import InputError
 from dim.files import current_folder, replace_folder
 from dim.network import DIM
 from dim_training.run_folder import CONFIG, read_config_of
-from dim_training.run_state import STATE_FILE, Position, RunState, write_state, write_tensors
+from dim_training.run_state import DAMAGED, STATE_FILE, Position, RunState, write_state, write_tensors
 from dim_training.stages import trained_part
 
 
@@ -45,7 +44,7 @@ def convert_run(run: Path, output: Path, network: NetworkConfig | None = None) -
         raise InputError(f"cannot write {output}", got="it exists", fix="name another folder, or remove it")
     try:
         state, generator, half = _read(last, network or _recorded_network(run))
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except DAMAGED as error:
         raise InputError(
             f"cannot convert {run}", got="a state that is damaged or not of version 1", why=str(error)
         ) from error
@@ -71,7 +70,7 @@ def _recorded_network(run: Path) -> NetworkConfig:
 
 def _read(last: Path, network: NetworkConfig) -> tuple[RunState, Tensor | None, bool]:
     """Return the state, torch's generator, and whether the weights are float16."""
-    document = json.loads((last / STATE_FILE).read_text("utf-8"))
+    document = parse_json((last / STATE_FILE).read_text("utf-8"))
     weights = load_file(last / "model.safetensors")
     half = any("float16" in str(tensor.dtype) for tensor in weights.values())
     model = _network(network, {key.removeprefix("model."): value for key, value in weights.items()}, last)

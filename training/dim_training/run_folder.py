@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
+from dim.documents import parse_json
 from dim.errors import InputError
 from dim.files import write_text
 from dim_training.config import TrainConfig
@@ -57,7 +57,7 @@ def write_config(output: Path, config: TrainConfig, *, step: int, changed: bool)
 def read_config_of(output: Path) -> dict[str, Any] | None:
     """Return the settings of the run in a folder; None if it has no ``config.json``."""
     try:
-        document = json.loads((output / CONFIG).read_text("utf-8"))
+        document = parse_json((output / CONFIG).read_text("utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from dim import checkpoint
+from dim.documents import parse_json
 from dim.errors import DimError, InputError
 from dim.files import current_folder, remove_leftovers, replace_folder, write_bytes, write_text
 from dim.network import DIM
@@ -31,6 +32,18 @@ from dim.network import DIM
 FORMAT = 2
 """Version of the folder's layout; folders of version 1 hold pickles and have to be converted."""
 STATE_FILE = "state.json"
+
+DAMAGED = (
+    SafetensorError,
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    OverflowError,
+)
+"""Errors that damaged files of a state raise; OverflowError for numbers without end in JSON."""
 
 
 @dataclass
@@ -124,17 +137,27 @@ def read_state(output: Path) -> RunState:
             moments=load_file(folder / "optimizer.safetensors"),
             scaler={str(key): float(value) for key, value in document["scaler"].items()},
         )
-    except (DimError, SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (DimError, *DAMAGED) as error:
         raise InputError(
             f"cannot resume {output}", got="a damaged last/", why=str(error).splitlines()[0]
         ) from error
 
 
 def read_generators(output: Path, process: int) -> dict[str, Tensor]:
-    """Return the states of a process's generators; empty if the run had fewer processes."""
+    """Return the states of a process's generators; empty if the run had fewer processes.
+
+    Raises:
+        InputError: the file is damaged.
+    """
     folder = whole_state(output)
     file = None if folder is None else folder / _random_file(process)
-    return load_file(file) if file is not None and file.is_file() else {}
+    if file is None or not file.is_file():
+        return {}
+    try:
+        states: dict[str, Tensor] = load_file(file)
+        return states
+    except DAMAGED as error:
+        raise InputError(f"cannot resume {output}", got=f"a damaged {file.name}", why=str(error)) from error
 
 
 def restore_generators(states: Mapping[str, Tensor]) -> None:
@@ -169,7 +192,7 @@ def _random_file(process: int) -> str:
 
 def _document(folder: Path, output: Path) -> dict[str, Any]:
     try:
-        document = json.loads((folder / STATE_FILE).read_text("utf-8"))
+        document = parse_json((folder / STATE_FILE).read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"cannot resume {output}", got=f"a damaged {STATE_FILE}", why=str(error)) from error
     version = document.get("format", 1) if isinstance(document, dict) else None

@@ -20,6 +20,7 @@ from torch import Tensor
 from dim.checkpoint import foreign_layouts, pickle_reader
 from dim.checkpoint.restricted_pickle import Placeholder
 from dim.contract import IMAGE_MEAN, IMAGE_STD, METADATA_KEY, NetworkConfig, Stage
+from dim.documents import parse_json
 from dim.errors import CheckpointError
 from dim.files import write_bytes
 from dim.network import DIM
@@ -216,10 +217,10 @@ def _read_safetensors(path: Path) -> Contents:
     if METADATA_KEY not in header:
         return _contents_of(state_dict, path)
     try:
-        document = json.loads(header[METADATA_KEY])
+        document = parse_json(header[METADATA_KEY])
         config = NetworkConfig.model_validate(document["network"])
         provenance = {str(key): str(value) for key, value in document.get("provenance", {}).items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"cannot read the header of {path}", why=str(error)[:500]) from error
     return Contents(state_dict, config, provenance)
 

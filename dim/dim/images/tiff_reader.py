@@ -142,6 +142,13 @@ class TiffReader:
         places = list(self._page.dataoffsets), list(self._page.databytecounts)
         down, across = (-(-side // part) for side, part in zip(self._stored, self._segment, strict=False))
         expected = 1 if self._raw else self._planes * down * across
+        # Tags of signed types may hold negative places.
+        if any(place < 0 for place in places[0] + places[1]):
+            raise InputError(
+                f"cannot read the image {self.path}",
+                got=f"a strip or tile of {min(places[1])} bytes at byte {min(places[0])}",
+                why="the file is damaged",
+            )
         if len(places[0]) != len(places[1]) or len(places[0]) < expected:
             raise InputError(
                 f"cannot read the image {self.path}",

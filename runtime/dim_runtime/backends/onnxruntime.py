@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,8 +90,8 @@ class OnnxRuntimeBackend(Backend):
             if self._bound is not None:
                 return self._bound.run(image, trimap, self._run_options)
             inputs = {INPUT_IMAGE: image, INPUT_TRIMAP: trimap}
-            session = self._session
-            alpha: Floating = self._threads.run(session.run, [OUTPUT_ALPHA], inputs, self._run_options)[0]
+            run = partial(self._session.run, [OUTPUT_ALPHA], inputs, self._run_options)
+            alpha: Floating = self._threads.run(trimap.size, run)[0]
             return alpha
 
     def run_on_device(self, image: Any, trimap: Any) -> Any:

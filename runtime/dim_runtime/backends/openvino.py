@@ -16,6 +16,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ from dim_runtime.backends.openvino_memory import (
     free_bytes,
     free_pixels,
 )
+from dim_runtime.backends.threads import EngineThreads
 from dim_runtime.errors import ArtefactError, BackendError, DeviceError, MissingExtraError
 
 DEVICE = "CPU"
@@ -114,7 +116,9 @@ class OpenVinoBackend(Backend):
         self._widest = 0
         """Pixels of the largest window that the graph with free shapes has run."""
         self._lock = threading.Lock()
-        self._warm_up()
+        # One: windows run one after the other, and each thread that calls OpenVINO keeps memory.
+        self._threads = EngineThreads(1)
+        self._threads.run(0, self._warm_up)
 
     @property
     def metadata(self) -> ArtefactMetadata:
@@ -139,8 +143,8 @@ class OpenVinoBackend(Backend):
         require_windows(image.shape, trimap.shape)
         count, height, width = trimap.shape
         try:
-            with self._lock:
-                return self._run((count, height, width), {INPUT_IMAGE: image, INPUT_TRIMAP: trimap})
+            inputs = {INPUT_IMAGE: image, INPUT_TRIMAP: trimap}
+            return self._threads.run(trimap.size, partial(self._run, (count, height, width), inputs))
         except RuntimeError as error:
             raise BackendError(
                 f"OpenVINO failed while running {self._path}",
@@ -158,6 +162,10 @@ class OpenVinoBackend(Backend):
         )
 
     def _run(self, shape: WindowShape, inputs: dict[str, UInt8]) -> Floating:
+        with self._lock:
+            return self._run_alone(shape, inputs)
+
+    def _run_alone(self, shape: WindowShape, inputs: dict[str, UInt8]) -> Floating:
         if shape in self._expected:
             self._expected.remove(shape)
         compiled = self._graph(shape)

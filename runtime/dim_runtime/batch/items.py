@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from dim.documents import parse_json
 from dim.errors import InputError
 from dim.images.files import WRITABLE
 from dim_runtime.batch import storage
@@ -102,8 +102,8 @@ def _json_lines(source: str, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            row = parse_json(line)
+        except ValueError as error:
             raise InputError(f"cannot read {source}, line {number}", why=str(error)) from error
         if not isinstance(row, dict):
             raise InputError(f"cannot read {source}, line {number}", got=line, expected="a JSON object")

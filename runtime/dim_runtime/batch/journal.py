@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 
+from dim.documents import parse_json
 from dim.errors import InputError
 from dim.files import os_errors
 from dim_runtime.batch import storage
@@ -203,8 +204,8 @@ def _encoded(line: dict[str, Any]) -> bytes:
 def _parsed(content: bytes) -> Iterator[dict[str, Any]]:
     for text in content.splitlines():
         # A line that was cut off is ignored; its item is done again.
-        with suppress(ValueError, RecursionError):
-            line = json.loads(text)
+        with suppress(ValueError):
+            line = parse_json(text)
             if isinstance(line, dict):
                 yield line
 

@@ -310,3 +310,17 @@ def test_every_damage_is_a_typed_error(tmp_path: Path) -> None:
                         reader[:, :]
             except InputError:
                 pass
+
+
+def test_a_negative_offset_is_an_error_of_ours(tmp_path: Path) -> None:
+    """Found by `make fuzz`: an offset of a signed type, which no file handle can seek to."""
+    path = tmp_path / "image.tif"
+    tifffile.imwrite(path, pixels(), photometric="rgb", metadata=None)
+    content = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as file:
+        at = file.pages[0].tags[273].offset
+    content[at + 2 : at + 12] = struct.pack("<HIi", 9, 1, -32)
+    path.write_bytes(content)
+    for windows in (False, True):
+        with pytest.raises(InputError, match="damaged"), TiffReader(path, windows=windows) as reader:
+            reader[:, :]

@@ -160,3 +160,19 @@ def test_a_background_may_have_any_orientation_of_its_size(root: Path, entries: 
     assert len(annotations.read(_write(root, entries), root)) == 2
     _turned_image(root / "a set" / "bg 0.png", 6)
     assert "bg 0.png: 6 × 8 px" in _error(root, entries)
+
+
+def test_a_file_name_that_is_too_long_is_listed_as_a_problem(root: Path, entries: list[Entry]) -> None:
+    """Found by `make fuzz`."""
+    entries[1]["bg_path"] = "x" * 10_000
+    path = root / "list.json"
+    path.write_text(json.dumps(entries))
+    with pytest.raises(InputError, match="name too long"):
+        annotations.read(path, root)
+
+
+def test_a_deeply_nested_list_is_an_error_of_ours(root: Path) -> None:
+    path = root / "list.json"
+    path.write_text("[" * 100_000)
+    with pytest.raises(InputError, match="nested too deeply"):
+        annotations.read(path, root)

@@ -6,7 +6,6 @@ A JSON list of objects, or ``{"metainfo": …, "data_list": [objects]}``. The va
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
+from dim.documents import parse_json
 from dim.errors import InputError
 
 SUFFIX = "_path"
@@ -111,9 +111,9 @@ def read_test(path: Path, data_root: Path) -> list[ScoringAnnotation]:
 
 def probe(path: Path, look: Callable[[Image.Image], Size] | None = None) -> Probe:
     """Return the size of an image file from its header, or from ``look``, which may decode it and raise."""
-    if not path.is_file():
-        return Probe(None, f"{path}: no such file")
     try:
+        if not path.is_file():
+            return Probe(None, f"{path}: no such file")
         with Image.open(path) as image:
             if look is not None:
                 return Probe(look(image), None)
@@ -203,7 +203,7 @@ def _what_is_wrong(entry: dict[str, Any], key: str) -> str:
 def _load(path: Path) -> list[Any]:
     problem = f"cannot read the annotation file {path}"
     try:
-        document = json.loads(path.read_text("utf-8"))
+        document = parse_json(path.read_text("utf-8"))
     except OSError as error:
         raise InputError(
             problem,
