@@ -17,8 +17,9 @@ from dim.errors import DimError, InputError, MissingExtraError
 from dim_export.cli import triton
 from dim_export.triton import repository as to_triton
 from dim_export.triton.repository import write_repository
-from dim_export.triton.serving import Options
+from dim_export.triton.serving import Options, ServedModel
 from dim_runtime.artefacts.engine_file import write_engine
+from dim_runtime.artefacts.onnx_file import read_metadata
 from dim_runtime.errors import ArtefactError
 from dim_runtime.matting import default_model
 
@@ -138,13 +139,34 @@ def test_fixed_windows_get_a_model_each(tmp_path: Path) -> None:
     ],
 )
 def test_the_configuration_has_the_axes_of_the_file(tmp_path: Path, options: Options) -> None:
-    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnx")
     (served,) = write_repository([default_model()], tmp_path / "models", options)
-    graph = onnx.load(tmp_path / "models" / served.name / "1" / "model.onnx").graph
-    # The server puts the batch in front of the configuration's axes unless it is 0.
+    require_equal_axes(tmp_path / "models", served)
+
+
+@pytest.mark.parametrize("shape", [(1, 672, 672), (2, 704, 768)])
+def test_the_configuration_has_the_axes_of_a_frozen_file(tmp_path: Path, shape: tuple[int, int, int]) -> None:
+    """As ``dim-export onnx --shape`` writes it."""
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(default_model())
+    for tensor in (*model.graph.input, *model.graph.output):
+        for axis, size in enumerate(shape):
+            tensor.type.tensor_type.shape.dim[axis].dim_value = size
+    document = read_metadata(default_model()).model_copy(update={"static_shape": shape})
+    onnx.helper.set_model_props(model, {"dim": document.to_json()})
+    onnx.save(model, tmp_path / "frozen.onnx")
+    (served,) = write_repository([tmp_path / "frozen.onnx"], tmp_path / "models", Options())
+    require_equal_axes(tmp_path / "models", served)
+
+
+def require_equal_axes(repository: Path, served: ServedModel) -> None:
+    """Compare as Triton's ONNX Runtime back end does: exactly, and with the batch in front unless it is 0."""
+    import onnx
+
+    graph = onnx.load(repository / served.name / "1" / "model.onnx").graph
     batch = [-1] if served.max_batch else []
     configured = {
-        name: [*batch, *axes] for name, (_, axes) in tensors(parsed(tmp_path / "models", served.name)).items()
+        name: [*batch, *axes] for name, (_, axes) in tensors(parsed(repository, served.name)).items()
     }
     assert configured == {
         tensor.name: [axis.dim_value or -1 for axis in tensor.type.tensor_type.shape.dim]
