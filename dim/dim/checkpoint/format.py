@@ -31,6 +31,8 @@ _FIRST_CONVOLUTION = "backbone.encoder.layer1.0.weight"
 _PUBLISHED_PARAMETERS = 26_200_001
 _SHOWN = 8
 """Number of keys that an error lists."""
+_EXPORTED = (".onnx", ".engine")
+"""Suffixes of artefacts, which users give in place of a checkpoint."""
 _READABLE_TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64)
 """Types of weights, and int64 for the counters of batch norm."""
 _DAMAGED_SAFETENSORS = (
@@ -135,6 +137,14 @@ def read(path: str | Path) -> Contents:
     if not path.is_file():
         raise CheckpointError(
             f"cannot read the checkpoint {path}", got="a folder" if path.is_dir() else "no such file"
+        )
+    if path.suffix.lower() in _EXPORTED:
+        raise CheckpointError(
+            f"cannot read the checkpoint {path}",
+            got="an exported artefact",
+            expected="the checkpoint that it was made from",
+            why="an artefact has other weights: batch norm is folded, and int8 is rounded",
+            fix=f"dim-export inspect {path} prints the SHA-256 of that checkpoint",
         )
     try:
         is_safetensors = _is_safetensors(path)

@@ -219,11 +219,15 @@ class OpenVinoBackend(Backend):
         pixels = [prod(shape) for shape in shapes]
         if self._metadata.static_shape is not None:
             return fixed_bytes(*what, max(pixels, default=0))
+        # 1. Small windows share the graph with free shapes; large windows run in compiled graphs.
         small = max((count for count in pixels if count <= self._free_pixels), default=0)
         large = max((count for count in pixels if count > self._free_pixels), default=0)
+        # 2. Graphs that are still to be compiled; one may exist for a moment beside all that are kept.
         room = max(KEPT_GRAPHS - len(self._compiled), 1) * compiled_bytes(*what)
+        # 3. Tensors that earlier small windows left in the graph with free shapes are resident already.
         held = round(KEPT_SHARE * free_bytes(*what, self._widest)) if self._widest else 0
         free = max(free_bytes(*what, small) - held, 0) if small else 0
+        # 4. The graph with free shapes keeps its tensors while a compiled graph runs, so both are added.
         return free + (fixed_bytes(*what, large) + room if large else 0)
 
     def close(self) -> None:

@@ -161,16 +161,20 @@ def _halves(inside: Blocks) -> Sides:
     Every half is occupied, as the first and last row are: pieces are always shrunk to their bounds.
     """
     height, columns = inside.shape
+    # Bounds of each row: its first and last occupied block. An empty row must not widen a half.
     rows, index = inside.any(axis=1), np.arange(height)
     left = np.where(rows, inside.argmax(1), FAR)
     right = np.where(rows, columns - inside[:, ::-1].argmax(1), 0)
+    # The half above cut i holds rows 0 to i: running extremes from the top.
     above = (
         np.zeros_like(index),
         np.maximum.accumulate(np.where(rows, index + 1, 0)),
         *_running(left, right),
     )
+    # The half below holds the rows after i: the same from the bottom.
     top = np.minimum.accumulate(np.where(rows, index, FAR)[::-1])[::-1]
     below = (top, np.full_like(index, height), *(side[::-1] for side in _running(left[::-1], right[::-1])))
+    # Drop the halves of cuts outside the rows: all rows above, or all rows below.
     return np.stack([np.stack(above, 1)[:-1], np.stack(below, 1)[1:]], 1)
 
 

@@ -195,6 +195,14 @@ def test_no_dim_in_the_file(tmp_path: Path, content: Any, zipped: bool) -> None:
         checkpoint.load(_save(content, tmp_path / "dim.pth", zipped))
 
 
+@pytest.mark.parametrize("suffix", [".onnx", ".engine"])
+def test_an_artefact_in_place_of_a_checkpoint(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"model{suffix}"
+    path.write_bytes(b"\x08\x08")
+    with pytest.raises(CheckpointError, match=r"an exported artefact[^$]*dim-export inspect"):
+        checkpoint.load(path)
+
+
 def test_no_such_file(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such file"):
         checkpoint.load(tmp_path / "absent.pth")

@@ -15,6 +15,7 @@ import torch
 from onnx import TensorProto, helper
 from torch import Tensor
 
+import dim
 from dim import checkpoint
 from dim.contract import METADATA_KEY
 from dim.network.pooling import PoolState
@@ -52,6 +53,23 @@ def _names(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir())
 
 
+@pytest.mark.parametrize("flags", [["--version"], ["-h"], ["onnx", "-h"]])
+def test_version_and_help(run: Run, flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*flags) == 0
+    printed = capsys.readouterr().out
+    assert printed == f"dim-export {dim.__version__}\n" if "--version" in flags else "-o" in printed
+
+
+def test_a_folder_in_place_of_a_file(
+    run: Run, live_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("onnx", live_checkpoint, "-o", tmp_path) == 2
+    printed = " ".join(capsys.readouterr().err.split())
+    assert "got: a folder" in printed
+    assert f"fix: -o {tmp_path / 'model.onnx'}" in printed
+    assert not _names(tmp_path)
+
+
 def test_export_verifies_and_writes(
     run: Run, live_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -62,6 +80,8 @@ def test_export_verifies_and_writes(
     printed = capsys.readouterr().out
     assert "unknown pixels beyond 1/255" in printed
     assert "ok" in printed
+    assert "passed: it computes what its checkpoint computes" in printed
+    assert "pooling: 2×2 windows" in printed
     assert _names(tmp_path) == ["about", "dim.onnx"]
     assert run("inspect", tmp_path / "dim.onnx", "--json") == 0
     found = json.loads(capsys.readouterr().out)
@@ -89,6 +109,7 @@ def test_wrong_tie_breaking_fails_and_leaves_no_file(
     assert run("onnx", live_checkpoint, "-o", tmp_path / "dim.onnx", "--shape", "1,64,64") == 1
     printed = capsys.readouterr()
     assert "FAIL" in printed.out
+    assert "passed: " not in printed.out
     assert "does not compute the function of its checkpoint" in printed.err
     assert not _names(tmp_path)
 
