@@ -29,7 +29,8 @@ CHECKPOINT_HELP = (
 def run(app: typer.Typer) -> None:
     """Run a typer application and exit.
 
-    A :class:`DimError` is printed to standard error and sets the exit code; Ctrl-C gives 130.
+    A :class:`DimError` is printed to standard error and sets the exit code; Ctrl-C gives 130. An error of the
+    operating system, such as a full disk under standard output, is printed in the same way.
     """
     _escape_file_names()
     _silence_opencv()
@@ -38,6 +39,10 @@ def run(app: typer.Typer) -> None:
     except DimError as error:
         _print_error(error)
         sys.exit(error.exit_code)
+    except OSError as error:
+        place = "standard output" if error.filename is None else os.fsdecode(error.filename)
+        _print_error(InputError(f"cannot read or write {place}", why=error.strerror or str(error)))
+        sys.exit(InputError.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -45,11 +45,20 @@ class CheckpointError(DimError):
 
 
 class MissingExtraError(DimError, ImportError):
-    """An optional dependency that the requested work needs is not installed."""
+    """An optional dependency that the requested work needs is not installed, or does not load.
 
-    def __init__(self, task: str, *, package: str, extra: str) -> None:
+    Args:
+        task: the action that needs it.
+        package: its name.
+        extra: extra of this distribution that installs it.
+        cause: the error of importing it; its text is the reason unless the package is not there.
+    """
+
+    def __init__(self, task: str, *, package: str, extra: str, cause: ImportError | None = None) -> None:
+        is_absent = cause is None or isinstance(cause, ModuleNotFoundError)
         super().__init__(
-            f"cannot {task}: the package {package!r} is not installed",
+            f"cannot {task}: the package {package!r} {'is not installed' if is_absent else 'does not load'}",
+            why=None if cause is None else str(cause),
             fix=f'pip install "dim-matting[{extra}]"   (from a checkout: pip install -e ".[{extra}]")',
         )
 

@@ -19,4 +19,4 @@ def require(task: str, *packages: str, extra: str = "export") -> None:
         try:
             import_module(package)
         except ImportError as error:
-            raise MissingExtraError(task, package=package, extra=extra) from error
+            raise MissingExtraError(task, package=package, extra=extra, cause=error) from error

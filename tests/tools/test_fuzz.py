@@ -59,22 +59,25 @@ FAULTS: dict[str, tuple[str, str]] = {
 
 @pytest.fixture
 def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], command.Count]:
-    """Run 12 inputs of a target whose reader has a fault at files that begin with "b"."""
+    """Run 12 inputs of a target whose reader has a fault at some of the mutated files."""
 
     def run(fault: str) -> command.Count:
         (tmp_path / "planted.py").write_text(
             "from fuzz import targets\n"
             "def read(path):\n"
-            f"    if path.name[0] == 'b': {fault}\n"
+            "    if path.read_bytes() == b'b!':\n"
+            f"        {fault}\n"
             "def made(): return {'a.bin': b'a', 'b.bin': b'b', 'c.bin': b'c'}\n"
-            "def mutate(draw, content): return content\n"
+            "def mutate(draw, content): return content + b'!'\n"
             "targets.TARGETS['planted'] = targets.Target(made, mutate, read)\n"
         )
         script = "import planted; from fuzz import child; child.main()"
         monkeypatch.setattr(command, "CHILD", ["-c", script])
         monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
         monkeypatch.setitem(
-            targets.TARGETS, "planted", targets.Target(_made, lambda draw, content: content, _read_nothing)
+            targets.TARGETS,
+            "planted",
+            targets.Target(_made, lambda draw, content: content + b"!", _read_nothing),
         )
         count = command.Count()
         command.run_piece("planted", count, 12, tmp_path)
@@ -98,13 +101,13 @@ def test_a_planted_fault_is_found(
 ) -> None:
     code, expected = FAULTS[fault]
     count = planted(code)
-    hit = [number for number in range(12) if child.make_input("planted", number)[0] == "b.bin"]
+    hit = [number for number in range(12) if child.make_input("planted", number)[1] == b"b!"]
     assert [found.number for found in count.faults] == hit
     assert len(hit) > 1
     assert all(expected in found.text for found in count.faults)
     assert (count.done, count.read) == (12, 12 - len(hit))
-    assert (tmp_path / "faults" / "planted-1-b.bin").read_bytes() == b"b"
-    assert 'make fuzz FUZZ="--repeat planted 1"' in capfd.readouterr().out
+    assert (tmp_path / "faults" / f"planted-{hit[0]}-b.bin").read_bytes() == b"b!"
+    assert f'make fuzz FUZZ="--repeat planted {hit[0]}"' in capfd.readouterr().out
 
 
 def test_a_run_goes_on_where_it_stopped(tmp_path: Path) -> None:

@@ -97,8 +97,8 @@ def _warm_up(target: Target, folder: Path) -> None:
     for name, content in target.seeds().items():
         path = folder / name
         path.write_bytes(content)
-        # Refused ones are counted with the inputs, of which the valid files are the first.
-        with suppress(DimError):
+        # Refused and faulty ones are counted with the inputs, of which the valid files are the first.
+        with suppress(Exception):
             read_quietly(target, path)
         path.unlink()
     inputs_beside(target, folder)

@@ -153,7 +153,7 @@ def _require_verifiable(shape: WindowShape | None, precision: Precision) -> None
         import_module(package)
     except ImportError as error:
         task = "verify the artefact, which --no-verify skips"
-        raise MissingExtraError(task, package=package, extra=extra) from error
+        raise MissingExtraError(task, package=package, extra=extra, cause=error) from error
     if shape is not None and shape[0] != 1:
         raise InputError(
             "cannot verify this shape",

@@ -39,7 +39,9 @@ def import_core(extra: str) -> Any:
     try:
         import cuda.core
     except ImportError as error:
-        raise MissingExtraError("reach an NVIDIA GPU", package="cuda-core", extra=extra) from error
+        raise MissingExtraError(
+            "reach an NVIDIA GPU", package="cuda-core", extra=extra, cause=error
+        ) from error
     return cuda.core
 
 

@@ -132,7 +132,9 @@ def _engine(path: Path) -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise MissingExtraError(f"run {path.name}", package="onnxruntime", extra="cpu") from error
+        raise MissingExtraError(
+            f"run {path.name}", package="onnxruntime", extra="cpu", cause=error
+        ) from error
     return onnxruntime
 
 

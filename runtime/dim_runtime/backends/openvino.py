@@ -312,7 +312,9 @@ def _engine(path: Path) -> Any:
     try:
         import openvino
     except ImportError as error:
-        raise MissingExtraError(f"run {path.name}", package="openvino", extra="openvino") from error
+        raise MissingExtraError(
+            f"run {path.name}", package="openvino", extra="openvino", cause=error
+        ) from error
     return openvino
 
 

@@ -322,7 +322,9 @@ def _module(builder: EngineBuilder, path: Path) -> Any:
     try:
         return import_module(MODULES[builder])
     except ImportError as error:
-        raise MissingExtraError(f"run {path.name}", package=MODULES[builder], extra=builder) from error
+        raise MissingExtraError(
+            f"run {path.name}", package=MODULES[builder], extra=builder, cause=error
+        ) from error
 
 
 @cache

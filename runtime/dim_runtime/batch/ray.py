@@ -181,7 +181,9 @@ def _connected(address: str | None) -> Iterator[Any]:
         import ray
         import ray.data
     except ImportError as error:
-        raise MissingExtraError("run on a Ray cluster", package="ray[data]", extra="ray") from error
+        raise MissingExtraError(
+            "run on a Ray cluster", package="ray[data]", extra="ray", cause=error
+        ) from error
     own = not ray.is_initialized()
     try:
         if own:

@@ -137,7 +137,7 @@ def _located(name: str) -> tuple[Any, str]:
     try:
         from fsspec.core import url_to_fs
     except ImportError as error:
-        raise MissingExtraError(f"reach {name}", package="fsspec", extra="ray") from error
+        raise MissingExtraError(f"reach {name}", package="fsspec", extra="ray", cause=error) from error
     system, path = url_to_fs(name)
     return system, str(path)
 

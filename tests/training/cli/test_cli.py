@@ -58,3 +58,10 @@ def test_errors_have_no_traceback(arguments: tuple[object, ...], message: str, t
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_init_beside_resume_is_refused(tmp_path: Path) -> None:
+    """A resumed run has its own weights: those of ``--init`` would silently not be read."""
+    done = _dim_train("fit", RECIPE, "-o", tmp_path, "--resume", "--init", "none.safetensors")
+    assert done.returncode == 2
+    assert "--init is not read" in " ".join(done.stderr.replace("│", " ").split())

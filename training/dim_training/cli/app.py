@@ -62,6 +62,10 @@ def fit(
     config = recipes.read(recipe, overrides, more, task="train")
     if resume and overwrite:
         raise typer.BadParameter("--resume continues the run that --overwrite would remove; choose one.")
+    if resume and init is not None:
+        raise typer.BadParameter(
+            "--resume continues with the run's weights, so that --init is not read; choose one."
+        )
     from dim_training.build import build_run
     from dim_training.trainer import Trainer
 
