@@ -41,15 +41,33 @@ class Timed(Backend):
     def peak_bytes(self, shapes):
         return self.backend.peak_bytes(shapes)
 
-    def expect(self, shapes):
-        self.backend.expect(shapes)
+    def expect(self, calls):
+        self.backend.expect(calls)
+
+    @property
+    def crops(self):
+        return self.backend.crops
+
+    @property
+    def phases(self):
+        return self.backend.phases
 
     def run(self, image, trimap):
-        started = time.perf_counter()
-        alpha = self.backend.run(image, trimap)
-        self.seconds += time.perf_counter() - started
         self.pixels += trimap.size
-        return alpha
+        return self._timed(self.backend.run, image, trimap)
+
+    def run_core(self, image, trimap, margins):
+        self.pixels += trimap.size
+        return self._timed(self.backend.run_core, image, trimap, margins)
+
+    def propagate(self, image, trimap, estimate):
+        return self._timed(self.backend.propagate, image, trimap, estimate)
+
+    def _timed(self, call, *inputs):
+        started = time.perf_counter()
+        result = call(*inputs)
+        self.seconds += time.perf_counter() - started
+        return result
 
     def rate(self) -> float:
         """Return megapixels of windows a second."""

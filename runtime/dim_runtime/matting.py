@@ -36,7 +36,7 @@ from dim_runtime.inference.stream import Job, Stream, one_by_one
 from dim_runtime.inference.tiler import pixels_per_second, run_plan
 from dim_runtime.memory import parse_bytes, release_free_memory, resident_bytes
 from dim_runtime.planning.geometry import Plan
-from dim_runtime.planning.planner import DEFAULT_TILE, Context, Planner, PlanOptions
+from dim_runtime.planning.planner import Context, Planner, PlanOptions, Tile
 from dim_runtime.planning.survey import TrimapSurvey, survey
 from dim_runtime.progress import Progress, reporting
 from dim_runtime.settings import MattingOptions
@@ -69,7 +69,9 @@ class Matting:
             the place of ``model``, ``device``, ``precision`` and ``threads``. None chooses by the suffix.
         device: "cpu", "cuda" or "cuda:N"; a device that is not there is an error.
         precision: None for the artefact's own.
-        tile: largest window side, context included; a multiple of 32 pixels.
+        tile: largest window side, context included; a multiple of 32 pixels. "auto" plans with several, and
+            takes the one with the least work that fits in ``memory_limit``, or in half of the memory that is
+            available.
         context: "exact" computes the alpha of the whole image, whatever the tile; a smaller number of pixels
             (a multiple of 32) is faster and close to it: windows are then blended.
         threads: threads of one operator; None leaves the choice to the engine.
@@ -91,7 +93,7 @@ class Matting:
         backend: BackendName | Backend | None = None,
         device: str = "cpu",
         precision: Precision | None = None,
-        tile: int = DEFAULT_TILE,
+        tile: Tile = "auto",
         context: Context = "exact",
         threads: int | None = None,
         memory_limit: int | str | None = None,
@@ -128,7 +130,7 @@ class Matting:
         cls,
         backend: Backend,
         *,
-        tile: int = DEFAULT_TILE,
+        tile: Tile = "auto",
         context: Context = "exact",
         memory_limit: int | str | None = None,
         progress: bool | Progress = False,

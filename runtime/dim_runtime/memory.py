@@ -49,6 +49,21 @@ def format_bytes(count: int) -> str:
     return f"{-(-count // 10**7) / 100:.2f}GB"
 
 
+CGROUP = Path("/sys/fs/cgroup")
+"""Limits of a container's memory, where Linux sets them by control groups of version 2."""
+
+
+def available_bytes() -> int:
+    """Return the memory that this process can take without swapping; a container's limit counts."""
+    available = int(psutil.virtual_memory().available)
+    try:
+        limit = (CGROUP / "memory.max").read_text("ascii").strip()
+        used = (CGROUP / "memory.current").read_text("ascii").strip()
+    except OSError:
+        return available
+    return available if limit == "max" else min(available, max(int(limit) - int(used), 0))
+
+
 def resident_bytes() -> int:
     """Return the resident memory of this process now."""
     return int(psutil.Process().memory_info().rss)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dim_runtime.backends.open import BackendName, Precision
-from dim_runtime.planning.planner import DEFAULT_TILE, Context
+from dim_runtime.planning.planner import Context, Tile
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class MattingOptions:
         backend: None for the usual one of the file's suffix.
         device: "cpu", "cuda" or "cuda:N".
         precision: None for the artefact's own.
-        tile: largest window side, pixels.
+        tile: largest window side, pixels, or "auto".
         context: pixels around each core, or "exact".
         threads: threads of one operator; None for the engine's choice.
         memory_limit: peak resident memory of the process, bytes; None for no limit.
@@ -30,7 +30,7 @@ class MattingOptions:
     backend: BackendName | None = None
     device: str = "cpu"
     precision: Precision | None = None
-    tile: int = DEFAULT_TILE
+    tile: Tile = "auto"
     context: Context = "exact"
     threads: int | None = None
     memory_limit: int | None = None

@@ -31,6 +31,9 @@ SCHEMA_VERSION = 1
 """Version of the document that this release writes; documents of a later version are refused."""
 
 INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA = "image", "trimap", "alpha"
+REFINED, TRUST = "refined", "trust"
+"""Names of the values, float32 N, 1, H, W in [0, 1], after which propagation begins: see
+:attr:`ArtefactMetadata.phases`."""
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 EngineBuilder = Literal["tensorrt", "tensorrt-rtx"]
@@ -118,6 +121,12 @@ class ArtefactMetadata(FrozenModel):
     trimap_encoding: str = "0 background, 255 foreground, anything else unknown"
     static_shape: WindowShape | None = None
     """N, H, W of a graph with a frozen shape; None where all three are dynamic."""
+    crops: bool = False
+    """Whether margins can be dropped on the way to the output: the graph has the initialisers of
+    :mod:`dim.contract.cropping`."""
+    phases: bool = False
+    """Whether the graph can be cut in two at the values :data:`REFINED` and :data:`TRUST`: everything up to
+    them, and their propagation, which reads the image and the trimap beside them."""
     multiply_adds_per_pixel: int
     parameters: int
     checkpoint_sha256: str

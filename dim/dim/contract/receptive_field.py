@@ -23,8 +23,26 @@ def exact_context(config: NetworkConfig) -> int:
         Pixels on each side, a multiple of STRIDE: 160 without refiner, 192 with one, also with cues of radius
         16; 256 with cues of radius 64; 320 with cues of radius 16 and propagation in 4, 3 and 2 steps.
     """
+    return _context(refiner_reach(config, propagation_reach(config)))
+
+
+def network_context(config: NetworkConfig) -> int:
+    """Return the context for everything up to the refiner's alpha and trust, without their propagation.
+
+    Returns:
+        Pixels on each side, a multiple of STRIDE; the same as :func:`exact_context` without propagation.
+    """
+    return _context(refiner_reach(config))
+
+
+def propagation_context(config: NetworkConfig) -> int:
+    """Return the context for the propagation of alpha alone; pixels, a multiple of STRIDE, 0 without it."""
+    return -(-propagation_reach(config) // STRIDE) * STRIDE
+
+
+def _context(logits_reach: int) -> int:
     # Down the decoder: the last level has two convolutions, and each level has half the side.
-    reach = _refiner_reach(config) + 2 * DECODER_RADIUS
+    reach = logits_reach + 2 * DECODER_RADIUS
     for _ in ENCODER_DEPTHS[1:]:
         reach = _half(reach) + DECODER_RADIUS
     reach = _half(reach)
@@ -38,11 +56,16 @@ def _half(reach: int) -> int:
     return -(-reach // 2)
 
 
-def _refiner_reach(config: NetworkConfig) -> int:
-    """Return how far beyond a block's border the refiner reads the decoder's alpha, pixels."""
+def refiner_reach(config: NetworkConfig, beyond: int = 0) -> int:
+    """Return how far beyond a block's border the refiner reads the decoder's alpha, pixels.
+
+    Args:
+        config: which network.
+        beyond: pixels beyond the border that the refiner computes, too.
+    """
     if not config.has_refiner:
-        return 0
-    border = _propagation_reach(config) + REFINER_RADIUS
+        return beyond
+    border = beyond + REFINER_RADIUS
     # The last pixel of the convolutions' margin lies in a cell and is interpolated from the next one, too.
     squares = (
         radius + cue_cell(radius) * (-(-border // cue_cell(radius)) + 1) for radius in config.cue_radii
@@ -50,7 +73,7 @@ def _refiner_reach(config: NetworkConfig) -> int:
     return max([border, *squares])
 
 
-def _propagation_reach(config: NetworkConfig) -> int:
+def propagation_reach(config: NetworkConfig) -> int:
     """Return how far beyond a block's border propagation reads the refiner's alpha: whole cells, pixels."""
     reach = 0
     steps = config.propagation_steps

@@ -1,18 +1,17 @@
 """The network and its parts. Importing this package imports torch."""
 
+from dim.contract.work import DECODER_STEPS, ENCODER_STAGES, multiply_adds_per_pixel
 from dim.network.dim import (
-    DECODER_STEPS,
     DIM,
-    ENCODER_STAGES,
     FIRST_TRUST,
     SQUARINGS,
     Backbone,
     Decoder,
     Encoder,
+    Estimate,
     Matte,
     Refiner,
     initialise,
-    multiply_adds_per_pixel,
     normalise,
 )
 
@@ -25,6 +24,7 @@ __all__ = [
     "Backbone",
     "Decoder",
     "Encoder",
+    "Estimate",
     "Matte",
     "Refiner",
     "initialise",

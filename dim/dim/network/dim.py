@@ -13,24 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dim.contract import ENCODER_DEPTHS, IMAGE_MEAN, IMAGE_STD, STRIDE, NetworkConfig
+from dim.contract import IMAGE_MEAN, IMAGE_STD, STRIDE, NetworkConfig
+from dim.contract.work import DECODER_STEPS, ENCODER_STAGES
 from dim.errors import InputError
 from dim.network.colour_cues import Known, colour_cues
 from dim.network.pooling import IndexPooling, Pooling, PoolState
 from dim.network.propagation import propagate
-
-ENCODER_STAGES = tuple(zip((64, 128, 256, 512, 512), ENCODER_DEPTHS, strict=True))
-"""Published channels and number of 3×3 convolutions before each pool."""
-
-DECODER_STEPS = (
-    ("deconv6_1", 512, 1),
-    ("deconv5_1", 512, 5),
-    ("deconv4_1", 256, 5),
-    ("deconv3_1", 128, 5),
-    ("deconv2_1", 64, 5),
-    ("deconv1_1", 64, 5),
-)
-"""Name, published output channels and kernel side; an unpooling follows each but the last."""
 
 
 class Matte(NamedTuple):
@@ -128,6 +116,18 @@ FIRST_TRUST = -2.3
 """Initial bias of trust, before its sigmoid: trust begins at 0.09."""
 
 
+class Estimate(NamedTuple):
+    """The refiner's output, N, 1, H, W in [0, 1].
+
+    Attributes:
+        refined: alpha.
+        trust: share of this alpha that propagation keeps; None without propagation.
+    """
+
+    refined: Tensor
+    trust: Tensor | None
+
+
 class Refiner(nn.Module):
     """Four 3×3 convolutions over normalised RGB, alpha and, where configured, colour cues.
 
@@ -156,10 +156,10 @@ class Refiner(nn.Module):
         output: Tensor = self.refine_pred(x)
         return output
 
-    def forward(
+    def estimate(
         self, network_input: Tensor, alpha: Tensor, logits: Tensor, known: Known | None = None
-    ) -> Tensor:
-        """Compute the refined alpha, N, 1, H, W in [0, 1]; at least float32 from the addition on.
+    ) -> Estimate:
+        """Compute the refined alpha before its propagation; at least float32 from the addition on.
 
         Args:
             known: known pixels; None takes those of the network input.
@@ -168,12 +168,23 @@ class Refiner(nn.Module):
         output = self.convolve(network_input, alpha, known).to(precise)
         refined = torch.sigmoid(logits.to(precise) + output[:, :1])
         if not self.propagation_steps:
-            return refined
+            return Estimate(refined, None)
         sure = 2 * refined - 1
         for _ in range(SQUARINGS):
             sure = sure * sure
-        trust = torch.sigmoid(output[:, 1:]) * sure
-        return propagate(network_input, refined, trust, self.propagation_steps, known)
+        return Estimate(refined, torch.sigmoid(output[:, 1:]) * sure)
+
+    def propagate(self, network_input: Tensor, estimate: Estimate, known: Known | None = None) -> Tensor:
+        """Propagate the refined alpha where the network does so; N, 1, H, W in [0, 1]."""
+        if estimate.trust is None:
+            return estimate.refined
+        return propagate(network_input, estimate.refined, estimate.trust, self.propagation_steps, known)
+
+    def forward(
+        self, network_input: Tensor, alpha: Tensor, logits: Tensor, known: Known | None = None
+    ) -> Tensor:
+        """Compute the refined alpha, propagated where the network does so; N, 1, H, W in [0, 1]."""
+        return self.propagate(network_input, self.estimate(network_input, alpha, logits, known), known)
 
 
 class DIM(nn.Module):
@@ -251,26 +262,3 @@ def normalise(image: Tensor, trimap: Tensor) -> Tensor:
     mean = torch.tensor(IMAGE_MEAN, dtype=dtype, device=image.device).view(1, 3, 1, 1)
     std = torch.tensor(IMAGE_STD, dtype=dtype, device=image.device).view(1, 3, 1, 1)
     return torch.cat([(image.to(dtype) - mean) / std, trimap.to(dtype) / 255], 1)
-
-
-def multiply_adds_per_pixel(config: NetworkConfig) -> int:
-    """Count the convolutions' multiply-adds per pixel of a padded input; 666 752 for stage 3, width 1."""
-    total, scale = 0.0, 1.0
-    inputs = 4
-    for published, depth in ENCODER_STAGES:
-        outputs = config.channels(published)
-        for _ in range(depth):
-            total += inputs * outputs * 9 * scale
-            inputs = outputs
-        scale /= 4
-    total += inputs * inputs * scale
-    for step, (_, published, side) in enumerate(DECODER_STEPS):
-        outputs = config.channels(published)
-        total += inputs * outputs * side * side * scale
-        inputs = outputs
-        scale = min(1.0, scale * 4) if step < len(ENCODER_STAGES) else scale
-    total += inputs * 25
-    if config.has_refiner:
-        channels = config.channels(64)
-        total += 9 * channels * (config.refiner_inputs + 2 * channels + config.refiner_outputs)
-    return round(total)

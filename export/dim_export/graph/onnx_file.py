@@ -48,6 +48,8 @@ def describe(
         quantisation=quantisation,
         context=exact_context(model.config),
         static_shape=static_shape,
+        crops=static_shape is None,
+        phases=static_shape is None and bool(model.config.propagation_steps),
         multiply_adds_per_pixel=multiply_adds_per_pixel(model.config),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         checkpoint_sha256=checkpoint_sha256,

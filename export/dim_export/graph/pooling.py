@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dim.network.pooling import PhasePooling, PoolState, Switches
+from dim_export.graph.marks import FEATURES, SWITCHES, crop
 
 ENDLESS = 2**31 - 1
 """The end of a slice that goes as far as there is something."""
@@ -41,7 +42,7 @@ class SymbolicPooling(PhasePooling):
         """
         pooled, memory = super().pool(x)
         assert isinstance(memory, Switches)
-        return pooled, torch.cat(memory, 1)
+        return pooled, crop(torch.cat(memory, 1), SWITCHES)
 
     def unpool(self, x: Tensor, state: PoolState) -> Tensor:
         """Unpool as the base class does, with products, because ONNX Runtime's Where is several times slower.
@@ -50,6 +51,7 @@ class SymbolicPooling(PhasePooling):
         factor, because engines compute the inputs of a node in order, and the switches must come first.
         """
         assert isinstance(state, Tensor)
+        x = crop(x, FEATURES)
         top_row, left_in_top, left_in_bottom = (switch.to(x.dtype) for switch in state.chunk(3, dim=1))
         top = top_row * x
         bottom = x - top

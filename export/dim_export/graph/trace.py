@@ -17,12 +17,13 @@ from onnxscript import ir
 from torch import Tensor, nn
 
 from dim.arrays import WindowShape
-from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA, STRIDE
+from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA, REFINED, STRIDE, TRUST
 from dim.errors import InputError
-from dim.network import DIM, normalise
+from dim.network import DIM, Estimate, normalise
 from dim.network.colour_cues import Known, with_known
 from dim.network.folding import fold_batch_norm
 from dim_export.graph.clean import tidy
+from dim_export.graph.marks import IMAGE, crop, name, resolve
 from dim_export.graph.pooling import SlicingPooling, SymbolicPooling
 from dim_runtime.planning.geometry import round_up
 
@@ -57,19 +58,25 @@ class MattingGraph(nn.Module):
         """
         # Cast before anything else: engines take uint8 as an input, but TensorRT computes nothing with it.
         colours, levels = image.float().permute(0, 3, 1, 2), trimap.float().unsqueeze(1)
+        x = normalise(colours, levels)
+        logits: Tensor = self.network.backbone(x.to(self.dtype))
+        # What follows may see less of the window than the encoder.
+        x, levels = crop(x, IMAGE), crop(levels, IMAGE)
         # Known pixels come from the input's levels, with half a level to spare and before any division. After
         # it, an equality with 1 fails as soon as a tool stores 1/255 in half precision.
         known = Known(levels < 0.5, levels > 254.5)
-        alpha = self._alpha(normalise(colours, levels), known)
-        return with_known(alpha, known).squeeze(1)
+        return with_known(self._alpha(x, logits, known), known).squeeze(1)
 
-    def _alpha(self, x: Tensor, known: Known) -> Tensor:
+    def _alpha(self, x: Tensor, logits: Tensor, known: Known) -> Tensor:
         """Return the network's alpha, float32 N, 1, H, W."""
-        logits: Tensor = self.network.backbone(x.to(self.dtype))
-        if self.network.refiner is None:
+        refiner = self.network.refiner
+        if refiner is None:
             return torch.sigmoid(logits.float())
-        refined: Tensor = self.network.refiner(x, torch.sigmoid(logits), logits, known)
-        return refined
+        refined, trust = refiner.estimate(x, torch.sigmoid(logits), logits, known)
+        if trust is None:
+            return refined
+        estimate = Estimate(name(refined, REFINED), name(trust, TRUST))
+        return refiner.propagate(x, estimate, known)
 
 
 def trace(
@@ -110,7 +117,8 @@ def trace(
     assert program is not None
     onnx_model = program.model
     onnx_model.ir_version = ir_version
-    return tidy(onnx_model)
+    # A frozen window has one core and one set of margins.
+    return resolve(tidy(onnx_model), cropping=static_shape is None)
 
 
 def _free_shapes() -> dict[str, Any]:

@@ -33,8 +33,6 @@ from dim.errors import CheckpointError, InputError
 LARGEST_INT8 = 127
 """Largest integer. Only lowered outputs use -128, so that every other range is symmetric."""
 LOWEST_INT8 = -128
-_POOLING = ("SpaceToDepth", "Slice")
-"""What a 2×2 pool begins with."""
 
 
 class Int8Weights(NamedTuple):
@@ -218,8 +216,12 @@ def _convolutions(graph: ir.Graph) -> list[ir.Node]:
 
 
 def _is_pooled(relu: ir.Node) -> bool:
-    """Whether a pool reads a ReLU."""
-    return any(use.node.op_type in _POOLING for use in relu.outputs[0].uses())
+    """Whether a pool reads a ReLU. Its Slices have steps; those that drop margins have none."""
+    readers = [use.node for use in relu.outputs[0].uses()]
+    return any(
+        node.op_type == "SpaceToDepth" or (node.op_type == "Slice" and len(node.inputs) > 4)
+        for node in readers
+    )
 
 
 def _parameter(node: ir.Node, place: int) -> ir.Value:

@@ -90,7 +90,7 @@ def _require_embedded(file: BinaryIO, end: int, kind: str = "graph", depth: int 
     """Raise ExternalDataError if a tensor of this message reads another file of the machine."""
     if depth > DEEPEST:
         raise ValueError("its graphs are nested too deeply")
-    for field in _fields(file, end):
+    for field in fields(file, end):
         if kind == "tensor" and field.number == EXTERNAL_FIELD:
             raise _ExternalDataError
         inner = MESSAGES[kind].get(field.number)
@@ -102,16 +102,26 @@ class _ExternalDataError(Exception):
     """A tensor of the graph is stored in another file."""
 
 
-class _Field(NamedTuple):
+class Field(NamedTuple):
+    """A field of a message.
+
+    Attributes:
+        number: which field.
+        kind: its wire type.
+        length: bytes of its content; 0 for numbers.
+        end: position of its end in the file.
+    """
+
     number: int
+    kind: int
     length: int
-    """Bytes of the content; 0 for numbers."""
+    end: int
 
 
 def _properties(file: BinaryIO, size: int) -> dict[str, str]:
     found: dict[str, str] = {}
     has_graph = False
-    for field in _fields(file, size):
+    for field in fields(file, size):
         if field.number == GRAPH_FIELD:
             has_graph = True
             _require_embedded(file, file.tell() + field.length)
@@ -124,11 +134,11 @@ def _properties(file: BinaryIO, size: int) -> dict[str, str]:
 
 
 def _entry(file: BinaryIO, end: int) -> tuple[str, str]:
-    texts = {field.number: file.read(field.length).decode() for field in _fields(file, end)}
+    texts = {field.number: file.read(field.length).decode() for field in fields(file, end)}
     return texts.get(KEY_FIELD, ""), texts.get(VALUE_FIELD, "")
 
 
-def _fields(file: BinaryIO, end: int) -> Iterator[_Field]:
+def fields(file: BinaryIO, end: int) -> Iterator[Field]:
     """Yield the fields up to ``end``; the file is positioned at a field's content when it is yielded."""
     while file.tell() < end:
         tag = _varint(file)
@@ -139,7 +149,7 @@ def _fields(file: BinaryIO, end: int) -> Iterator[_Field]:
         content_end = file.tell() + length
         if content_end > end:
             raise EOFError(f"field {number} ends at byte {content_end}")
-        yield _Field(number, length if kind == LENGTH else 0)
+        yield Field(number, kind, length if kind == LENGTH else 0, content_end)
         file.seek(content_end)
 
 

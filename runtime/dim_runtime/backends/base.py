@@ -6,13 +6,36 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import starmap
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
-from dim.arrays import Floating, UInt8
+from dim.arrays import Floating, UInt8, WindowShape
 from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA, STRIDE, ArtefactMetadata
+from dim.contract.cropping import NO_MARGINS, Margins
 from dim_runtime.errors import AlphaError, ArtefactError, BackendError, InputError
+
+Number = TypeVar("Number", bound=np.generic)
+
+
+class Estimate(NamedTuple):
+    """What the network computes for a batch of windows, floating N, H, W in [0, 1].
+
+    Attributes:
+        alpha: the opacity.
+        trust: share of this alpha that its propagation keeps; None if nothing remains to be propagated.
+    """
+
+    alpha: Floating
+    trust: Floating | None = None
+
+
+class WindowCall(NamedTuple):
+    """A coming call: the shape N, H, W of its windows, and their margins."""
+
+    shape: WindowShape
+    margins: Margins = NO_MARGINS
 
 
 class Backend(ABC):
@@ -48,8 +71,44 @@ class Backend(ABC):
         """
         return 1
 
-    def expect(self, shapes: Sequence[tuple[int, int, int]]) -> None:  # noqa: B027 - optional
-        """Receive the shapes N, H, W of the next calls of :meth:`run`, in order, to prepare for them."""
+    @property
+    def crops(self) -> bool:
+        """Whether :meth:`run_core` computes fewer pixels of the margins than :meth:`run`."""
+        return False
+
+    @property
+    def phases(self) -> bool:
+        """Whether :meth:`run_core` leaves the propagation of alpha to :meth:`propagate`."""
+        return False
+
+    def run_core(self, image: UInt8, trimap: UInt8, margins: Margins) -> Estimate:
+        """Compute what lies inside the margins of a batch of windows.
+
+        Args:
+            image: as :meth:`run` takes it.
+            trimap: the same.
+            margins: of every window of the batch.
+
+        Returns:
+            Without the margins. Where :attr:`phases` is true, alpha is not propagated yet.
+        """
+        return Estimate(inside(valid_alpha(self.run(image, trimap), trimap.shape), margins))
+
+    def propagate(self, image: UInt8, trimap: UInt8, estimate: Estimate) -> Floating:
+        """Propagate alpha along colour lines in a batch of windows, where :attr:`phases` is true.
+
+        Args:
+            image: as :meth:`run` takes it.
+            trimap: the same.
+            estimate: float32 N, H, W, with trust; read where the trimap is unknown.
+
+        Returns:
+            Floating point N, H, W in [0, 1].
+        """
+        raise NotImplementedError(f"{type(self).__name__} propagates within run()")
+
+    def expect(self, calls: Sequence[WindowCall]) -> None:  # noqa: B027 - optional
+        """Receive the next calls of :meth:`run` or :meth:`run_core`, in order, to prepare for them."""
 
     def run_on_device(self, image: Any, trimap: Any) -> Any:
         """Compute the alpha of a batch of windows in the memory of the back end's GPU, without copies.
@@ -83,6 +142,12 @@ class Backend(ABC):
 
     def close(self) -> None:  # noqa: B027 - optional
         """Free the engine; the back end is not used afterwards."""
+
+
+def inside(planes: npt.NDArray[Number], margins: Margins) -> npt.NDArray[Number]:
+    """Return N, H, W without the margins."""
+    height, width = planes.shape[-2:]
+    return planes[..., margins.top : height - margins.bottom, margins.left : width - margins.right]
 
 
 FULL_RESOLUTION_MAPS = 4

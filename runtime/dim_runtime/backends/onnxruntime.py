@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from dim.arrays import Floating, UInt8
-from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA, ArtefactMetadata, Precision
+from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA, REFINED, TRUST, ArtefactMetadata, Precision
+from dim.contract.cropping import NO_MARGINS, Margins, output_margins
+from dim_runtime.artefacts.onnx_cut import CROP_INPUTS, crop_limits, cropping_graph, propagation_graph
 from dim_runtime.artefacts.onnx_file import read_metadata
 from dim_runtime.backends.base import (
     ENGINE_BYTES,
     Backend,
+    Estimate,
     Tensor,
     first_line,
+    inside,
     require_contract,
     require_single_windows,
 )
@@ -72,27 +78,81 @@ class OnnxRuntimeBackend(Backend):
         if parse_device(device).kind == "cuda":
             self._bound = _bound_session(engine, path, device, threads)
         else:
-            self._session: Any = _session(engine, path, [CPU_PROVIDER], threads)
-            require_contract(
-                path, _tensors(self._session.get_inputs()), _tensors(self._session.get_outputs())
-            )
+            self._open_on_cpu(engine, threads)
             self._threads = EngineThreads(fitting(threads))
             # Each run returns its window's memory, so that one window bounds the memory, and not the sum of
             # what windows of different shapes leave behind.
             self._run_options.add_run_config_entry(SHRINK_ARENA, "cpu:0")
 
+    def _open_on_cpu(self, engine: Any, threads: int | None) -> None:
+        path, phases = self._path, self._metadata.phases
+        model = cropping_graph(path, phases=phases) if self._metadata.crops else str(path)
+        self._session: Any = _session(engine, path, [CPU_PROVIDER], threads, model)
+        self._propagation: Any = None
+        if phases:
+            self._propagation = _session(engine, path, [CPU_PROVIDER], threads, propagation_graph(path))
+        outputs = (self._propagation or self._session).get_outputs()
+        own_inputs = [node for node in self._session.get_inputs() if node.name not in CROP_INPUTS]
+        require_contract(path, _tensors(own_inputs), _tensors(outputs))
+
     @property
     def metadata(self) -> ArtefactMetadata:
         return self._metadata
+
+    @property
+    def crops(self) -> bool:
+        return self._bound is None and self._metadata.crops
+
+    @property
+    def phases(self) -> bool:
+        return self._bound is None and self._metadata.phases
 
     def run(self, image: UInt8, trimap: UInt8) -> Floating:
         with self._explained(f"{len(trimap)} windows of {trimap.shape[2]}×{trimap.shape[1]} px"):
             if self._bound is not None:
                 return self._bound.run(image, trimap, self._run_options)
-            inputs = {INPUT_IMAGE: image, INPUT_TRIMAP: trimap}
-            run = partial(self._session.run, [OUTPUT_ALPHA], inputs, self._run_options)
-            alpha: Floating = self._threads.run(trimap.size, run)[0]
-            return alpha
+            estimate = self._estimate(image, trimap, NO_MARGINS)
+            return self._propagated(image, trimap, estimate) if self.phases else estimate.alpha
+
+    def run_core(self, image: UInt8, trimap: UInt8, margins: Margins) -> Estimate:
+        if not self.crops:
+            return super().run_core(image, trimap, margins)
+        with self._explained(f"{len(trimap)} windows of {trimap.shape[2]}×{trimap.shape[1]} px"):
+            return self._estimate(image, trimap, margins)
+
+    def propagate(self, image: UInt8, trimap: UInt8, estimate: Estimate) -> Floating:
+        with self._explained(
+            f"propagation in {len(trimap)} windows of {trimap.shape[2]}×{trimap.shape[1]} px"
+        ):
+            return self._propagated(image, trimap, estimate)
+
+    def _estimate(self, image: UInt8, trimap: UInt8, margins: Margins) -> Estimate:
+        inputs = {INPUT_IMAGE: image, INPUT_TRIMAP: trimap}
+        if not self.crops:
+            return Estimate(self._run(self._session, [OUTPUT_ALPHA], inputs)[0])
+        network = self._metadata.network
+        found = self._run(
+            self._session,
+            [REFINED, TRUST] if self.phases else [OUTPUT_ALPHA],
+            inputs | crop_limits(network, margins),
+        )
+        beyond = output_margins(network, margins)
+        return Estimate(*(inside(planes.reshape(len(image), *planes.shape[-2:]), beyond) for planes in found))
+
+    def _propagated(self, image: UInt8, trimap: UInt8, estimate: Estimate) -> Floating:
+        assert estimate.trust is not None, "an estimate of two phases has trust"
+        inputs = {
+            INPUT_IMAGE: image,
+            INPUT_TRIMAP: trimap,
+            REFINED: np.ascontiguousarray(estimate.alpha[:, None]),
+            TRUST: np.ascontiguousarray(estimate.trust[:, None]),
+        }
+        return self._run(self._propagation, [OUTPUT_ALPHA], inputs)[0]
+
+    def _run(self, session: Any, outputs: Sequence[str], inputs: Mapping[str, Any]) -> list[Floating]:
+        run = partial(session.run, outputs, inputs, self._run_options)
+        found: list[Floating] = self._threads.run(inputs[INPUT_TRIMAP].size, run)
+        return found
 
     def run_on_device(self, image: Any, trimap: Any) -> Any:
         if self._bound is None:
@@ -110,7 +170,7 @@ class OnnxRuntimeBackend(Backend):
         """Free the engine. Closing twice is fine."""
         if self._bound is not None:
             self._bound.close()
-        self._session = None
+        self._session = self._propagation = None
 
     @contextmanager
     def _explained(self, what: str) -> Iterator[None]:
@@ -162,14 +222,17 @@ def _tensors(nodes: list[Any]) -> dict[str, Tensor]:
     return {node.name: Tensor(kinds.get(node.type, node.type), len(node.shape or ())) for node in nodes}
 
 
-def _session(engine: Any, path: Path, providers: list[Any], threads: int | None) -> Any:
+def _session(
+    engine: Any, path: Path, providers: list[Any], threads: int | None, model: str | bytes | None = None
+) -> Any:
+    """Open a file, or a model that was made from it."""
     options = _options(engine, threads)
     if providers == [CPU_PROVIDER]:
         _register_arena(engine)
         options.add_session_config_entry("session.use_env_allocators", "1")
     try:
         # Without enable_fallback=0 it prints to standard output and moves to the CPU where CUDA fails.
-        return engine.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
+        return engine.InferenceSession(model or str(path), options, providers=providers, enable_fallback=0)
     except Exception as error:
         raise ArtefactError(
             f"ONNX Runtime {engine.__version__} cannot load {path}",

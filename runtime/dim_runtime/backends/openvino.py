@@ -14,22 +14,38 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from dim.arrays import Floating, UInt8, WindowShape
-from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA, STRIDE, ArtefactMetadata, Precision
+from dim.contract import (
+    INPUT_IMAGE,
+    INPUT_TRIMAP,
+    OUTPUT_ALPHA,
+    REFINED,
+    STRIDE,
+    TRUST,
+    ArtefactMetadata,
+    Precision,
+)
+from dim.contract.cropping import NO_MARGINS, Margins, output_margins
+from dim_runtime.artefacts.onnx_cut import CROP_INPUTS, crop_limits, cropping_graph, propagation_graph
 from dim_runtime.artefacts.onnx_file import read_metadata
 from dim_runtime.backends.base import (
     Backend,
+    Estimate,
     Tensor,
+    WindowCall,
     first_line,
+    inside,
     require_contract,
     require_single_windows,
     require_windows,
@@ -104,15 +120,17 @@ class OpenVinoBackend(Backend):
         engine = _engine(path)
         self._core: Any = engine.Core()
         self._config = _configuration(self._arithmetic, threads)
-        self._model: Any = _read(self._core, engine, path)
-        require_contract(path, _tensors(self._model.inputs), _tensors(self._model.outputs))
+        self._model: Any = None
+        self._propagation: Any = None
+        """Propagation alone, with free shapes, if it is a phase of its own."""
+        self._read(engine)
         self._free: Any = None
         """The graph with free shapes, once it was needed."""
-        self._compiled: OrderedDict[WindowShape, Any] = OrderedDict()
+        self._compiled: OrderedDict[WindowCall, Any] = OrderedDict()
         self._free_pixels = (
             _usual_free_pixels(self._metadata, self._arithmetic) if free_pixels is None else free_pixels
         )
-        self._expected: list[WindowShape] = []
+        self._expected: list[WindowCall] = []
         self._widest = 0
         """Pixels of the largest window that the graph with free shapes has run."""
         self._lock = threading.Lock()
@@ -120,18 +138,38 @@ class OpenVinoBackend(Backend):
         self._threads = EngineThreads(1)
         self._threads.run(0, self._warm_up)
 
+    def _read(self, engine: Any) -> None:
+        path, metadata = self._path, self._metadata
+        graph = cropping_graph(path, phases=metadata.phases) if metadata.crops else path
+        self._model = last = _read(self._core, engine, path, graph)
+        if metadata.phases:
+            last = _read(self._core, engine, path, propagation_graph(path))
+            # Covariances need float32, whatever the network computes in.
+            options = self._config | {"INFERENCE_PRECISION_HINT": "f32"}
+            self._propagation = self._core.compile_model(last, DEVICE, options)
+        own_inputs = [port for port in self._model.inputs if port.get_any_name() not in CROP_INPUTS]
+        require_contract(path, _tensors(own_inputs), _tensors(last.outputs))
+
     @property
     def metadata(self) -> ArtefactMetadata:
         return self._metadata
 
     @property
+    def crops(self) -> bool:
+        return self._metadata.crops
+
+    @property
+    def phases(self) -> bool:
+        return self._metadata.phases
+
+    @property
     def compiled_shapes(self) -> tuple[WindowShape, ...]:
         """Shapes N, H, W of the compiled graphs that are kept, the one used last at the end."""
-        return tuple(self._compiled)
+        return tuple(call.shape for call in self._compiled)
 
-    def expect(self, shapes: Sequence[WindowShape]) -> None:
+    def expect(self, calls: Sequence[WindowCall]) -> None:
         with self._lock:
-            self._expected = list(shapes)
+            self._expected = list(calls)
 
     def run(self, image: UInt8, trimap: UInt8) -> Floating:
         """Compute the alpha of windows, float32 N, H, W in [0, 1]; arguments as in the base class.
@@ -140,61 +178,96 @@ class OpenVinoBackend(Backend):
             InputError: shapes that are not windows.
             BackendError: OpenVINO failed.
         """
-        require_windows(image.shape, trimap.shape)
-        count, height, width = trimap.shape
+        estimate = self._estimate(image, trimap, NO_MARGINS)
+        return self.propagate(image, trimap, estimate) if self.phases else estimate.alpha
+
+    def run_core(self, image: UInt8, trimap: UInt8, margins: Margins) -> Estimate:
+        if not self.crops:
+            return super().run_core(image, trimap, margins)
+        return self._estimate(image, trimap, margins)
+
+    def propagate(self, image: UInt8, trimap: UInt8, estimate: Estimate) -> Floating:
+        assert estimate.trust is not None, "an estimate of two phases has trust"
+        planes = {REFINED: estimate.alpha[:, None], TRUST: estimate.trust[:, None]}
+        inputs = {INPUT_IMAGE: image, INPUT_TRIMAP: trimap} | planes
+        with self._explained(trimap.shape):
+            return self._threads.run(trimap.size, partial(self._propagate, inputs))
+
+    def _propagate(self, inputs: dict[str, Any]) -> Floating:
+        with self._lock:
+            request = self._propagation.create_infer_request()
+            alpha: Floating = request.infer(inputs, share_inputs=True)[OUTPUT_ALPHA]
+            return alpha
+
+    @contextmanager
+    def _explained(self, shape: tuple[int, ...]) -> Iterator[None]:
+        """Raise every error of OpenVINO as one of ours."""
         try:
-            inputs = {INPUT_IMAGE: image, INPUT_TRIMAP: trimap}
-            return self._threads.run(trimap.size, partial(self._run, (count, height, width), inputs))
+            yield
         except RuntimeError as error:
             raise BackendError(
                 f"OpenVINO failed while running {self._path}",
-                got=f"{count} windows of {width}×{height} px",
+                got=f"{shape[0]} windows of {shape[2]}×{shape[1]} px",
                 why=first_line(error),
                 fix="if memory ran out: a smaller tile (--tile), or --memory-limit",
             ) from error
 
+    def _estimate(self, image: UInt8, trimap: UInt8, margins: Margins) -> Estimate:
+        require_windows(image.shape, trimap.shape)
+        count, height, width = trimap.shape
+        with self._explained(trimap.shape):
+            call = WindowCall((count, height, width), margins)
+            inputs = {INPUT_IMAGE: image, INPUT_TRIMAP: trimap}
+            return self._threads.run(trimap.size, partial(self._run, call, inputs))
+
     def _warm_up(self) -> None:
         """Compile and run once, so that errors are raised at once and the weights are in place."""
         shape = self._metadata.static_shape or (1, STRIDE, STRIDE)
-        _require_arithmetic(self._path, self._graph(shape), self._arithmetic)
+        call = WindowCall(shape)
+        _require_arithmetic(self._path, self._graph(call), self._arithmetic)
         self._run(
-            shape, {INPUT_IMAGE: np.zeros((*shape, 3), np.uint8), INPUT_TRIMAP: np.zeros(shape, np.uint8)}
+            call, {INPUT_IMAGE: np.zeros((*shape, 3), np.uint8), INPUT_TRIMAP: np.zeros(shape, np.uint8)}
         )
 
-    def _run(self, shape: WindowShape, inputs: dict[str, UInt8]) -> Floating:
+    def _run(self, call: WindowCall, inputs: dict[str, Any]) -> Estimate:
         with self._lock:
-            return self._run_alone(shape, inputs)
+            return self._run_alone(call, inputs)
 
-    def _run_alone(self, shape: WindowShape, inputs: dict[str, UInt8]) -> Floating:
-        if shape in self._expected:
-            self._expected.remove(shape)
-        compiled = self._graph(shape)
-        alpha: Floating = compiled.create_infer_request().infer(inputs, share_inputs=True)[OUTPUT_ALPHA]
-        if self._is_small(shape):
-            self._widest = max(self._widest, prod(shape))
+    def _run_alone(self, call: WindowCall, inputs: dict[str, Any]) -> Estimate:
+        if call in self._expected:
+            self._expected.remove(call)
+        compiled = self._graph(call)
+        if self._is_small(call) and self.crops:
+            inputs = inputs | crop_limits(self._metadata.network, call.margins)
+        outputs = [REFINED, TRUST] if self.phases else [OUTPUT_ALPHA]
+        found = compiled.create_infer_request().infer(inputs, share_inputs=True)
+        beyond = output_margins(self._metadata.network, call.margins) if self.crops else NO_MARGINS
+        planes = [found[name].reshape(call.shape[0], *found[name].shape[-2:]) for name in outputs]
+        if self._is_small(call):
+            self._widest = max(self._widest, prod(call.shape))
         else:
             # The window's tensors are released, so that one window bounds the memory, not one of each shape.
             # With free shapes OpenVINO releases only a part, and allocates it again with the next window.
             compiled.release_memory()
-        return alpha
+        return Estimate(*(inside(values, beyond) for values in planes))
 
-    def _is_small(self, shape: WindowShape) -> bool:
-        """Return whether windows of a shape run in the graph with free shapes."""
-        return self._metadata.static_shape is None and prod(shape) <= self._free_pixels
+    def _is_small(self, call: WindowCall) -> bool:
+        """Return whether the windows of a call run in the graph with free shapes."""
+        return self._metadata.static_shape is None and prod(call.shape) <= self._free_pixels
 
-    def _graph(self, shape: WindowShape) -> Any:
-        if self._is_small(shape):
+    def _graph(self, call: WindowCall) -> Any:
+        if self._is_small(call):
             self._free = self._free or self._compile(None)
             return self._free
-        if shape not in self._compiled:
-            self._compile_with_expected(shape)
-        self._compiled.move_to_end(shape)
-        return self._compiled[shape]
+        if call not in self._compiled:
+            self._compile_with_expected(call)
+        self._compiled.move_to_end(call)
+        return self._compiled[call]
 
-    def _compile_with_expected(self, shape: WindowShape) -> None:
-        """Compile for a shape, and for those that follow it, as many as are kept."""
+    def _compile_with_expected(self, call: WindowCall) -> None:
+        """Compile for a call, and for those that follow it, as many as are kept."""
         large = [following for following in self._expected if not self._is_small(following)]
-        missing = [each for each in dict.fromkeys([shape, *large]) if each not in self._compiled]
+        missing = [each for each in dict.fromkeys([call, *large]) if each not in self._compiled]
         chosen = missing[:KEPT_GRAPHS]
         while len(self._compiled) > KEPT_GRAPHS - len(chosen):
             self._compiled.popitem(last=False)
@@ -202,11 +275,13 @@ class OpenVinoBackend(Backend):
         with ThreadPoolExecutor(len(chosen)) as pool:
             self._compiled.update(zip(chosen, pool.map(self._compile, chosen), strict=True))
 
-    def _compile(self, shape: WindowShape | None) -> Any:
-        """Compile the graph for a shape, or with free shapes."""
+    def _compile(self, call: WindowCall | None) -> Any:
+        """Compile the graph for a call, or with free shapes."""
         model = self._model.clone()
-        if shape is not None:
-            model.reshape({INPUT_IMAGE: [*shape, 3], INPUT_TRIMAP: list(shape)})
+        if call is not None:
+            if self.crops:
+                _fix_inputs(model, crop_limits(self._metadata.network, call.margins))
+            model.reshape({INPUT_IMAGE: [*call.shape, 3], INPUT_TRIMAP: list(call.shape)})
         return self._core.compile_model(model, DEVICE, self._config)
 
     def window_bytes(self, height: int, width: int) -> int:
@@ -234,7 +309,7 @@ class OpenVinoBackend(Backend):
         """Free the engine. Closing twice is fine."""
         with self._lock:
             self._compiled.clear()
-            self._free = self._model = self._core = None
+            self._free = self._model = self._propagation = self._core = None
 
 
 def _usual_free_pixels(metadata: ArtefactMetadata, arithmetic: Arithmetic) -> int:
@@ -325,9 +400,23 @@ def _tensors(ports: list[Any]) -> dict[str, Tensor]:
     }
 
 
-def _read(core: Any, engine: Any, path: Path) -> Any:
+def _fix_inputs(model: Any, values: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Make constants of inputs, so that the shapes that follow from them are known when it is compiled."""
+    from openvino import opset13
+
+    for parameter in list(model.get_parameters()):
+        value = values.get(parameter.get_friendly_name())
+        if value is not None:
+            constant = opset13.constant(value)
+            for target in parameter.output(0).get_target_inputs():
+                target.replace_source_output(constant.output(0))
+            model.remove_parameter(parameter)
+    model.validate_nodes_and_infer_types()
+
+
+def _read(core: Any, engine: Any, path: Path, graph: Path | bytes) -> Any:
     try:
-        return core.read_model(path)
+        return core.read_model(graph)
     except RuntimeError as error:
         raise ArtefactError(
             f"OpenVINO {engine.__version__} cannot load {path}",

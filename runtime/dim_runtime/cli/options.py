@@ -16,7 +16,7 @@ from dim.images.decoding import MAX_PIXELS
 from dim_runtime.backends.open import BackendName, Precision
 from dim_runtime.memory import parse_bytes
 from dim_runtime.outputs.spec import AlphaKind, Foreground, Output, OutputSpec
-from dim_runtime.planning.planner import DEFAULT_TILE, Context
+from dim_runtime.planning.planner import Context, Tile
 from dim_runtime.settings import MattingOptions
 
 MaxPixels = Annotated[
@@ -48,8 +48,13 @@ class EngineOptions:
         typer.Option(help="The arithmetic. The default is the model's own; OpenVINO lowers fp32 to bf16."),
     ] = None
     tile: Annotated[
-        int, typer.Option(metavar="PX", help="The largest window side, context included; a multiple of 32.")
-    ] = DEFAULT_TILE
+        str,
+        typer.Option(
+            metavar="auto|PX",
+            help="The largest window side, context included; a multiple of 32. "
+            '"auto" takes the one with the least work that fits in memory.',
+        ),
+    ] = "auto"
     context: Annotated[
         str,
         typer.Option(
@@ -73,7 +78,7 @@ class EngineOptions:
             backend=self.backend,
             device=self.device,
             precision=self.precision,
-            tile=self.tile,
+            tile=_tile(self.tile),
             context=_context(self.context),
             threads=self.threads,
             memory_limit=None if self.memory_limit is None else parse_bytes(self.memory_limit),
@@ -166,4 +171,13 @@ def _context(text: str) -> Context:
         return "exact"
     if not (text.isascii() and text.isdecimal()):
         raise InputError("cannot use this context", got=repr(text), expected="exact, or a number of pixels")
+    return int(text)
+
+
+def _tile(text: str) -> Tile:
+    """Parse ``"auto"``, or a number of pixels."""
+    if text == "auto":
+        return "auto"
+    if not (text.isascii() and text.isdecimal()):
+        raise InputError("cannot use this tile", got=repr(text), expected="auto, or a number of pixels")
     return int(text)

@@ -7,7 +7,7 @@ of one image is stored in its job, which then passes the remaining steps unchang
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,11 +15,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dim.arrays import Float32, Floating
-from dim_runtime.backends.base import Backend
+from dim.arrays import Float32
+from dim_runtime.backends.base import Backend, Estimate
 from dim_runtime.backends.threads import Calls
+from dim_runtime.inference.estimates import EstimateStore
 from dim_runtime.inference.pipeline import Channel, Pipeline, Stopped
-from dim_runtime.inference.tiler import Cut, announce, cut, report, run_windows, stitch, write_known
+from dim_runtime.inference.tiler import (
+    Cut,
+    announce,
+    cut,
+    kind_of,
+    propagate,
+    report,
+    run_windows,
+    stitch,
+    write_known,
+)
 from dim_runtime.planning.geometry import Plan, Window
 from dim_runtime.progress import Progress
 
@@ -38,7 +49,8 @@ class Job:
     Attributes:
         load: reads image and trimap.
         tag: any object of the caller.
-        image, trimap: set from reading until the last window is cut.
+        image, trimap: set from reading until the last window is cut, that of propagation included.
+        store: estimates between the two phases; None where there is one.
         mapped: pixels of the trimap that had to be read as 0, 128 or 255.
         plan: its windows; None before it is planned.
         alpha: float32 H, W in [0, 1]; None before it is cut.
@@ -54,6 +66,7 @@ class Job:
     mapped: int = 0
     plan: Plan | None = None
     alpha: Float32 | None = None
+    store: EstimateStore | None = None
     error: Exception | None = None
     seconds: float = 0.0
     done: int = 0
@@ -76,7 +89,7 @@ class Job:
     def fail(self, error: Exception) -> None:
         """Keep the first error and release all arrays."""
         self.error = self.error or error
-        self.alpha = None
+        self.alpha = self.store = None
         self.release_inputs()
 
     def take_alpha(self) -> Float32:
@@ -104,14 +117,14 @@ class WindowBatch:
         parts: the windows, without those of jobs that failed before.
         ends: the jobs.
         call: waits until the windows have been run, and raises the error; None before it is started.
-        alphas: floating N, H, W; None before that, and after an error.
+        estimates: of each window; None before that, and after an error.
         seconds: time of the call.
     """
 
     parts: list[Part]
     ends: list[Job] = field(default_factory=list)
     call: Callable[[], None] | None = None
-    alphas: Floating | None = None
+    estimates: Sequence[Estimate] | None = None
     seconds: float = 0.0
 
 
@@ -180,12 +193,13 @@ class Stream:
         batch = WindowBatch([])
         for job in jobs:
             for window in _windows(job):
-                if batch.parts and not self._fits(batch, window):
+                if batch.parts and not self._fits(batch, job, window):
                     yield batch
                     batch = WindowBatch([])
                 self._cut(batch, job, window)
             batch.ends.append(job)
-            job.release_inputs()
+            if not _has_phases(job):
+                job.release_inputs()
             del job
             # Emit a partial batch: the source may never yield another image.
             if len(batch.parts) in (0, self.batch) or not jobs.ready:
@@ -194,9 +208,9 @@ class Stream:
         if batch.ends:
             yield batch
 
-    def _fits(self, batch: WindowBatch, window: Window) -> bool:
-        first = batch.parts[0].window
-        alike = (first.height, first.width) == (window.height, window.width)
+    def _fits(self, batch: WindowBatch, job: Job, window: Window) -> bool:
+        first = batch.parts[0]
+        alike = kind_of(first.window) == kind_of(window) and _has_phases(first.job) == _has_phases(job)
         return alike and len(batch.parts) < self.batch
 
     def _cut(self, batch: WindowBatch, job: Job, window: Window) -> None:
@@ -230,11 +244,13 @@ class Stream:
         if not batch.parts:
             return
         started = time.perf_counter()
-        job, window, _ = batch.parts[0]
-        if job.plan is not None and window is job.plan.windows[0]:
-            announce(self.backend, job.plan, self.batch)
+        plan = batch.parts[0].job.plan
+        assert plan is not None, "a job whose windows were cut has its plan"
+        windows, cuts = [part.window for part in batch.parts], [part.cut for part in batch.parts]
+        if windows[0] is plan.windows[0]:
+            announce(self.backend, plan, self.batch)
         try:
-            batch.alphas = run_windows(self.backend, [part.cut for part in batch.parts])
+            batch.estimates = run_windows(self.backend, plan, windows, cuts)
         finally:
             batch.seconds = time.perf_counter() - started
 
@@ -243,22 +259,37 @@ class Stream:
             ends = self._stitch_all(batch)
             del batch
             while ends:
+                self._propagate(ends[0])
                 yield ends.pop(0)
 
     def _stitch_all(self, batch: WindowBatch) -> list[Job]:
-        for number, part in enumerate(batch.parts):
-            self._stitch(part, batch.alphas, number)
+        for part, estimate in zip(batch.parts, batch.estimates or (), strict=bool(batch.estimates)):
+            self._stitch(part, estimate)
         return batch.ends
 
-    def _stitch(self, part: Part, alphas: Floating | None, number: int) -> None:
+    def _stitch(self, part: Part, estimate: Estimate) -> None:
         job = part.job
         with job.capture_errors():
-            if job.error is None and job.plan is not None and job.alpha is not None and alphas is not None:
+            if job.error is None and job.plan is not None and job.alpha is not None:
                 if job.done == 0:
                     report(self.progress, 0, job.plan)
-                stitch(alphas[number], part.cut.trimap, job.plan, part.window, job.alpha)
+                stitch(estimate, part.cut.trimap, job.plan, part.window, job.alpha, job.store)
                 job.done += 1
                 report(self.progress, job.done, job.plan)
+
+    def _propagate(self, job: Job) -> None:
+        """Run the second phase of a job whose windows are stitched, if its plan has one."""
+        if job.store is None or job.plan is None or job.alpha is None or job.error is not None:
+            return
+        started = time.perf_counter()
+        with job.capture_errors():
+            steps = propagate(self.backend, job.image, job.trimap, job.plan, job.alpha, job.store)
+            for done in steps:
+                job.done = done
+                report(self.progress, done, job.plan)
+            job.release_inputs()
+        job.store = None
+        job.seconds += time.perf_counter() - started
 
 
 def _loaded_already() -> tuple[Any, Any]:
@@ -271,8 +302,14 @@ def _windows(job: Job) -> tuple[Window, ...]:
         if job.error is None and job.plan is not None:
             job.alpha = np.empty((job.plan.height, job.plan.width), np.float32)
             write_known(job.trimap, job.plan, job.alpha)
+            job.store = EstimateStore(job.plan) if job.plan.propagation else None
             return job.plan.windows
     return ()
+
+
+def _has_phases(job: Job) -> bool:
+    """Whether alpha is propagated in windows of its own, after all others."""
+    return job.plan is not None and bool(job.plan.propagation)
 
 
 def _finished(jobs: Iterator[Job], finish: Step) -> Iterator[Job]:

@@ -20,9 +20,10 @@ from dim.arrays import Floating, UInt8
 from dim.bit_depth import eight_bits
 from dim.trimap import FOREGROUND, canonical, unknown
 from dim_runtime.arrays import Sliceable, Writable
-from dim_runtime.backends.base import Backend, valid_alpha
+from dim_runtime.backends.base import Backend, Estimate, WindowCall, inside, valid_alpha
 from dim_runtime.backends.threads import Calls
 from dim_runtime.inference.blending import share
+from dim_runtime.inference.estimates import EstimateStore
 from dim_runtime.planning.geometry import Plan, Rectangle, Window, reflected
 from dim_runtime.planning.survey import pieces
 from dim_runtime.progress import Progress
@@ -39,11 +40,11 @@ class Cut(NamedTuple):
 
 
 class _Started(NamedTuple):
-    """Windows of one shape whose call has been started; ``alphas`` waits for its result."""
+    """Windows of one shape whose call has been started; ``result`` waits for its estimates."""
 
     windows: list[Window]
     cuts: list[Cut]
-    alphas: Callable[[], Floating]
+    result: Callable[[], Sequence[Estimate]]
 
 
 def run_plan(
@@ -75,15 +76,39 @@ def run_plan(
     report(progress, 0, plan)
     done = 0
     announce(backend, plan, batch)
+    store = EstimateStore(plan) if plan.propagation else None
     # Closed so that the threads have ended when an error leaves this function.
     with closing(_run_all(backend, image, trimap, plan, batch)) as all_started:
         for started in all_started:
-            for window, part, alpha in zip(started.windows, started.cuts, started.alphas(), strict=True):
-                stitch(alpha, part.trimap, plan, window, out)
+            for window, part, estimate in zip(started.windows, started.cuts, started.result(), strict=True):
+                stitch(estimate, part.trimap, plan, window, out, store)
                 done += 1
                 report(progress, done, plan)
             # Drop our reference so that the arrays can be freed before the next windows are read.
-            del started, part, alpha
+            del started, part, estimate
+    if store is not None:
+        for done in propagate(backend, image, trimap, plan, out, store):
+            report(progress, done, plan)
+
+
+def propagate(
+    backend: Backend, image: Sliceable, trimap: Sliceable, plan: Plan, out: Writable, store: EstimateStore
+) -> Iterator[int]:
+    """Propagate the stitched estimates in windows of their own: the second phase.
+
+    Args:
+        backend, image, trimap, plan, out: as :func:`run_plan` takes them.
+        store: the estimates of all network windows.
+
+    Yields:
+        The number of windows of both phases that are done.
+    """
+    for done, window in enumerate(plan.propagation, start=len(plan.windows) + 1):
+        part = cut(image, trimap, plan, window)
+        levels = part.trimap[None]
+        alpha = valid_alpha(backend.propagate(part.image[None], levels, store.read(window)), levels.shape)
+        _write_core(inside(alpha[0], window.margins), part.trimap, plan, window, out)
+        yield done
 
 
 def _run_all(
@@ -94,7 +119,9 @@ def _run_all(
     with Calls(plan.in_flight) as calls:
         for windows in batches(plan.windows, batch):
             cuts = [cut(image, trimap, plan, window) for window in windows]
-            under_way.append(_Started(windows, cuts, calls.start(partial(run_windows, backend, cuts))))
+            under_way.append(
+                _Started(windows, cuts, calls.start(partial(run_windows, backend, plan, windows, cuts)))
+            )
             del cuts
             if len(under_way) == calls.limit:
                 yield under_way.popleft()
@@ -103,22 +130,31 @@ def _run_all(
 
 
 def batches(windows: Sequence[Window], size: int) -> Iterator[list[Window]]:
-    """Yield the windows in order, consecutive ones of one shape together, at most ``size`` of them."""
-    for _, group in groupby(windows, key=lambda window: (window.height, window.width)):
-        alike = list(group)
-        yield from (alike[start : start + size] for start in range(0, len(alike), size))
+    """Yield the windows in order, consecutive ones that are alike together, at most ``size`` of them."""
+    for _, group in groupby(windows, key=kind_of):
+        same = list(group)
+        yield from (same[start : start + size] for start in range(0, len(same), size))
+
+
+def kind_of(window: Window) -> WindowCall:
+    """Return what windows that run together have in common, as a call of one window."""
+    return WindowCall((1, window.height, window.width), window.margins)
 
 
 def announce(backend: Backend, plan: Plan, batch: int) -> None:
-    """Pass the shapes of a plan's batches to the back end, so that it can prepare for them."""
-    together = batches(plan.windows, batch)
-    backend.expect([(len(windows), windows[0].height, windows[0].width) for windows in together])
+    """Pass the plan's batches to the back end, so that it can prepare for them."""
+    backend.expect(
+        [
+            WindowCall((len(windows), windows[0].height, windows[0].width), windows[0].margins)
+            for windows in batches(plan.windows, batch)
+        ]
+    )
 
 
 def report(progress: Progress | None, done: int, plan: Plan) -> None:
     """Call the progress callback, if given."""
     if progress is not None:
-        progress(done, len(plan.windows))
+        progress(done, plan.steps)
 
 
 def write_known(trimap: Sliceable, plan: Plan, out: Writable) -> None:
@@ -133,10 +169,27 @@ def cut(image: Sliceable, trimap: Sliceable, plan: Plan, window: Window) -> Cut:
     return Cut(colours, canonical(read_padded(trimap, window, plan)).trimap)
 
 
-def run_windows(backend: Backend, cuts: Sequence[Cut]) -> Floating:
-    """Run windows of one shape together and validate the result: floating N, H, W in [0, 1]."""
+def run_windows(
+    backend: Backend, plan: Plan, windows: Sequence[Window], cuts: Sequence[Cut]
+) -> Sequence[Estimate]:
+    """Run windows that are alike together.
+
+    Returns:
+        What is kept of each window, floating H, W in [0, 1]: validated, and without trust where the
+        plan has one phase.
+    """
     image, trimap = _stacked(cuts)
-    return valid_alpha(backend.run(image, trimap), trimap.shape)
+    margins = windows[0].margins
+    if backend.phases and not plan.propagation:
+        whole = valid_alpha(backend.run(image, trimap), trimap.shape)
+        found = Estimate(inside(whole, margins))
+    else:
+        found = backend.run_core(image, trimap, margins)
+    shape = inside(trimap, margins).shape
+    alphas = valid_alpha(found.alpha, shape)
+    if not plan.propagation:
+        return [Estimate(alpha) for alpha in alphas]
+    return [Estimate(*both) for both in zip(alphas, valid_alpha(found.trust, shape), strict=True)]
 
 
 def _stacked(cuts: Sequence[Cut]) -> tuple[UInt8, UInt8]:
@@ -146,39 +199,51 @@ def _stacked(cuts: Sequence[Cut]) -> tuple[UInt8, UInt8]:
     return np.stack([part.image for part in cuts]), np.stack([part.trimap for part in cuts])
 
 
-def stitch(alpha: Floating, trimap: UInt8, plan: Plan, window: Window, out: Writable) -> None:
-    """Write a window's alpha: its core in an exact plan, else its share of every pixel.
+def stitch(
+    estimate: Estimate,
+    trimap: UInt8,
+    plan: Plan,
+    window: Window,
+    out: Writable,
+    store: EstimateStore | None = None,
+) -> None:
+    """Write what is kept of a window: its core in an exact plan, else its share of every pixel.
 
     Args:
-        alpha: floating H, W of the window, in [0, 1].
+        estimate: of the part that is kept, floating H, W, in [0, 1].
         trimap: canonical trimap of the window, uint8 H, W.
         plan, window: where the window is.
         out: floating array of the whole image.
+        store: takes the estimate in place of ``out`` if the plan has two phases.
     """
-    if plan.exact:
-        _write_core(alpha, trimap, plan, window, out)
+    if store is not None:
+        store.add(window.kept, estimate, None if plan.exact else share(window, plan.windows))
+    elif plan.exact:
+        _write_core(estimate.alpha, trimap, plan, window, out)
     else:
-        _add_share(alpha, trimap, plan, window, out)
+        _add_share(estimate.alpha, trimap, plan, window, out)
 
 
 def _write_core(alpha: Floating, trimap: UInt8, plan: Plan, window: Window, out: Writable) -> None:
     rows, columns = window.core.within(plan.height, plan.width)
-    inside = _relative(rows, window.y), _relative(columns, window.x)
+    levels = _part(trimap, rows, columns, window)
     # Chosen here and not left to the graph: known pixels are exact whatever the engine's arithmetic.
-    known = trimap[inside] == FOREGROUND
-    out[rows, columns] = np.where(unknown(trimap[inside]), alpha[inside], known)
+    known = levels == FOREGROUND
+    out[rows, columns] = np.where(unknown(levels), _part(alpha, rows, columns, window.core), known)
 
 
 def _add_share(alpha: Floating, trimap: UInt8, plan: Plan, window: Window, out: Writable) -> None:
-    rows, columns = window.within(plan.height, plan.width)
-    inside = _relative(rows, window.y), _relative(columns, window.x)
-    part = np.where(unknown(trimap[inside]), alpha[inside] * share(window, plan.windows)[inside], 0)
+    rows, columns = window.kept.within(plan.height, plan.width)
+    weighted = _part(alpha * share(window, plan.windows), rows, columns, window.kept)
+    added = np.where(unknown(_part(trimap, rows, columns, window)), weighted, 0)
     # The sum of rounded shares can exceed 1 slightly.
-    out[rows, columns] = np.clip(out[rows, columns] + part, 0, 1)
+    out[rows, columns] = np.clip(out[rows, columns] + added, 0, 1)
 
 
-def _relative(part: slice, origin: int) -> slice:
-    return slice(part.start - origin, part.stop - origin)
+def _part(array: npt.NDArray[Any], rows: slice, columns: slice, origin: Rectangle) -> npt.NDArray[Any]:
+    """Return rows and columns of the image from an array H, W that begins at ``origin``."""
+    inner_rows = slice(rows.start - origin.y, rows.stop - origin.y)
+    return array[inner_rows, columns.start - origin.x : columns.stop - origin.x]
 
 
 def read_padded(array: Sliceable, part: Rectangle, plan: Plan) -> npt.NDArray[Any]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from dim.contract import STRIDE
+from dim.contract.cropping import Margins
+from dim.contract.work import PROPAGATION_SHARE, Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,12 @@ class Rectangle:
     def area(self) -> int:
         return self.height * self.width
 
+    def grown(self, pixels: int, limits: Rectangle) -> Rectangle:
+        """Return the rectangle with a border of so many pixels, cut off where the limits end."""
+        top, left = max(self.y - pixels, limits.y), max(self.x - pixels, limits.x)
+        bottom, right = min(self.bottom + pixels, limits.bottom), min(self.right + pixels, limits.right)
+        return Rectangle(top, left, bottom - top, right - left)
+
     def within(self, height: int, width: int) -> tuple[slice, slice]:
         """Return rows and columns of the part that lies inside an image of this size."""
         return slice(self.y, min(self.bottom, height)), slice(self.x, min(self.right, width))
@@ -45,10 +54,30 @@ class Window(Rectangle):
     """The part of the image that the network sees at once.
 
     Attributes:
-        core: the part whose alpha is kept; the rest is context. Cores of a plan do not overlap.
+        core: the part that the window is for; the rest is context. Cores of a plan do not overlap.
+        kept: the part whose alpha is used: the core, and what is blended with other windows.
     """
 
     core: Rectangle
+    kept: Rectangle
+
+    @property
+    def margins(self) -> Margins:
+        """Pixels on each side of what is kept."""
+        return Margins(
+            self.kept.y - self.y,
+            self.kept.x - self.x,
+            self.bottom - self.kept.bottom,
+            self.right - self.kept.right,
+        )
+
+    def multiply_adds(self, layers: Sequence[Work]) -> float:
+        """Return the work of the layers in this window."""
+        return sum(
+            layer.multiply_adds
+            * (self.area if layer.margin is None else self.kept.grown(layer.margin, self).area)
+            for layer in layers
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +89,17 @@ class Plan:
         padded_height, padded_width: the same, padded at the bottom and right to a multiple of 32.
         windows: context included; corners and sides are multiples of 32. Their cores hold every unknown pixel
             exactly once.
+        propagation: windows in which the stitched alpha is propagated afterwards, likewise; none where the
+            network does not propagate, or where each window does so itself.
+        unknown_blocks: bool, blocks of 32 × 32 pixels of the image: which ones hold an unknown pixel.
         tile: the largest window side allowed, pixels; only the memory limit lowers the requested one.
-        context: pixels around each core, cut off at the padded image's border.
+        context: pixels around each core of the windows, cut off at the padded image's border.
         exact: whether the context is enough for the result of the whole image; if not, windows are blended.
         unknown_pixels: how many pixels of the trimap are unknown.
         peak_bytes: expected peak resident memory of the process during the call, bytes.
         note: why the tile is not the requested one, or why a frozen shape changes the alpha; None if neither.
+        reason: how the tile was chosen; None if the user set it.
+        layers: the work of a window for each pixel, by the part that each layer computes.
         seconds: expected time of the network at the speed of this machine; None if it was not measured.
         in_flight: calls of the back end that run at one time, at most; above 1 for inference servers only.
     """
@@ -81,6 +115,10 @@ class Plan:
     unknown_pixels: int
     peak_bytes: int
     note: str | None = None
+    reason: str | None = field(default=None, compare=False)
+    layers: tuple[Work, ...] = (Work(None, 1.0),)
+    propagation: tuple[Window, ...] = ()
+    unknown_blocks: npt.NDArray[np.bool_] | None = field(default=None, compare=False, repr=False)
     seconds: float | None = None
     in_flight: int = 1
 
@@ -91,13 +129,26 @@ class Plan:
 
     @property
     def cost(self) -> float:
-        """Area of all windows over the padded image's: 1 is as much work as the whole image at once."""
+        """Multiply-adds of all windows over the whole image's: 1 is as much work as the whole at once.
+
+        Propagation counts as :data:`~dim.contract.work.PROPAGATION_SHARE` of the network for each pixel.
+        """
         return self.area / (self.padded_height * self.padded_width)
 
     @property
-    def area(self) -> int:
-        """Pixels of all windows together."""
-        return sum(window.area for window in self.windows)
+    def area(self) -> float:
+        """Pixels of the image that are as much work, computed whole, as all windows together."""
+        each = sum(layer.multiply_adds for layer in self.layers)
+        network = sum(window.multiply_adds(self.layers) for window in self.windows) / each
+        if not self.propagation:
+            return network
+        share = PROPAGATION_SHARE / (1 + PROPAGATION_SHARE)
+        return (1 - share) * network + share * sum(window.area for window in self.propagation)
+
+    @property
+    def steps(self) -> int:
+        """Number of windows of both phases."""
+        return len(self.windows) + len(self.propagation)
 
 
 def round_up(side: int, step: int = STRIDE) -> int:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 Blocks = npt.NDArray[np.bool_]
 Sides = npt.NDArray[np.intp]
+Costs = npt.NDArray[np.float64]
 
 FAR = 1 << 40
 """Beyond every block index: 'no occupied block yet' in running minima."""
@@ -48,25 +49,40 @@ class Limits:
         tile: largest height and width of a window, context included.
         context: around each core, cut off at the border of the grid.
         fixed: every window has exactly the tile's sides (a graph with a frozen shape).
+        layers: what a window costs: for each group of layers the blocks that they compute around the core,
+            and their share of the work; None if all compute the whole window.
     """
 
     grid: tuple[int, int]
     tile: tuple[int, int]
     context: int
     fixed: bool = False
+    layers: tuple[tuple[float, float], ...] | None = None
 
-    def extent(self, start: Sides, stop: Sides, axis: int) -> Sides:
-        """Estimate the total length of the windows along one axis that cover start to stop."""
+    def extent(self, start: Sides, stop: Sides, axis: int, reach: float) -> Costs:
+        """Estimate the total length, along one axis, of what layers compute to cover start to stop.
+
+        Args:
+            reach: blocks that the layers compute around each core.
+        """
         length, context, tile = stop - start, self.context, self.tile[axis]
-        outside = np.maximum(0, context - start) + np.maximum(0, stop + context - self.grid[axis])
+        before, after = context - start, stop + context - self.grid[axis]
+        outside = np.maximum(0, before) + np.maximum(0, after)
         count = np.maximum(1, -(-(length - outside) // max(tile - 2 * context, 1)))
-        total: Sides = count * tile if self.fixed else length + 2 * context * count - outside
+        if self.fixed:
+            return np.asarray(count * tile, np.float64)
+        if reach != context:
+            outside = np.maximum(0, before + (reach - context)) + np.maximum(0, after + (reach - context))
+        total: Costs = length + 2 * reach * count - outside
         return total
 
-    def cost(self, pieces: Sides) -> Sides:
-        """Estimate the window area of pieces (..., 4), in blocks; exact for a piece that fits one window."""
-        rows = self.extent(pieces[..., 0], pieces[..., 1], 0)
-        return rows * self.extent(pieces[..., 2], pieces[..., 3], 1)
+    def cost(self, pieces: Sides) -> Costs:
+        """Estimate the cost of pieces (..., 4), in blocks; exact for a piece that fits one window."""
+        total = np.zeros(pieces.shape[:-1])
+        for reach, share in self.layers or ((self.context, 1.0),):
+            rows = self.extent(pieces[..., 0], pieces[..., 1], 0, reach)
+            total += share * rows * self.extent(pieces[..., 2], pieces[..., 3], 1, reach)
+        return total
 
     def fits(self, piece: Piece) -> bool:
         """Return whether one window can hold the piece and its context."""
@@ -76,22 +92,24 @@ class Limits:
         )
 
     @property
-    def not_worth_cutting(self) -> int:
-        """Two windows in the middle of the image are never smaller than this."""
-        side = 2 * self.context + 1
-        return 2 * self.tile[0] * self.tile[1] if self.fixed else side * side
+    def not_worth_cutting(self) -> float:
+        """Two windows in the middle of the image never cost less than this."""
+        if self.fixed:
+            return 2 * self.tile[0] * self.tile[1]
+        return sum(share * (2 * reach + 1) ** 2 for reach, share in self.layers or ((self.context, 1.0),))
 
 
-def partition(occupied: Blocks, limits: Limits) -> list[Piece]:
+def partition(occupied: Blocks, limits: Limits, attempts: int = MOST_ATTEMPTS) -> list[Piece]:
     """Return disjoint pieces that cover every occupied block, each with its context within one window.
 
     Args:
         occupied: bool, blocks of the padded image; True where a block holds an unknown pixel.
         limits: the tile must hold the context and one more block, or the whole grid.
+        attempts: partitions that are tried, at most.
     """
     if not occupied.any():
         return []
-    found = (_attempt(occupied, limits, seed) for seed in range(_attempts(occupied, limits)))
+    found = (_attempt(occupied, limits, seed) for seed in range(min(attempts, _attempts(occupied, limits))))
     return min(found, key=lambda pieces: _total(pieces, limits))
 
 
@@ -102,8 +120,8 @@ def _attempts(occupied: Blocks, limits: Limits) -> int:
     return max(1, min(400 // pieces, 2**18 // occupied.size, MOST_ATTEMPTS))
 
 
-def _total(pieces: Sequence[Piece], limits: Limits) -> int:
-    return int(limits.cost(np.array(pieces)).sum())
+def _total(pieces: Sequence[Piece], limits: Limits) -> float:
+    return float(limits.cost(np.array(pieces)).sum())
 
 
 def _attempt(occupied: Blocks, limits: Limits, seed: int) -> list[Piece]:
@@ -123,7 +141,7 @@ def _refined(
     occupied: Blocks, piece: Piece, limits: Limits, noise: np.random.Generator | None
 ) -> list[Piece]:
     """Return the piece, or smaller ones in its place if their windows cost less."""
-    whole = int(limits.cost(np.array(piece)))
+    whole = float(limits.cost(np.array(piece)))
     if whole <= limits.not_worth_cutting or piece.bottom - piece.top + piece.right - piece.left < 3:
         return [piece]
     cut = _best_cut(occupied, piece, limits, noise)
@@ -144,7 +162,7 @@ def _best_cut(occupied: Blocks, piece: Piece, limits: Limits, noise: np.random.G
     across = _halves(inside)
     along = _halves(inside.T)[..., [2, 3, 0, 1]]
     halves = np.concatenate([across, along]) + np.array([piece.top, piece.top, piece.left, piece.left])
-    costs = limits.cost(halves).astype(np.float64)
+    costs = limits.cost(halves)
     if noise is not None:
         costs *= 1 + DISTURBANCE * noise.random(costs.shape)
     # Among equals the cut nearest the middle: halves of halves are found fastest.

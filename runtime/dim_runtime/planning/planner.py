@@ -2,29 +2,48 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
-from typing import Literal, TypeGuard
+from typing import Literal, NamedTuple, TypeGuard, cast
 
 import numpy as np
 
 from dim.contract import STRIDE
+from dim.contract.receptive_field import network_context, propagation_context
+from dim.contract.work import Work, layer_work
 from dim.errors import InputError
 from dim_runtime.backends.base import Backend
 from dim_runtime.errors import MemoryLimitError, TileError
-from dim_runtime.memory import RESERVE_BYTES, format_bytes
+from dim_runtime.memory import RESERVE_BYTES, available_bytes, format_bytes
 from dim_runtime.planning.geometry import Plan, Rectangle, Window, round_up
-from dim_runtime.planning.partition import Limits, Piece, partition
+from dim_runtime.planning.partition import MOST_ATTEMPTS, Limits, Piece, partition
 from dim_runtime.planning.survey import TrimapSurvey
 
 Context = int | Literal["exact"]
+Tile = int | Literal["auto"]
 
 DEFAULT_TILE = 1536
-"""Largest window side of a plan unless the user sets another, pixels."""
+"""Largest window side where a fixed one is needed: the profile of an engine, cases of parity; pixels."""
+AUTO_TILES = (1536, 2048, 2560)
+"""Tiles that "auto" chooses from, pixels; smaller ones only where memory requires it. Larger ones gain
+nothing on photographs."""
+NEARLY_LEAST = 1.05
+""""auto" takes the smallest tile, and so the least memory, whose cost is this close to the least."""
+AUTO_ATTEMPTS = 2
+"""Partitions that "auto" tries with each tile."""
+AVAILABLE_SHARE = 0.5
+"""Share of the memory available to the process that "auto" may use without a memory limit."""
+RAMP = 32
+"""Pixels around a core in which windows with less than exact context are blended, if the back end can leave
+out the rest."""
 WORKING_BYTES = 40
 """Bytes per window pixel that the tiler holds at most: the padded window, its 16-bit source, the blend."""
 WEIGHT_BYTES = 4
 """Bytes of a weight in memory."""
+BLOCK_BYTES = 2 * 4 * STRIDE * STRIDE
+"""Bytes that are held for each unknown block until alpha is propagated: alpha and trust, float32."""
+PROPAGATION_ATTEMPTS = 1
+"""Partitions that are tried for the windows of propagation, a small part of the work."""
 STRIP_BYTES = 8 << 20
 """Bytes that are held while a trimap is surveyed and the known pixels are written."""
 
@@ -34,7 +53,8 @@ class PlanOptions:
     """The user's limits of a plan.
 
     Attributes:
-        tile: largest window side, context included; a multiple of 32 pixels.
+        tile: largest window side, context included; a multiple of 32 pixels, or "auto" for the one with the
+            least work that fits in memory.
         context: pixels around each core, a multiple of 32, or "exact" for the artefact's own context.
         memory_limit: peak resident memory of the process, bytes; None for no limit.
 
@@ -42,16 +62,16 @@ class PlanOptions:
         InputError: a value outside of these.
     """
 
-    tile: int = DEFAULT_TILE
+    tile: Tile = "auto"
     context: Context = "exact"
     memory_limit: int | None = None
 
     def __post_init__(self) -> None:
-        if not _is_whole(self.tile) or self.tile < STRIDE or self.tile % STRIDE:
+        if self.tile != "auto" and (not _is_whole(self.tile) or self.tile < STRIDE or self.tile % STRIDE):
             raise InputError(
                 "cannot use this tile",
                 got=repr(self.tile),
-                expected=f"a positive multiple of {STRIDE}, pixels",
+                expected=f'"auto", or a positive multiple of {STRIDE}, pixels',
             )
         if self.context != "exact" and (
             not _is_whole(self.context) or self.context < 0 or self.context % STRIDE
@@ -74,6 +94,57 @@ def _is_whole(value: object) -> TypeGuard[int]:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
+class _Way(NamedTuple):
+    """How windows are computed.
+
+    Attributes:
+        phases: propagation has windows of its own.
+        crops: layers drop the margins that they do not need.
+        context: pixels around each core.
+        exact: whether that is enough for the alpha of the whole image.
+        layers: the work of a window.
+    """
+
+    phases: bool
+    crops: bool
+    context: int
+    exact: bool
+    layers: tuple[Work, ...]
+
+    @property
+    def ramp(self) -> int:
+        """Pixels around a core whose alpha is used too, because windows are blended."""
+        if self.exact:
+            return 0
+        return min(RAMP, self.context) if self.crops else self.context
+
+    @property
+    def shares(self) -> tuple[tuple[float, float], ...] | None:
+        """Reach, blocks, and share of the work of the layers; None if all compute whole windows.
+
+        Two groups are enough to choose cuts: the encoder, and all others with their mean reach.
+        """
+        if not self.crops:
+            return None
+        total = sum(layer.multiply_adds for layer in self.layers)
+        inner = [layer for layer in self.layers if layer.margin is not None]
+        share = sum(layer.multiply_adds for layer in inner) / total
+        reach = sum((layer.margin or 0) * layer.multiply_adds for layer in inner) / (share * total)
+        around = min(reach, self.context) / STRIDE
+        return (self.context / STRIDE, 1 - share), (around, share)
+
+
+def _way(backend: Backend, context: Context, *, phases: bool) -> _Way:
+    metadata = backend.metadata
+    # A network that propagates drops margins only where propagation follows in windows of its own.
+    crops = backend.crops and phases == backend.phases
+    sufficient = network_context(metadata.network) if phases else metadata.context
+    wanted = sufficient if context == "exact" else context
+    total = metadata.multiply_adds_per_pixel
+    layers = layer_work(metadata.network) if crops else (Work(None, total),)
+    return _Way(phases, crops, wanted, wanted >= sufficient, layers)
+
+
 class Planner:
     """Plans one surveyed trimap.
 
@@ -93,8 +164,10 @@ class Planner:
         self.frozen = metadata.static_shape[1:] if metadata.static_shape else None
         at_least = self.frozen or (STRIDE, STRIDE)
         self.padded = (max(round_up(self.height), at_least[0]), max(round_up(self.width), at_least[1]))
-        self.context = metadata.context if options.context == "exact" else options.context
-        self.exact = self.context >= metadata.context
+        self.way = _way(backend, options.context, phases=backend.phases)
+        self.at_once = _way(backend, options.context, phases=False) if backend.phases else None
+        """How a window that can hold the whole image is computed, if that is less work."""
+        self.context = self.way.context
 
     def plan(self) -> Plan:
         """Return the plan at the requested tile, or at the largest one that keeps the memory limit.
@@ -103,14 +176,47 @@ class Planner:
             TileError: the tile cannot hold the context.
             MemoryLimitError: no tile keeps the limit.
         """
-        self._require_tile(self.options.tile)
-        wanted = self._at(max(self.frozen) if self.frozen else self.options.tile)
+        if self.options.tile == "auto" and not self.frozen:
+            return self._automatic()
+        tile = max(self.frozen) if self.frozen else cast("int", self.options.tile)
+        self._require_tile(tile)
+        wanted = self._at(tile)
         limit = self.options.memory_limit
         if limit is None or wanted.peak_bytes <= limit:
             return wanted
         if self.frozen:
             raise self._too_little(limit, wanted, wanted)
         return self._within(limit, wanted)
+
+    def _automatic(self) -> Plan:
+        """Return the plan of least work that fits; of nearly equal ones that with the smallest windows."""
+        limit = self.options.memory_limit
+        allowed = limit or self.held_bytes + round(AVAILABLE_SHARE * available_bytes())
+        plans = [self._at(tile, attempts=AUTO_ATTEMPTS) for tile in self._tiles()]
+        fitting = [plan for plan in plans if plan.peak_bytes <= allowed]
+        memory = "the memory limit" if limit is not None else f"{AVAILABLE_SHARE:.0%} of the available memory"
+        if not fitting:
+            # Without a limit too little memory is no error: the system may swap.
+            chosen = self._within(allowed, plans[0]) if limit is not None else self._at(self._smallest_tile())
+            return replace(chosen, reason=f"larger tiles do not fit in {format_bytes(allowed)}, {memory}")
+        least = min(plan.cost for plan in fitting)
+        chosen = next(plan for plan in fitting if plan.cost <= NEARLY_LEAST * least)
+        tried = ", ".join(str(plan.tile) for plan in plans)
+        reason = f"the least work of tiles of {tried} px within {format_bytes(allowed)}, {memory}"
+        return replace(chosen, reason=reason)
+
+    def _tiles(self) -> list[int]:
+        """Return the tiles that "auto" compares, smallest first; pixels."""
+        smallest = self._smallest_tile()
+        engine = self.backend.metadata.engine
+        largest = max(AUTO_TILES)
+        if engine is not None and engine.profile is not None:
+            largest = min(engine.profile.max[1:])
+            self._require_tile(largest)
+        # Beyond the image's larger side all tiles are the same.
+        needed = next((tile for tile in AUTO_TILES if tile >= max(self.padded)), largest)
+        found = [tile for tile in AUTO_TILES if smallest <= tile <= min(needed, largest)]
+        return found or [max(smallest, min(largest, needed))]
 
     def _within(self, limit: int, wanted: Plan) -> Plan:
         """Return the plan at the largest tile whose square and whose windows keep the limit."""
@@ -171,8 +277,17 @@ class Planner:
             fix=fix,
         )
 
-    def _at(self, tile: int, note: str | None = None) -> Plan:
-        windows = self._windows(tile)
+    def _at(self, tile: int, note: str | None = None, attempts: int = MOST_ATTEMPTS) -> Plan:
+        plan = self._in_one_way(self.way, tile, note, attempts)
+        if self.at_once is None or tile < max(self.padded):
+            return plan
+        return min(plan, self._in_one_way(self.at_once, tile, note, attempts), key=lambda found: found.cost)
+
+    def _in_one_way(self, way: _Way, tile: int, note: str | None, attempts: int) -> Plan:
+        limits = self._limits(way, tile)
+        windows = self._windows(way, limits, attempts)
+        propagation = self._propagation(way, tile) if way.phases else ()
+        shapes = {(window.height, window.width) for window in (*windows, *propagation)}
         return Plan(
             height=self.height,
             width=self.width,
@@ -180,11 +295,14 @@ class Planner:
             padded_width=self.padded[1],
             windows=windows,
             tile=tile,
-            context=self.context,
-            exact=self.exact,
+            context=way.context,
+            exact=way.exact,
             unknown_pixels=self.found.unknown,
-            peak_bytes=self._peak({(window.height, window.width) for window in windows}),
+            peak_bytes=self._peak(shapes) + self._stored(way),
             note=note or self._frozen_note(),
+            layers=way.layers,
+            propagation=propagation,
+            unknown_blocks=self.found.occupied,
         )
 
     def _frozen_note(self) -> str | None:
@@ -201,30 +319,59 @@ class Planner:
         working = WORKING_BYTES * max((height * width for height, width in shapes), default=0)
         return self.held_bytes + STRIP_BYTES + working + self.backend.peak_bytes(shapes)
 
-    def _windows(self, tile: int) -> tuple[Window, ...]:
-        limits = self._limits(tile)
+    def _stored(self, way: _Way) -> int:
+        """Return the bytes that are held between the two phases."""
+        return BLOCK_BYTES * int(np.count_nonzero(self.found.occupied)) if way.phases else 0
+
+    def _windows(self, way: _Way, limits: Limits, attempts: int) -> tuple[Window, ...]:
         occupied = self.found.occupied
         missing = [(0, grid - side) for grid, side in zip(limits.grid, occupied.shape, strict=True)]
-        pieces = partition(np.pad(occupied, missing), limits)
-        windows = [self._window(piece, limits) for piece in pieces]
+        pieces = partition(np.pad(occupied, missing), limits, attempts)
+        windows = [self._window(piece, limits, way) for piece in pieces]
+        if way.crops and not way.exact:
+            windows = [self._without_idle_ramps(window) for window in windows]
         # Largest first, equal shapes together: an engine allocates least often.
         return tuple(sorted(windows, key=lambda w: (-w.area, w.height, w.y, w.x)))
 
-    def _limits(self, tile: int) -> Limits:
+    def _propagation(self, way: _Way, tile: int) -> tuple[Window, ...]:
+        """Return the windows of propagation, which always carry its whole context."""
+        context = propagation_context(self.backend.metadata.network)
+        alone = way._replace(crops=False, context=context, exact=True)
+        limits = self._limits(alone, max(tile, 2 * context + STRIDE))
+        return self._windows(alone, limits, PROPAGATION_ATTEMPTS)
+
+    def _limits(self, way: _Way, tile: int) -> Limits:
         height, width = self.frozen or (tile, tile)
         return Limits(
             grid=(self.padded[0] // STRIDE, self.padded[1] // STRIDE),
             tile=(height // STRIDE, width // STRIDE),
-            context=self.context // STRIDE,
+            context=way.context // STRIDE,
             fixed=self.frozen is not None,
+            layers=way.shares,
         )
 
-    def _window(self, piece: Piece, limits: Limits) -> Window:
+    def _window(self, piece: Piece, limits: Limits, way: _Way) -> Window:
         top, bottom = _span(piece.top, piece.bottom, 0, limits)
         left, right = _span(piece.left, piece.right, 1, limits)
         core = _pixels(piece.top, piece.bottom, piece.left, piece.right)
         outer = _pixels(top, bottom, left, right)
-        return Window(outer.y, outer.x, outer.height, outer.width, core)
+        # A frozen window may hold more than the context around the core.
+        kept = outer if self.frozen and not way.exact else core.grown(way.ramp, outer)
+        return Window(outer.y, outer.x, outer.height, outer.width, core, kept)
+
+    def _without_idle_ramps(self, window: Window) -> Window:
+        """Return the window with a ramp only on the sides where it holds unknown pixels to be blended."""
+        core, kept = window.core, window.kept
+        top = core.y if self._known(kept.y, core.y, kept.x, kept.right) else kept.y
+        bottom = core.bottom if self._known(core.bottom, kept.bottom, kept.x, kept.right) else kept.bottom
+        left = core.x if self._known(kept.y, kept.bottom, kept.x, core.x) else kept.x
+        right = core.right if self._known(kept.y, kept.bottom, core.right, kept.right) else kept.right
+        return replace(window, kept=Rectangle(top, left, bottom - top, right - left))
+
+    def _known(self, top: int, bottom: int, left: int, right: int) -> bool:
+        """Return whether all blocks of a part of the padded image, in pixels, are known."""
+        rows, columns = slice(top // STRIDE, bottom // STRIDE), slice(left // STRIDE, right // STRIDE)
+        return not self.found.occupied[rows, columns].any()
 
 
 def _work(plan: Plan) -> str:

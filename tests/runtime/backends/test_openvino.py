@@ -12,6 +12,7 @@ import pytest
 
 from dim.images.files import write_image
 from dim_runtime.backends import openvino as module
+from dim_runtime.backends.base import WindowCall
 from dim_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from dim_runtime.backends.openvino import KEPT_GRAPHS, OpenVinoBackend
 from dim_runtime.errors import ArtefactError, BackendError, InputError, MissingExtraError
@@ -45,7 +46,7 @@ def has_bf16() -> bool:
 
 def arithmetic(backend: OpenVinoBackend) -> set[str]:
     """Return the types that the convolutions of the compiled graph read."""
-    return set(module._convolution_types(backend._graph((1, 64, 64))))
+    return set(module._convolution_types(backend._graph(WindowCall((1, 64, 64)))))
 
 
 def test_it_agrees_with_onnx_runtime(backend: OpenVinoBackend, window: tuple[Any, Any]) -> None:
@@ -114,7 +115,7 @@ def test_both_graphs_agree(window: tuple[Any, Any]) -> None:
 def test_what_follows_is_compiled_together_and_only_what_is_kept(window: tuple[Any, Any]) -> None:
     backend = OpenVinoBackend(default_model(), threads=1, free_pixels=64 * 64)
     shapes = [(1, 96, 128), (1, 64, 64), (1, 96, 96), (1, 64, 128)]
-    backend.expect(shapes)
+    backend.expect([WindowCall(shape) for shape in shapes])
     compiled = []
     for _, height, width in shapes:
         backend.run(*(array[:, :height, :width] for array in window))
@@ -126,7 +127,7 @@ def test_what_follows_is_compiled_together_and_only_what_is_kept(window: tuple[A
 
 def test_a_failed_hint_does_no_harm(window: tuple[Any, Any]) -> None:
     backend = OpenVinoBackend(default_model(), threads=1, free_pixels=0)
-    backend.expect([(1, 4096, 4096)])
+    backend.expect([WindowCall((1, 4096, 4096))])
     assert backend.run(*window).shape == window[1].shape
     backend.expect([])
     assert backend.run(*window).shape == window[1].shape
@@ -214,7 +215,7 @@ def check_alpha(backend: OpenVinoBackend) -> None:
 
 def hint(backend: OpenVinoBackend) -> str:
     """Return the precision in which OpenVINO reports that it computes float32."""
-    return str(backend._graph((1, 64, 64)).get_property("INFERENCE_PRECISION_HINT"))
+    return str(backend._graph(WindowCall((1, 64, 64))).get_property("INFERENCE_PRECISION_HINT"))
 
 
 def test_a_bf16_artefact_runs_in_bf16_and_its_float32_part_in_float32(exported: Exporter) -> None:

@@ -13,7 +13,8 @@ def window(y: int, x: int, height: int, width: int, context: int, side: int) -> 
     """Return a core with context on all sides, inside an image of side × side."""
     top, left = max(y - context, 0), max(x - context, 0)
     bottom, right = min(y + height + context, side), min(x + width + context, side)
-    return Window(top, left, bottom - top, right - left, Rectangle(y, x, height, width))
+    outer = Rectangle(top, left, bottom - top, right - left)
+    return Window(top, left, bottom - top, right - left, Rectangle(y, x, height, width), outer)
 
 
 @pytest.mark.parametrize("context", [0, 32, 64])

@@ -144,9 +144,9 @@ def test_the_peak_holds_what_is_held_and_the_largest_window(backend: Planned) ->
 
 
 def test_a_memory_limit_lowers_the_tile_and_the_plan_says_so(backend: Planned) -> None:
-    free = plan_of(full(2000, 2000), backend, PlanOptions())
+    free = plan_of(full(2000, 2000), backend, PlanOptions(tile=1536))
     limit = free.peak_bytes // 2
-    plan = plan_of(full(2000, 2000), backend, PlanOptions(memory_limit=limit))
+    plan = plan_of(full(2000, 2000), backend, PlanOptions(tile=1536, memory_limit=limit))
     assert plan.peak_bytes <= limit
     assert plan.tile < 1536
     assert plan.note is not None

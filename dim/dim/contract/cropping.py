@@ -1,0 +1,130 @@
+"""Where an exported graph drops the margins of a window that its further layers do not need.
+
+A window carries context on each side of its core, because the encoder needs it. The decoder needs less with
+each level. So an exported graph holds a Slice before each unpooling, one for the values that are unpooled
+("features") and one for the places of the maxima ("switches"), and one for image and trimap, which the
+refiner reads. Their starts and ends are initialisers with which nothing is dropped: the file computes whole
+windows in every engine. The runtime makes inputs of these initialisers when it opens the file.
+
+Levels count from 1, half the image's side, to 5, a 32nd of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from dim.contract.config import STRIDE, NetworkConfig, cue_cell
+from dim.contract.receptive_field import DECODER_RADIUS, ENCODER_DEPTHS, refiner_reach
+
+LEVELS = len(ENCODER_DEPTHS)
+"""Number of pools, and of unpoolings."""
+ENDLESS = 2**31 - 1
+"""The end of a slice that drops nothing."""
+IMAGE_CROP = "crop_image"
+"""Name of the crop of image and trimap."""
+
+
+class Margins(NamedTuple):
+    """Pixels of a window on each side of its core; multiples of :data:`~dim.contract.STRIDE`."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+
+NO_MARGINS = Margins(0, 0, 0, 0)
+"""The core is the whole window."""
+
+
+class Crop(NamedTuple):
+    """Rows and columns that a Slice drops: top and left from the start, bottom and right from the end."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    @property
+    def starts(self) -> tuple[int, int]:
+        """The Slice's starts: row and column."""
+        return self.top, self.left
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        """The Slice's ends: row and column, negative numbers from the end."""
+        return -self.bottom or ENDLESS, -self.right or ENDLESS
+
+
+def features_crop(level: int) -> str:
+    """Return the name of the crop of the values that are unpooled at a level."""
+    return f"crop_features_{level}"
+
+
+def switches_crop(level: int) -> str:
+    """Return the name of the crop of the places of the maxima at a level."""
+    return f"crop_switches_{level}"
+
+
+def starts_and_ends(name: str) -> tuple[str, str]:
+    """Return the names of the initialisers of a crop's starts and ends; int64, shape 2: row, column."""
+    return f"{name}_starts", f"{name}_ends"
+
+
+def crop_names() -> Iterator[str]:
+    """Yield the names of all crops of a graph."""
+    yield IMAGE_CROP
+    for level in range(1, LEVELS + 1):
+        yield features_crop(level)
+        yield switches_crop(level)
+
+
+def kept_margins(config: NetworkConfig) -> tuple[int, ...]:
+    """Return the margins that are kept around the core before each unpooling, in values of its level.
+
+    Returns:
+        For level 1 to 5. Twice the first are the pixels around the core that the refiner computes.
+    """
+    cells = [cue_cell(radius) for radius in config.cue_radii]
+    # Logits are read by the refiner, and computed by two convolutions: the decoder's last level has two.
+    needed = _half(refiner_reach(config) + 2 * DECODER_RADIUS)
+    # What the refiner sees begins and ends at a border of its cells; pixels come in pairs.
+    kept = [_up(needed, max([2, *cells]) // 2)]
+    for _ in ENCODER_DEPTHS[1:]:
+        needed = _half(needed + DECODER_RADIUS)
+        kept.append(max(needed, _half(kept[-1])))
+    return tuple(kept)
+
+
+def crops(config: NetworkConfig, margins: Margins) -> dict[str, Crop]:
+    """Return what each Slice drops for a window with these margins, by the names of the crops."""
+    sides = [_side_crops(config, margin) for margin in margins]
+    return {name: Crop(*(side[name] for side in sides)) for name in crop_names()}
+
+
+def output_margins(config: NetworkConfig, margins: Margins) -> Margins:
+    """Return the pixels that a graph's output has on each side of the core."""
+    kept = 2 * kept_margins(config)[0]
+    return Margins(*(min(margin, kept) for margin in margins))
+
+
+def _side_crops(config: NetworkConfig, margin: int) -> dict[str, int]:
+    assert margin % STRIDE == 0, "a window's margins are multiples of the stride"
+    found: dict[str, int] = {}
+    arriving, needed = margin >> LEVELS, kept_margins(config)
+    for level in range(LEVELS, 0, -1):
+        kept = min(margin >> level, needed[level - 1])
+        found[features_crop(level)] = arriving - kept
+        found[switches_crop(level)] = (margin >> level) - kept
+        # The unpooling doubles the side.
+        arriving = 2 * kept
+    return {**found, IMAGE_CROP: margin - arriving}
+
+
+def _half(reach: int) -> int:
+    return -(-reach // 2)
+
+
+def _up(value: int, step: int) -> int:
+    return -(-value // step) * step

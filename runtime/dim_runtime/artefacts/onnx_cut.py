@@ -1,0 +1,192 @@
+"""Cut a part out of an ONNX file, and make inputs of its crops, without any ONNX package.
+
+An exported file computes whole windows, from image and trimap to alpha. The runtime needs parts of its graph:
+everything up to the refiner's output, and the propagation of that output. A part consists of the same nodes
+and weights, copied as bytes, with other inputs and outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA, REFINED, TRUST, NetworkConfig
+from dim.contract.cropping import Margins, crop_names, crops, starts_and_ends
+from dim_runtime.artefacts.onnx_file import GRAPH_FIELD, LENGTH, MAKE_ONE, Field, fields
+from dim_runtime.errors import ArtefactError
+
+NODE, INITIALISER, INPUT, OUTPUT, VALUE_INFO = 1, 5, 11, 12, 13
+"""Field numbers of GraphProto."""
+NODE_INPUT, NODE_OUTPUT = 1, 2
+"""Field numbers of NodeProto."""
+TENSOR_NAME, VALUE_NAME = 8, 1
+"""Field numbers of the names of TensorProto and ValueInfoProto."""
+FLOAT32, UINT8, INT64 = 1, 2, 7
+"""Numbers of element types."""
+
+
+class Value(NamedTuple):
+    """An input or output of a part: its element type, and its sides; None is any."""
+
+    kind: int
+    shape: tuple[int | None, ...]
+
+
+PLANES = Value(FLOAT32, (None, 1, None, None))
+"""Alpha or trust, N, 1, H, W."""
+IMAGE_AND_TRIMAP = {
+    INPUT_IMAGE: Value(UINT8, (None, None, None, 3)),
+    INPUT_TRIMAP: Value(UINT8, (None, None, None)),
+}
+CROP_INPUTS = {limit: Value(INT64, (2,)) for name in crop_names() for limit in starts_and_ends(name)}
+"""The limits of all crops."""
+ESTIMATE = {REFINED: PLANES, TRUST: PLANES}
+ALPHA = {OUTPUT_ALPHA: Value(FLOAT32, (None, None, None))}
+
+
+def crop_limits(network: NetworkConfig, margins: Margins) -> dict[str, npt.NDArray[np.int64]]:
+    """Return the inputs of a cropping graph, int64 of shape 2, for windows with these margins."""
+    found = {}
+    for name, crop in crops(network, margins).items():
+        starts, ends = starts_and_ends(name)
+        found[starts], found[ends] = np.array(crop.starts, np.int64), np.array(crop.ends, np.int64)
+    return found
+
+
+def cropping_graph(path: Path, *, phases: bool) -> bytes:
+    """Return the network as an ONNX file whose crops are inputs.
+
+    Args:
+        path: an artefact with crops.
+        phases: its outputs are :data:`~dim.contract.REFINED` and :data:`~dim.contract.TRUST`, not alpha.
+
+    Raises:
+        ArtefactError: the graph does not have what its metadata declares.
+    """
+    return cut(path, {**IMAGE_AND_TRIMAP, **CROP_INPUTS}, ESTIMATE if phases else ALPHA)
+
+
+def propagation_graph(path: Path) -> bytes:
+    """Return the propagation as an ONNX file: image, trimap, refined and trust to alpha; errors as above."""
+    return cut(path, {**IMAGE_AND_TRIMAP, **ESTIMATE}, ALPHA)
+
+
+def cut(path: Path, inputs: Mapping[str, Value], outputs: Mapping[str, Value]) -> bytes:
+    """Return the part of an ONNX file between values of its graph.
+
+    Args:
+        path: the file.
+        inputs: inputs of the part: inputs, initialisers or inner values of the graph.
+        outputs: outputs of the part.
+
+    Raises:
+        ArtefactError: the graph lacks one of these values.
+    """
+    data = path.read_bytes()
+    parts = []
+    for field, content in _contents(data):
+        if field.number == GRAPH_FIELD:
+            content = _cut_graph(path, content, inputs, outputs)
+        parts.append(content if field.kind != LENGTH else _message(field.number, content))
+    return b"".join(parts)
+
+
+class _Node(NamedTuple):
+    content: bytes
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+def _cut_graph(path: Path, graph: bytes, inputs: Mapping[str, Value], outputs: Mapping[str, Value]) -> bytes:
+    entries = [(field.number, content) for field, content in _contents(graph) if field.kind == LENGTH]
+    nodes = [_node(content) for number, content in entries if number == NODE]
+    tensors = {_text(c, TENSOR_NAME): c for number, c in entries if number == INITIALISER}
+    declared = {_text(c, VALUE_NAME) for number, c in entries if number == INPUT}
+    computed = {name for node in nodes for name in node.outputs}
+    missing = [name for name in inputs if name not in {*tensors, *declared, *computed}]
+    missing += [name for name in outputs if name not in computed]
+    if missing:
+        raise _incomplete(path, missing)
+    kept = _needed(nodes, outputs, inputs)
+    read = {name for node in kept for name in node.inputs}
+    changed = (NODE, INITIALISER, INPUT, OUTPUT, VALUE_INFO)
+    return b"".join(
+        [
+            *(_message(NODE, node.content) for node in kept),
+            *(_message(INITIALISER, c) for name, c in tensors.items() if name in read - {*inputs}),
+            *(_message(INPUT, _value_info(name, value)) for name, value in inputs.items()),
+            *(_message(OUTPUT, _value_info(name, value)) for name, value in outputs.items()),
+            *(_message(number, content) for number, content in entries if number not in changed),
+        ]
+    )
+
+
+def _needed(nodes: Sequence[_Node], outputs: Collection[str], given: Collection[str]) -> list[_Node]:
+    """Return the nodes that compute the outputs from what is given, in their order, which is topological."""
+    wanted, kept = set(outputs), []
+    for node in reversed(nodes):
+        if wanted.intersection(node.outputs):
+            kept.append(node)
+            wanted.update(name for name in node.inputs if name not in given)
+    return kept[::-1]
+
+
+def _node(content: bytes) -> _Node:
+    names: dict[int, list[str]] = {NODE_INPUT: [], NODE_OUTPUT: []}
+    for field, part in _contents(content):
+        if field.number in names:
+            names[field.number].append(part.decode())
+    return _Node(content, tuple(names[NODE_INPUT]), tuple(names[NODE_OUTPUT]))
+
+
+def _text(content: bytes, number: int) -> str:
+    return next((part.decode() for field, part in _contents(content) if field.number == number), "")
+
+
+def _contents(message: bytes) -> Iterator[tuple[Field, bytes]]:
+    """Yield a message's fields; of texts, bytes and messages their content, else the whole encoded field."""
+    file = BytesIO(message)
+    start = 0
+    for field in fields(file, len(message)):
+        at = file.tell()
+        stop = at + field.length
+        yield field, message[at:stop] if field.kind == LENGTH else message[start : field.end]
+        start = field.end
+
+
+def _value_info(name: str, value: Value) -> bytes:
+    """Encode a ValueInfoProto: its name, and the element type and shape of a tensor."""
+    sides = (b"" if side is None else _number(1, side) for side in value.shape)
+    shape = b"".join(_message(1, side) for side in sides)
+    tensor = _number(1, value.kind) + _message(2, shape)
+    return _message(1, name.encode()) + _message(2, _message(1, tensor))
+
+
+def _number(field: int, value: int) -> bytes:
+    return _varint(field << 3) + _varint(value)
+
+
+def _message(field: int, content: bytes) -> bytes:
+    return _varint(field << 3 | LENGTH) + _varint(len(content)) + content
+
+
+def _varint(value: int) -> bytes:
+    found = bytearray()
+    while value > 0x7F:
+        found.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*found, value])
+
+
+def _incomplete(path: Path, missing: Sequence[str]) -> ArtefactError:
+    return ArtefactError(
+        f"cannot use {path}: its graph is not the one that its metadata describes",
+        got=f"no {', '.join(missing)}",
+        why="the file was changed after its export",
+        fix=f"export the checkpoint again: {MAKE_ONE}",
+    )
