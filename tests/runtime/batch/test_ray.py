@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from dim.errors import InputError
 from dim.images.files import write_image
 from dim_runtime import Matting
 from dim_runtime.batch.items import Item, read_items
@@ -115,3 +116,18 @@ def test_every_output_is_there_once_though_a_node_dies(
 
 def files(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir() if file.name != ".dim-batch.jsonl"}
+
+
+def test_a_store_inside_one_process_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("fsspec")
+    items = [Item("memory://in/a.png", str(tmp_path / "t.png"), "a.png")]
+    for given, folder in ((items, str(tmp_path)), ([], "memory://out")):
+        with pytest.raises(InputError, match="inside one process"):
+            next(run_on_ray(given, folder, MattingOptions(), OutputSpec()))
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1", "127.0.0.1:x"])
+def test_a_cluster_that_is_not_there_is_an_error_before_ray_waits_for_it(address: str) -> None:
+    pytest.importorskip("ray")
+    with pytest.raises(ClusterError, match="Ray cluster"):
+        next(run_on_ray([], "out", MattingOptions(), OutputSpec(), address))

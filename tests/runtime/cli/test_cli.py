@@ -332,3 +332,44 @@ def test_inputs_are_never_replaced(matte: Matte, folder: Path, files: tuple[Path
         assert done.returncode == 2, command
         assert "it is one of the inputs" in done.stderr, command
     assert {file: file.read_bytes() for file in folder.rglob("*.png")} == before
+
+
+@pytest.mark.usefixtures("runs")
+def test_what_is_no_error_of_ours_fails_alone_too(matte: Matte, folder: Path) -> None:
+    """An image of one pixel, and a result whose place is taken by a folder."""
+    for name in ("images", "trimaps"):
+        write_image(folder / name / "pixel.png", np.full((1, 1), 128, np.uint8))
+    (folder / "out" / "a.png").mkdir(parents=True)
+    done = matte("run", folder / "images", folder / "trimaps", "-o", folder / "out")
+    assert done.returncode == 1
+    assert "2 done, 1 failed" in done.stdout
+    assert "failed a" in done.stderr
+    assert (folder / "out" / "b.png").is_file()
+
+
+TERMINATED = """
+import os, signal, sys
+from pathlib import Path
+import dim.cli_support
+from dim.files import scratch_file
+from dim_runtime.cli import main
+
+def work(app):
+    with scratch_file(Path(sys.argv[1]) / "out.tif") as path:
+        path.write_bytes(b"alpha")
+        print(len(list(path.parent.iterdir())), flush=True)
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.pause()
+
+dim.cli_support.run = work
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM that a program can handle")
+def test_a_terminated_run_leaves_no_scratch_file(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", TERMINATED, tmp_path], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (128 + 15, "1\n"), done.stderr
+    assert list(tmp_path.iterdir()) == []
