@@ -60,7 +60,9 @@ def measure_pair(name: str, image: Path, trimap: Path, ways: dict[str, list[str]
         report = given.output / f"{name} {way}.json"
         if not report.exists():
             command = [sys.executable, "-c", DIM_MATTE, "bench", str(image), str(trimap)]
-            subprocess.run([*command, *options, "--runs", str(given.runs), "--json", str(report)], check=True)
+            subprocess.run(
+                [*command, *options, "--runs", str(given.runs), "--report", str(report)], check=True
+            )
         found[way] = json.loads(report.read_text("utf-8"))
     return {
         "name": name,

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -15,6 +16,7 @@ from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingCo
 from rich.progress import Progress as Bar
 from rich.text import Text
 
+from dim import files
 from dim.download import Progress
 from dim.errors import CheckpointError, DimError, InputError
 from dim.published import PUBLISHED, locate
@@ -24,6 +26,28 @@ CHECKPOINT_HELP = (
     "append #sha256=… to check the file, which a URL requires unless its name ends with the digest."
 )
 """Help text of an argument whose parser is :func:`checkpoint_file`."""
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, in place of the text.")]
+"""Option of commands whose result is a document."""
+ReportFile = Annotated[
+    Path | None, typer.Option("--report", metavar="FILE", help="Also write the result as JSON to this file.")
+]
+"""Option of the same commands."""
+
+
+def publish(document: str, *, as_json: bool, report: Path | None) -> None:
+    """Print a result's JSON document to standard output, write it to a file, or both.
+
+    Args:
+        document: JSON without a line break at its end.
+        as_json: print it.
+        report: the file to write; None for none.
+    """
+    if report is not None:
+        files.write_text(report, document + "\n")
+    if as_json:
+        typer.echo(document)
 
 
 def run(app: typer.Typer) -> None:

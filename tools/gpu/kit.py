@@ -150,7 +150,7 @@ def doctor(setting: Setting) -> list[str]:
 
 def verify(setting: Setting) -> list[str]:
     model = MODELS / "dim-compact.onnx"
-    options = ["--device", setting.device, "--json", setting.output / "verify.json"]
+    options = ["--device", setting.device, "--report", setting.output / "verify.json"]
     return tool("dim_export", "verify", model.with_suffix(".safetensors"), model, *options)
 
 

@@ -9,10 +9,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from dim.cli_support import CHECKPOINT_HELP, checkpoint_file
+from dim.cli_support import CHECKPOINT_HELP, AsJson, ReportFile, checkpoint_file, publish
 from dim.errors import InputError
 from dim.extras import require
-from dim.files import write_text
 from dim_runtime.backends.open import BackendName
 
 if TYPE_CHECKING:
@@ -57,7 +56,8 @@ def bench(
         int | None,
         typer.Option(min=1, help="Threads of every engine. The default is each engine's own choice."),
     ] = None,
-    json: Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this file.")] = None,
+    json: AsJson = False,
+    report: ReportFile = None,
 ) -> None:
     """Time one window in several artefacts or engines, in alternation.
 
@@ -77,21 +77,22 @@ def bench(
             device=device,
             threads=threads,
         )
-        _print(found)
+        if not json:
+            _print(found)
         text = found.model_dump_json(indent=2)
     else:
         _require_one_checkpoint(models, backend, device)
-        text = _bench_checkpoint(models[0], size, pairs, threads)
-    if json is not None:
-        write_text(json, text + "\n")
+        text = _bench_checkpoint(models[0], size, pairs, threads, quiet=json)
+    publish(text, as_json=json, report=report)
 
 
-def _bench_checkpoint(path: Path, size: int, pairs: int, threads: int | None) -> str:
+def _bench_checkpoint(path: Path, size: int, pairs: int, threads: int | None, *, quiet: bool) -> str:
     from dim_export.bench.checkpoint import bench_checkpoint
     from dim_export.cli.printing import print_bench
 
     result = bench_checkpoint(path, size=size, pairs=pairs, threads=threads)
-    print_bench(result, Console(highlight=False))
+    if not quiet:
+        print_bench(result, Console(highlight=False))
     return result.model_dump_json(indent=2)
 
 

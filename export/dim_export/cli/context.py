@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from rich.console import Console
 from rich.table import Table
 
-from dim.files import write_text
+from dim.cli_support import AsJson, ReportFile, publish
 from dim_export.bench.context import ContextRow, measure, read_trimaps
 from dim_runtime.backends.open import BackendName
 from dim_runtime.images.pairs import read_samples
@@ -31,7 +31,8 @@ def context(
         BackendName | None, typer.Option(help="Inference engine. The default depends on the suffix.")
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the engine.")] = None,
-    json: Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this file.")] = None,
+    json: AsJson = False,
+    report: ReportFile = None,
 ) -> None:
     """Measure how much work a smaller context saves, and how much accuracy it costs."""
     rows = measure(
@@ -42,9 +43,10 @@ def context(
         backend=backend,
         threads=threads,
     )
-    _show(rows)
-    if json is not None:
-        write_text(json, TypeAdapter(list[ContextRow]).dump_json(rows, indent=2).decode() + "\n")
+    if not json:
+        _show(rows)
+    document = TypeAdapter(list[ContextRow]).dump_json(rows, indent=2).decode()
+    publish(document, as_json=json, report=report)
 
 
 def _show(rows: list[ContextRow]) -> None:

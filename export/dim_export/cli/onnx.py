@@ -12,11 +12,10 @@ import typer
 from rich.console import Console
 
 from dim.arrays import WindowShape
-from dim.cli_support import CHECKPOINT_HELP, checkpoint_file
+from dim.cli_support import CHECKPOINT_HELP, AsJson, ReportFile, checkpoint_file, publish
 from dim.contract import Precision
 from dim.errors import InputError, MissingExtraError
 from dim.extras import require
-from dim.files import write_text
 from dim_export.cli.support import BATCH, bar, command_line, parse_axes, require_suffix
 from dim_export.int8 import Method
 
@@ -61,7 +60,8 @@ def onnx(
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of the engine. The default is the engine's choice.")
     ] = None,
-    json: Annotated[Path | None, typer.Option("--json", help="Also write the metadata to this file.")] = None,
+    json: AsJson = False,
+    report: ReportFile = None,
 ) -> None:
     """Export a checkpoint as one ONNX file that includes pre- and post-processing.
 
@@ -92,9 +92,10 @@ def onnx(
             verify=(lambda path: _require_parity(checkpoint, path, output.name, threads)) if verify else None,
             command=command_line("onnx", [checkpoint], output, given),
         )
-    if json is not None:
-        write_text(json, metadata.model_dump_json(indent=2) + "\n")
-    Console().print(f"wrote {output} ({output.stat().st_size / 1e6:.2f} MB)", highlight=False, soft_wrap=True)
+    publish(metadata.model_dump_json(indent=2), as_json=json, report=report)
+    if not json:
+        size = f"{output.stat().st_size / 1e6:.2f} MB"
+        Console().print(f"wrote {output} ({size})", highlight=False, soft_wrap=True)
 
 
 @contextmanager

@@ -9,9 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from dim.cli_support import CHECKPOINT_HELP, checkpoint_file
+from dim.cli_support import CHECKPOINT_HELP, AsJson, ReportFile, checkpoint_file, publish
 from dim.extras import require
-from dim.files import write_text
 from dim_export.cli.support import bar
 from dim_export.int8 import Method, Mode
 
@@ -37,7 +36,8 @@ def sensitivity(
         Path | None,
         typer.Option(help="Folder of pairs to calibrate on. The default is pairs of this package."),
     ] = None,
-    json: Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this file.")] = None,
+    json: AsJson = False,
+    report: ReportFile = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the engine.")] = None,
 ) -> None:
     """Print the SAD that each convolution adds in int8, the largest first.
@@ -58,9 +58,9 @@ def sensitivity(
             threads=threads,
             progress=progress,
         )
-    _print(found)
-    if json is not None:
-        write_text(json, found.model_dump_json(indent=2) + "\n")
+    if not json:
+        _print(found)
+    publish(found.model_dump_json(indent=2), as_json=json, report=report)
 
 
 def _print(found: Sensitivity) -> None:

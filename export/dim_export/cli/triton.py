@@ -8,7 +8,7 @@ from typing import Annotated, cast
 
 import typer
 
-from dim.files import write_text
+from dim.cli_support import AsJson, ReportFile, publish
 from dim_export.cli.support import WINDOW, parse_axes
 from dim_export.triton.repository import write_repository
 from dim_export.triton.serving import Device, Engine, Options, ServedModel, Side
@@ -43,9 +43,8 @@ def triton(
         ),
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of each instance on the CPU.")] = None,
-    json: Annotated[
-        Path | None, typer.Option("--json", help="Also write the list of served models to this file.")
-    ] = None,
+    json: AsJson = False,
+    report: ReportFile = None,
 ) -> None:
     """Write a model repository for NVIDIA's Triton Inference Server.
 
@@ -62,9 +61,10 @@ def triton(
         threads=threads,
     )
     served = write_repository(models, output, options)
-    _print(served, output)
-    if json is not None:
-        write_text(json, json_text.dumps([model.model_dump() for model in served], indent=2) + "\n")
+    if not json:
+        _print(served, output)
+    document = json_text.dumps([model.model_dump() for model in served], indent=2)
+    publish(document, as_json=json, report=report)
 
 
 def _print(served: list[ServedModel], repository: Path) -> None:

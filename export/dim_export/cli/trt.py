@@ -9,9 +9,9 @@ import typer
 from rich.console import Console
 
 from dim.arrays import WindowShape
+from dim.cli_support import AsJson, ReportFile, publish
 from dim.contract import STRIDE, ArtefactMetadata, EngineBuilder, ShapeProfile
 from dim.errors import InputError
-from dim.files import write_text
 from dim_export.cli.support import BATCH, command_line, parse_axes, require_suffix
 from dim_runtime.artefacts.engine_compatibility import RTX_PORTABLE
 from dim_runtime.artefacts.onnx_file import read_metadata
@@ -60,7 +60,8 @@ def trt(
     workspace: Annotated[
         str | None, typer.Option(help="Limit of GPU scratch memory during the build, such as 4GB.")
     ] = None,
-    json: Annotated[Path | None, typer.Option("--json", help="Also write the header to this file.")] = None,
+    json: AsJson = False,
+    report: ReportFile = None,
 ) -> None:
     """Build an engine file.
 
@@ -94,9 +95,9 @@ def trt(
         options=options,
         command=command_line("trt", [model], output, flags),
     )
-    _print(metadata, output)
-    if json is not None:
-        write_text(json, metadata.model_dump_json(indent=2) + "\n")
+    if not json:
+        _print(metadata, output)
+    publish(metadata.model_dump_json(indent=2), as_json=json, report=report)
 
 
 def _profile(

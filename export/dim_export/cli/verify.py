@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from dim.cli_support import CHECKPOINT_HELP, checkpoint_file
+from dim.cli_support import CHECKPOINT_HELP, AsJson, ReportFile, checkpoint_file, publish
 from dim.contract import Precision
 from dim.extras import require
 from dim.files import write_text
@@ -51,7 +51,8 @@ def verify(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder for report.json and report.html.")
     ] = None,
-    json: Annotated[Path | None, typer.Option("--json", help="Also write the report to this file.")] = None,
+    json: AsJson = False,
+    report: ReportFile = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of the engines. The default is each engine's choice.")
     ] = None,
@@ -89,26 +90,29 @@ def verify(
             command=command_line("verify", [checkpoint, *artefacts], None, given),
             announce=announce,
         )
-    _publish(release, output, json)
+    publish(release.report.model_dump_json(indent=2), as_json=json, report=report)
+    if not json:
+        _print(release)
+    if output is not None:
+        _write_folder(release, output)
     if not release.report.passed:
         raise typer.Exit(1)
 
 
-def _publish(release: Release, output: Path | None, json: Path | None) -> None:
+def _print(release: Release) -> None:
     from dim_export.cli.printing import print_release
 
-    text = release.report.model_dump_json(indent=2)
     print_release(release.report, Console())
-    if json is not None:
-        write_text(json, text + "\n")
-    if output is not None:
-        from dim_export.parity.report_html import render
 
-        write_text(output / "report.json", text + "\n")
-        write_text(output / "report.html", render(release))
-        Console(stderr=True, soft_wrap=True, highlight=False).print(
-            f"wrote {output / 'report.json'} and {output / 'report.html'}"
-        )
+
+def _write_folder(release: Release, folder: Path) -> None:
+    from dim_export.parity.report_html import render
+
+    write_text(folder / "report.json", release.report.model_dump_json(indent=2) + "\n")
+    write_text(folder / "report.html", render(release))
+    Console(stderr=True, soft_wrap=True, highlight=False).print(
+        f"wrote {folder / 'report.json'} and {folder / 'report.html'}"
+    )
 
 
 @contextmanager

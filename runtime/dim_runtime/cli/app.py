@@ -52,7 +52,7 @@ def common(
 
 app.command(epilog="Example: dim-matte run photo.png trimap.png -o cutout.png --out cutout")(run)
 app.command(epilog="Example: dim-matte auto photo.jpg -o cutout.png --box 120,80,400,500")(auto)
-app.command(epilog="Example: dim-matte batch images/ trimaps/ -o mattes/ --json report.json")(batch)
+app.command(epilog="Example: dim-matte batch images/ trimaps/ -o mattes/ --report report.json")(batch)
 app.command(epilog="Example: dim-matte trimap mask.png -o trimap.png")(trimap)
 app.command(epilog="Example: dim-matte bench photo.png trimap.png --backend openvino")(bench)
 app.command(epilog="Example: dim-matte serve --port 8000, then open http://127.0.0.1:8000")(serve)

@@ -12,8 +12,8 @@ from typing import Annotated
 
 import typer
 
+from dim.cli_support import AsJson, ReportFile, publish
 from dim.errors import InputError
-from dim.files import write_text
 from dim_runtime.batch import storage
 from dim_runtime.batch.items import Item, read_items
 from dim_runtime.batch.journal import Journal
@@ -48,10 +48,8 @@ def batch(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Make all outputs again, and replace files of other origin.")
     ] = False,
-    report: Annotated[
-        Path | None,
-        typer.Option("--json", metavar="FILE", help="Write a JSON report with the status of each item."),
-    ] = None,
+    as_json: AsJson = False,
+    report: ReportFile = None,
     progress: ShowProgress = None,
     quiet: Quiet = False,
     ray: Annotated[bool, typer.Option("--ray", help="Run on a Ray cluster (extra 'ray').")] = False,
@@ -76,7 +74,7 @@ def batch(
         results = list(_noted(made, journal, len(todo), shown, settled))
         # Nodes that died may have left temporary files.
         remove_leftovers(folder, todo)
-    _conclude(results, report, quiet=quiet)
+    _conclude(results, report, as_json=as_json, quiet=quiet)
 
 
 def _here(todo: list[Item], folder: str, chosen: MattingOptions, spec: OutputSpec) -> Iterator[ItemResult]:
@@ -105,12 +103,12 @@ def _print_failure(result: ItemResult) -> None:
         typer.echo(f"failed {result.output}: {result.error}", err=True)
 
 
-def _conclude(results: list[ItemResult], report: Path | None, *, quiet: bool) -> None:
+def _conclude(results: list[ItemResult], report: Path | None, *, as_json: bool, quiet: bool) -> None:
     counts = {status: sum(r.status == status for r in results) for status in ("done", "skipped", "failed")}
-    if not quiet:
+    if not quiet and not as_json:
         typer.echo(", ".join(f"{count} {status}" for status, count in counts.items()))
-    if report is not None:
-        write_text(report, json.dumps({**counts, "items": [asdict(r) for r in results]}, indent=1))
+    document = json.dumps({**counts, "items": [asdict(r) for r in results]}, indent=1)
+    publish(document, as_json=as_json, report=report)
     if counts["failed"]:
         raise typer.Exit(1)
 

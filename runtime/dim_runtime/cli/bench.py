@@ -9,8 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from dim.cli_support import AsJson, ReportFile, publish
 from dim.errors import InputError
-from dim.files import write_text
 from dim.images.decoding import MAX_PIXELS
 from dim.images.files import read_image, read_trimap
 from dim_runtime.cli.measure import Bench, eager_pytorch, matrix_ceiling, measure, model_name
@@ -36,9 +36,8 @@ def bench(
         Literal["torch"] | None,
         typer.Option(help="Also time the whole image in eager PyTorch, in a separate process."),
     ] = None,
-    json: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers to this file, too.")
-    ] = None,
+    json: AsJson = False,
+    report: ReportFile = None,
     max_pixels: MaxPixels = MAX_PIXELS,
 ) -> None:
     """Measure the time, the GFLOP/s and the peak memory of a model on one image."""
@@ -56,9 +55,9 @@ def bench(
         metadata = matting.metadata
     rival = eager_pytorch(metadata, *levels.shape, runs=runs, device=options.device) if against else None
     found = found.model_copy(update={"ceiling_gflops": ceiling, "against": rival})
-    _show(found)
-    if json is not None:
-        write_text(json, found.model_dump_json(indent=2) + "\n")
+    if not json:
+        _show(found)
+    publish(found.model_dump_json(indent=2), as_json=json, report=report)
 
 
 def _pair(image: Path | None, trimap: Path | None) -> tuple[Path, Path]:

@@ -37,7 +37,7 @@ def pairs(tmp_path: Path) -> Path:
 def test_the_command_writes_a_row_for_each_context(pairs: Path) -> None:
     report = pairs / "context.json"
     options = ["--images", str(pairs), "--trimaps", str(pairs / "trimaps"), "--threads", "1"]
-    done = CliRunner().invoke(app, ["context", *options, "--json", str(report)], catch_exceptions=False)
+    done = CliRunner().invoke(app, ["context", *options, "--report", str(report)], catch_exceptions=False)
     assert done.exit_code == 0
     assert "SAD shift" in done.stdout
     rows = json.loads(report.read_text())

@@ -74,7 +74,7 @@ def test_export_verifies_and_writes(
     run: Run, live_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     document = tmp_path / "about" / "dim.json"
-    flags = ("--shape", "1,64,96", "--json", document)
+    flags = ("--shape", "1,64,96", "--report", document)
     assert run("onnx", live_checkpoint, "-o", tmp_path / "dim.onnx", *flags) == 0
     assert json.loads(document.read_text())["static_shape"] == [1, 64, 96]
     printed = capsys.readouterr().out
@@ -164,7 +164,7 @@ def test_verify_names_the_tensor_that_is_nan(
     (bias,) = [value for value in model.graph.initializer if value.name == "refiner.refine_pred.bias"]
     bias.raw_data = b"\x00\x00\xc0\x7f"
     onnx.save(model, tmp_path / "nan.onnx")
-    options = ("--runs", 0, "--json", tmp_path / "report.json")
+    options = ("--runs", 0, "--report", tmp_path / "report.json")
     assert run("verify", live_checkpoint, tmp_path / "nan.onnx", *options) == 1
     report = json.loads((tmp_path / "report.json").read_text())
     assert not report["passed"]
@@ -291,7 +291,7 @@ def test_bench_prints_a_ratio(
     run: Run, live_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     threads = torch.get_num_threads()
-    assert run("bench", live_checkpoint, "--size", 64, "--pairs", 2, "--json", tmp_path / "bench.json") == 0
+    assert run("bench", live_checkpoint, "--size", 64, "--pairs", 2, "--report", tmp_path / "bench.json") == 0
     found: dict[str, Any] = json.loads((tmp_path / "bench.json").read_text())
     assert len(found["torch_s"]) == len(found["onnxruntime_s"]) == 2
     first, second = (a / b for a, b in zip(found["torch_s"], found["onnxruntime_s"], strict=True))

@@ -277,7 +277,7 @@ def test_bench_compares_artefacts(
 ) -> None:
     report = tmp_path / "bench.json"
     paths = [artefacts["fp32"], artefacts["int8"]]
-    assert _run(monkeypatch, "bench", *paths, "--size", 64, "--pairs", 2, "--json", report) == 0
+    assert _run(monkeypatch, "bench", *paths, "--size", 64, "--pairs", 2, "--report", report) == 0
     first, second = json.loads(report.read_text())["engines"]
     assert (first["precision"], second["precision"]) == ("fp32", "int8")
     assert first["speedup"] == 1

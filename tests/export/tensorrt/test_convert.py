@@ -332,7 +332,7 @@ def test_the_command_and_inspect(
 ) -> None:
     target = tmp_path / "dim.engine"
     flags = ("--builder", "tensorrt-rtx", "--compute-capability", "8.9, 8.9", "--tile", 64, "--batch", 2)
-    assert run("trt", artefact, "-o", target, *flags, "--json", tmp_path / "dim.json") == 0
+    assert run("trt", artefact, "-o", target, *flags, "--report", tmp_path / "dim.json") == 0
     printed = capsys.readouterr().out
     assert "compute capability 8.9\n" in printed
     assert f"{CONVOLUTIONS} in fp32 (read from the engine)" in printed

@@ -349,7 +349,7 @@ def test_the_command(tmp_path: Path) -> None:
     report = tmp_path / "served.json"
     output = _run(
         default_model(), "-o", tmp_path / "models", "--windows", "704,704", "--windows", "704,768",
-        "--max-batch", 4, "--instances", 2, "--device", "cpu", "--json", report,
+        "--max-batch", 4, "--instances", 2, "--device", "cpu", "--report", report,
     )  # fmt: skip
     assert "dim-compact_704x768  onnxruntime on cpu, windows 704,768, up to 4 at once, 2 instances" in output
     found = json.loads(report.read_text())

@@ -98,7 +98,7 @@ def test_every_output_is_there_once_though_a_node_dies(
     out, report = tmp_path / "out", tmp_path / "report.json"
     command = (tmp_path, "-o", f"file://{out}")
     with killed_in_the_middle(cluster, node, out) as killed:
-        assert matte(*command, "--ray", "--ray-address", cluster.address, "--json", report) == 1
+        assert matte(*command, "--ray", "--ray-address", cluster.address, "--report", report) == 1
     results = json.loads(report.read_text())["items"]
     assert killed[0] < ITEMS - 1, "the node died too late to show anything"
     assert sorted(result["output"] for result in results) == [item.output for item in items]
@@ -106,7 +106,7 @@ def test_every_output_is_there_once_though_a_node_dies(
     with Matting(threads=1) as matting:
         list(run_items(matting, items, str(tmp_path / "expected"), OutputSpec()))
     assert files(out) == files(tmp_path / "expected")
-    assert matte(*command, "--json", report) == 1
+    assert matte(*command, "--report", report) == 1
     assert json.loads(report.read_text())["skipped"] == ITEMS - 1
     with pytest.raises(ClusterError, match=r"why: dim_runtime.errors.BackendError: cannot run .* in int8"):
         list(run_on_ray(items, str(out), MattingOptions(precision="int8"), OutputSpec(), cluster.address))

@@ -92,7 +92,7 @@ def test_a_table(batch: Any, folder: Path, tmp_path: Path, suffix: str) -> None:
     else:
         lines = [json.dumps(row) for row in rows]
     table.write_text("\n".join(lines))
-    done = batch(table, "-o", tmp_path / "out", "--json", tmp_path / "report.json")
+    done = batch(table, "-o", tmp_path / "out", "--report", tmp_path / "report.json")
     assert done.returncode == 1
     assert "2 done, 0 skipped, 1 failed" in done.stdout
     assert "failed none.png: cannot read" in done.stderr
@@ -455,7 +455,7 @@ def test_a_full_disk_is_a_typed_error(tmp_path: Path) -> None:
 def test_a_name_that_is_no_utf8_is_an_item_like_others(batch: Any, folder: Path, tmp_path: Path) -> None:
     for kind in ("images", "trimaps"):
         os.rename(folder / kind / "00.png", os.fsencode(folder / kind) + b"/\xff\xe4.png")
-    done = batch(folder, "-o", tmp_path / "out", "--json", tmp_path / "report.json")
+    done = batch(folder, "-o", tmp_path / "out", "--report", tmp_path / "report.json")
     assert (done.returncode, "4 done" in done.stdout) == (0, True), done.stderr
     assert b"\xff\xe4.png" in os.listdir(os.fsencode(tmp_path / "out"))
     assert "0 done, 4 skipped" in batch(folder, "-o", tmp_path / "out").stdout

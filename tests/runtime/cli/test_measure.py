@@ -52,7 +52,7 @@ def test_rates_follow_from_the_median() -> None:
 def test_the_command_writes_what_others_rely_on(pair: tuple[str, str], tmp_path: Path) -> None:
     pytest.importorskip("torch")
     report = tmp_path / "bench.json"
-    options = ["--runs", "2", "--against", "torch", "--json", str(report), "--threads", "1"]
+    options = ["--runs", "2", "--against", "torch", "--report", str(report), "--threads", "1"]
     done = CliRunner().invoke(app, ["bench", *pair, *options], catch_exceptions=False)
     assert done.exit_code == 0
     assert "× as fast" in done.stdout
@@ -80,3 +80,10 @@ def test_a_device_that_pytorch_does_not_have() -> None:
 
 def test_the_ceiling_is_a_rate() -> None:
     assert 1 < matrix_ceiling() < 1e6
+
+
+def test_json_prints_the_document_that_report_writes(tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    done = CliRunner().invoke(app, ["bench", "--runs", "1", "--json", "--report", str(report)])
+    assert done.exit_code == 0
+    assert json.loads(done.stdout) == json.loads(report.read_text())

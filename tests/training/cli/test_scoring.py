@@ -78,7 +78,7 @@ def _table(text: str) -> list[list[str]]:
 
 
 def test_the_table_and_the_files_tell_the_same(small: Path, folder: Path, tmp_path: Path) -> None:
-    files = ("--csv", tmp_path / "out" / "a.csv", "--json", tmp_path / "out" / "a.json")
+    files = ("--csv", tmp_path / "out" / "a.csv", "--report", tmp_path / "out" / "a.json")
     text = _run(small, "--data", folder, *files, "--alphas", tmp_path / "alphas")
     columns, *rows, means = _table(text)
     assert columns == ["photograph", "SAD", "MSE", "GRAD", "CONN"]

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+import dim
 from dim import cli_support
 from dim.cli_support import checkpoint_file
 from dim.extras import require
@@ -18,11 +19,25 @@ from dim_training.cli.render import render
 from dim_training.cli.samples import samples
 from dim_training.cli.test import score
 
-app = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="Train and score Deep Image Matting networks."
-)
+app = typer.Typer(no_args_is_help=True, help="Train and score Deep Image Matting networks.")
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
 NewFolder = Annotated[Path, typer.Option("-o", "--output", help="Folder to make.")]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"dim-train {dim.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Train and score Deep Image Matting networks."""
 
 
 @app.command()

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import track
 
 from dim import files
-from dim.cli_support import download_bar
+from dim.cli_support import AsJson, ReportFile, download_bar, publish
 from dim.errors import InputError
 from dim.published import PUBLISHED, locate
 from dim_runtime.images.pairs import Pair
@@ -32,8 +32,9 @@ class Outputs(NamedTuple):
     """Files and a folder to write beside the table; None is not written."""
 
     csv: Path | None
-    json: Path | None
+    report: Path | None
     alphas: Path | None
+    as_json: bool = False
 
 
 def score(
@@ -74,9 +75,8 @@ def score(
     csv: Annotated[
         Path | None, typer.Option(help="Write the scores of every photograph to this file.")
     ] = None,
-    json: Annotated[
-        Path | None, typer.Option(help="Write scores, means and the name of the model to this file.")
-    ] = None,
+    as_json: AsJson = False,
+    report_file: ReportFile = None,
     alphas: Annotated[Path | None, typer.Option(help="Write the predicted alphas into this folder.")] = None,
 ) -> None:
     """Score a network as the published tables do: SAD, MSE, GRAD and CONN, and their means.
@@ -84,7 +84,7 @@ def score(
     A checkpoint sees each photograph as a whole, in PyTorch; an artefact runs in the runtime that ships.
     Several processes share the photographs: torchrun --nproc_per_node N -m dim_training.cli test …
     """
-    outputs = Outputs(csv, json, alphas)
+    outputs = Outputs(csv, report_file, alphas, as_json=as_json)
     _require_writable(outputs)
     ranks = Ranks.from_environment()
     region = region or (Region.UNKNOWN if data.is_dir() else Region.ALL)
@@ -102,7 +102,7 @@ def score(
 
 
 def _require_writable(outputs: Outputs) -> None:
-    for path in (outputs.csv, outputs.json):
+    for path in (outputs.csv, outputs.report):
         if path is not None:
             files.require_writable(path)
 
@@ -152,9 +152,9 @@ def _report(
 ) -> None:
     if outputs.csv is not None:
         files.write_text(outputs.csv, report.to_csv(scores))
-    if outputs.json is not None:
-        files.write_text(outputs.json, report.to_json(scores, **about))
-    Console().print(report.table(scores, title=title, region=region))
+    publish(report.to_json(scores, **about).rstrip("\n"), as_json=outputs.as_json, report=outputs.report)
+    if not outputs.as_json:
+        Console().print(report.table(scores, title=title, region=region))
 
 
 def _errors() -> Console:
