@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dim.contract import METADATA_KEY
-from dim_runtime.artefacts.onnx_file import read_metadata, read_properties
+from dim_runtime.artefacts.onnx_file import MOST_FIELDS, read_metadata, read_properties
 from dim_runtime.errors import ArtefactError
 from dim_runtime.matting import default_model
 
@@ -125,3 +125,12 @@ def test_graphs_nested_without_end_are_refused(path: Path) -> None:
     path.write_bytes(model({METADATA_KEY: "{}"}, graph))
     with pytest.raises(ArtefactError, match="nested"):
         read_metadata(path)
+
+
+def test_a_file_of_many_tiny_fields_is_refused_early(path: Path) -> None:
+    """Two bytes a field: without a limit 100 MB of them took minutes."""
+    path.write_bytes(model({}, graph=b"\x0a\x00" * (MOST_FIELDS + 1)))
+    with pytest.raises(ArtefactError, match=f"more than {MOST_FIELDS} fields"):
+        read_metadata(path)
+    path.write_bytes(model({"author": "x"}, graph=b"\x0a\x00" * (MOST_FIELDS // 10)))
+    assert read_properties(path) == {"author": "x"}
