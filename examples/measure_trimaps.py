@@ -171,7 +171,7 @@ def at_once(image: UInt8, truth: UInt8, given: Namespace) -> UInt8:
 
 
 def corrected(image: UInt8, truth: UInt8, given: Namespace) -> UInt8:
-    """Return the trimap of strokes that answer to earlier trimaps."""
+    """Return the trimap of strokes that react to earlier trimaps."""
     person = hand(truth, given)
     budget = int(given.share * truth.size)
     for level in (FOREGROUND, BACKGROUND):
