@@ -3,7 +3,7 @@
     python tools/plan_costs.py TRIMAPS [--tile N] [--memory-limit 8GB]
 
 Nothing is run. The networks are the embedded one and the published one (full width), with graphs that drop
-margins and propagate in windows of their own, as ``dim-export onnx`` writes them.
+margins and propagate in separate windows, as ``dim-export onnx`` writes them.
 """
 
 from __future__ import annotations

@@ -122,7 +122,7 @@ class OpenVinoBackend(Backend):
         self._config = _configuration(self._arithmetic, threads)
         self._model: Any = None
         self._propagation: Any = None
-        """Propagation alone, with free shapes, if it is a phase of its own."""
+        """Propagation alone, with free shapes, if it is a separate phase."""
         self._read(engine)
         self._free: Any = None
         """The graph with free shapes, once it was needed."""

@@ -308,7 +308,7 @@ def _windows(job: Job) -> tuple[Window, ...]:
 
 
 def _has_phases(job: Job) -> bool:
-    """Whether alpha is propagated in windows of its own, after all others."""
+    """Whether alpha is propagated in separate windows, after all others."""
     return job.plan is not None and bool(job.plan.propagation)
 
 

@@ -94,7 +94,7 @@ def run_plan(
 def propagate(
     backend: Backend, image: Sliceable, trimap: Sliceable, plan: Plan, out: Writable, store: EstimateStore
 ) -> Iterator[int]:
-    """Propagate the stitched estimates in windows of their own: the second phase.
+    """Propagate the stitched estimates in separate windows: the second phase.
 
     Args:
         backend, image, trimap, plan, out: as :func:`run_plan` takes them.

@@ -136,7 +136,7 @@ class _Way(NamedTuple):
 
 def _way(backend: Backend, context: Context, *, phases: bool) -> _Way:
     metadata = backend.metadata
-    # A network that propagates drops margins only where propagation follows in windows of its own.
+    # A network that propagates drops margins only where propagation follows in separate windows.
     crops = backend.crops and phases == backend.phases
     sufficient = network_context(metadata.network) if phases else metadata.context
     wanted = sufficient if context == "exact" else context

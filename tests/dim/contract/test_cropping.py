@@ -1,4 +1,4 @@
-"""Margins that are dropped on the way: known answers, and sizes that fit at every unpooling."""
+"""Margins that are dropped on the way: known values, and sizes that fit at every unpooling."""
 
 from __future__ import annotations
 

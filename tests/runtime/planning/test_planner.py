@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from dim.arrays import Floating, UInt8
 from dim.contract import STRIDE, ArtefactMetadata
+from dim.contract.work import layer_work
 from dim.errors import InputError
 from dim_runtime.backends.base import Backend
 from dim_runtime.errors import MemoryLimitError, TileError
 from dim_runtime.memory import RESERVE_BYTES
 from dim_runtime.planning.geometry import Plan
-from dim_runtime.planning.planner import Planner, PlanOptions
+from dim_runtime.planning.planner import AUTO_TILES, Planner, PlanOptions
 from dim_runtime.planning.survey import survey
 
 Metadata = Callable[..., ArtefactMetadata]
@@ -208,3 +209,61 @@ def test_a_frozen_shape_cannot_be_lowered_by_a_memory_limit(metadata: Metadata) 
             Planned(metadata(static_shape=(1, 512, 512))),
             PlanOptions(memory_limit=10**6),
         )
+
+
+class Cropping(Planned):
+    """Drops margins in the decoder."""
+
+    @property
+    def crops(self) -> bool:
+        return True
+
+
+def two_blocks() -> UInt8:
+    trimap = np.zeros((3000, 4000), np.uint8)
+    trimap[700:900, 500:3500] = trimap[2000:2600, 800:1000] = 128
+    return trimap
+
+
+def test_auto_takes_the_least_work_of_its_tiles(backend: Planned) -> None:
+    trimap = two_blocks()
+    chosen = plan_of(trimap, backend, PlanOptions(memory_limit=10**11))
+    check_geometry(chosen, trimap)
+    assert chosen.tile in AUTO_TILES
+    others = [plan_of(trimap, backend, PlanOptions(tile=tile)).cost for tile in AUTO_TILES]
+    # Fewer partitions are tried with each tile than for a given one.
+    assert chosen.cost <= 1.15 * min(others)
+    assert chosen.reason is not None
+    assert "the memory limit" in chosen.reason
+
+
+def test_auto_lowers_the_tile_where_memory_requires_it(backend: Planned) -> None:
+    trimap = two_blocks()
+    ample = plan_of(trimap, backend, PlanOptions(memory_limit=10**11))
+    plan = plan_of(trimap, backend, PlanOptions(memory_limit=ample.peak_bytes // 3))
+    check_geometry(plan, trimap)
+    assert plan.peak_bytes <= ample.peak_bytes // 3
+    assert plan.tile < min(AUTO_TILES)
+
+
+def test_dropped_margins_are_counted_by_layer(metadata: Metadata) -> None:
+    """One block in the middle: each layer computes the block and its own margin."""
+    trimap = np.zeros((2048, 2048), np.uint8)
+    trimap[1024:1056, 1024:1056] = 128
+    backend = Cropping(metadata())
+    plan = plan_of(trimap, backend, PlanOptions(tile=1536))
+    layers = layer_work(backend.metadata.network)
+    sides = [32 + 2 * (192 if layer.margin is None else layer.margin) for layer in layers]
+    work = sum(layer.multiply_adds * side**2 for layer, side in zip(layers, sides, strict=True))
+    assert plan.cost == pytest.approx(work / sum(layer.multiply_adds for layer in layers) / 2048**2)
+    assert plan.cost < plan_of(trimap, Planned(metadata()), PlanOptions(tile=1536)).cost
+
+
+def test_blended_windows_keep_a_ramp_only_towards_unknown_pixels(metadata: Metadata) -> None:
+    trimap = np.zeros((2048, 2048), np.uint8)
+    trimap[1000:1100, 200:2000] = 128
+    plan = plan_of(trimap, Cropping(metadata()), PlanOptions(tile=640, context=64))
+    check_geometry(plan, trimap)
+    assert len(plan.windows) > 1
+    assert all((w.kept.y, w.kept.bottom) == (w.core.y, w.core.bottom) for w in plan.windows)
+    assert any(w.kept.width > w.core.width for w in plan.windows)
