@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dim_runtime import Matting
 from dim_runtime.images.samples import lemur
 from dim_runtime.matting import default_model
 
@@ -24,3 +25,15 @@ def test_openvino_s_half_precision_weights_keep_the_alpha(tmp_path: Path) -> Non
     difference = np.abs(alphas[1] - alphas[0])
     assert (difference[trimap != 128] == 0).all()
     assert 0 < difference[trimap == 128].mean() < 1e-3
+
+
+def test_onnxslim_keeps_the_alpha_and_the_metadata(tmp_path: Path) -> None:
+    onnx, onnxslim = pytest.importorskip("onnx"), pytest.importorskip("onnxslim")
+    pytest.importorskip("onnxruntime")
+    slim = onnxslim.slim(str(default_model()))
+    # ONNX Runtime Web's WebGPU has buffers for so many outputs of a node.
+    assert max(len(node.output) for node in slim.graph.node) <= 4
+    onnx.save(slim, tmp_path / "slim.onnx")
+    image, trimap = (array[64:224, 192:384] for array in lemur()[:2])
+    with Matting() as ours, Matting(tmp_path / "slim.onnx") as theirs:
+        np.testing.assert_allclose(theirs(image, trimap), ours(image, trimap), atol=1e-5)
