@@ -59,8 +59,13 @@ class MissingExtraError(DimError, ImportError):
         super().__init__(
             f"cannot {task}: the package {package!r} {'is not installed' if is_absent else 'does not load'}",
             why=None if cause is None else str(cause),
-            fix=f'pip install "dim-matting[{extra}]"   (from a checkout: pip install -e ".[{extra}]")',
+            fix=install_command(extra),
         )
+
+
+def install_command(extra: str) -> str:
+    """Return the commands that install an extra: from an index, and from a clone of the repository."""
+    return f'pip install "dim-matting[{extra}]"   (from a checkout: pip install -e ".[{extra}]")'
 
 
 class ProfileWarning(UserWarning):

@@ -152,10 +152,11 @@ def require_writable(path: Path, *, lossy: bool = False) -> None:
         lossy: whether formats that lose something will do.
     """
     allowed = (*WRITABLE, *LOSSY) if lossy else WRITABLE
+    if path.is_dir():
+        name = path / f"NAME{WRITABLE[0]}"
+        raise InputError(f"cannot write {path}", got="a folder", expected=f"a file name, such as {name}")
     if path.suffix.lower() not in allowed:
         raise InputError(f"cannot write {path}", got=f"suffix {path.suffix!r}", expected=" or ".join(allowed))
-    if path.is_dir():
-        raise InputError(f"cannot write {path}", got="a folder", expected="a file name")
 
 
 def write_image(

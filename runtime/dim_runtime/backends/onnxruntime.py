@@ -13,6 +13,7 @@ import numpy as np
 from dim.arrays import Floating, UInt8
 from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA, REFINED, TRUST, ArtefactMetadata, Precision
 from dim.contract.cropping import NO_MARGINS, Margins, output_margins
+from dim.errors import install_command
 from dim_runtime.artefacts.onnx_cut import CROP_INPUTS, crop_limits, cropping_graph, propagation_graph
 from dim_runtime.artefacts.onnx_file import read_metadata
 from dim_runtime.backends.base import (
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 CPU_PROVIDER, CUDA_PROVIDER = "CPUExecutionProvider", "CUDAExecutionProvider"
 CUDA_HOST_BYTES = 12
 """Bytes per pixel on the host: image, trimap and alpha (3 + 1 + 4), and the alpha that is returned (4)."""
-CUDA_ADVICE = 'pip install "dim-matting[gpu]"; dim-matte doctor --gpu shows what is missing'
+CUDA_ADVICE = f"{install_command('gpu')}; dim-matte doctor --gpu shows what is missing"
 SHRINK_ARENA = "memory.enable_memory_arena_shrinkage"
 SAME_AS_REQUESTED = 1
 ALREADY_THERE = "already been registered"

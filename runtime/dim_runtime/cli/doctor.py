@@ -14,7 +14,7 @@ import numpy as np
 import typer
 
 import dim
-from dim.errors import DimError
+from dim.errors import DimError, install_command
 from dim_runtime.artefacts.onnx_file import read_metadata
 from dim_runtime.backends.base import first_line
 from dim_runtime.backends.open import BackendName
@@ -118,7 +118,7 @@ def to_json(findings: Iterable[Finding]) -> str:
 def _package(package: Package, *, needed: bool = False) -> Finding:
     usual = package.names[0]
     if find_spec(package.module) is None:
-        how = f'{usual}: not installed ({package.purpose}); pip install "dim-matting[{package.extra}]"'
+        how = f"{usual}: not installed ({package.purpose}); {install_command(package.extra)}"
         return Finding(usual, False, needed, how)
     found = _versions(package.names) or {usual: "of unknown version"}
     listed = ", ".join(f"{name} {number}" for name, number in found.items())
@@ -157,7 +157,7 @@ def _gpus() -> Finding:
     try:
         from cuda.core import Device
     except ImportError:
-        how = 'cannot be seen without cuda-core; pip install "dim-matting[gpu]"'
+        how = f"cannot be seen without cuda-core; {install_command('gpu')}"
         return Finding("gpus", False, False, f"NVIDIA GPUs: {how}")
     try:
         found = [f"cuda:{device.device_id} {_gpu_text(device)}" for device in Device.get_all_devices()]

@@ -15,7 +15,7 @@ from pydantic import computed_field
 
 from dim.arrays import Image, UInt8
 from dim.contract import ArtefactMetadata
-from dim.errors import DimError
+from dim.errors import DimError, install_command
 from dim.frozen_model import FrozenModel
 from dim_runtime.matting import Matting
 from dim_runtime.memory import peak_resident_bytes
@@ -176,7 +176,7 @@ def eager_pytorch(
             f"cannot run the whole image in eager PyTorch{place}",
             got=_last_line(done.stderr) or f"exit status {done.returncode}",
             why="PyTorch is not installed, has no such device, or the memory does not hold the image's maps",
-            fix='pip install "dim-matting[export]"; a smaller image; or leave out --against',
+            fix=f"{install_command('export')}; a smaller image; or leave out --against",
         )
     found = json.loads(done.stdout)
     place = place or f", {found['threads']} threads"

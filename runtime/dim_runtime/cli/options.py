@@ -15,7 +15,7 @@ from dim.errors import InputError
 from dim.images.decoding import MAX_PIXELS
 from dim_runtime.backends.open import BackendName, Precision
 from dim_runtime.memory import parse_bytes
-from dim_runtime.outputs.spec import AlphaKind, Foreground, Output, OutputSpec
+from dim_runtime.outputs.spec import WHITE, AlphaKind, Foreground, Output, OutputSpec
 from dim_runtime.planning.planner import Context, Tile
 from dim_runtime.settings import MattingOptions
 
@@ -98,7 +98,7 @@ class OutputOptions(EngineOptions):
     ] = Foreground.ESTIMATED
     background: Annotated[
         str, typer.Option(metavar="#RRGGBB|IMAGE", help="The background of composites.")
-    ] = "#FFFFFF"
+    ] = WHITE
     alpha: Annotated[
         AlphaKind, typer.Option("--alpha", help="How a cut-out stores its colours: straight, or times alpha.")
     ] = AlphaKind.STRAIGHT

@@ -26,17 +26,26 @@ from dim_runtime.planning.geometry import Plan
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of one pair: seconds of the matting, without files and cut-out; peak of the process."""
+    """The result of one pair.
+
+    Attributes:
+        plan: what was run.
+        seconds: time of planning and of the windows.
+        total_seconds: the same with reading, rendering and writing.
+        peak_bytes: peak resident memory of the process.
+    """
 
     plan: Plan
     seconds: float
+    total_seconds: float
     peak_bytes: int
 
     def summary(self) -> str:
         megapixels = self.plan.height * self.plan.width / 1e6
         return (
             f"{self.plan.width}×{self.plan.height} px in {self.seconds:.2f} s, "
-            f"{megapixels / self.seconds:.2f} megapixels/s; {describe(self.plan)}; "
+            f"{megapixels / self.seconds:.2f} megapixels/s ({self.total_seconds:.2f} s with reading, "
+            f"rendering and writing); {describe(self.plan)}; "
             f"peak {format_bytes(self.peak_bytes)}"
         )
 
@@ -55,17 +64,24 @@ def describe(plan: Plan) -> str:
 def run_pair(matting: Matting, image_path: Path, trimap_path: Path, out: Path, spec: OutputSpec) -> Outcome:
     """Matte one pair of files and write the result; a DimError leaves no file behind."""
     spec.require_writable(out)
-    if streams(image_path, trimap_path, out):
-        plan, seconds = run_streamed(matting, image_path, trimap_path, out, spec)
-        return Outcome(plan, seconds, peak_resident_bytes())
+    started = time.perf_counter()
+    run = run_streamed if streams(image_path, trimap_path, out) else _run_in_memory
+    plan, seconds = run(matting, image_path, trimap_path, out, spec)
+    return Outcome(plan, seconds, time.perf_counter() - started, peak_resident_bytes())
+
+
+def _run_in_memory(
+    matting: Matting, image_path: Path, trimap_path: Path, out: Path, spec: OutputSpec
+) -> tuple[Plan, float]:
+    """Return the plan, and the seconds of planning and windows."""
     loaded = load(image_path, trimap_path, spec)
     _require_memory(matting, loaded, spec)
     started = time.perf_counter()
     alpha = np.empty(loaded.trimap.shape, np.float32)
     plan = matting.into(loaded.image, loaded.trimap, alpha)
-    outcome = Outcome(plan, time.perf_counter() - started, peak_resident_bytes())
+    seconds = time.perf_counter() - started
     save(out, loaded, alpha, spec)
-    return outcome
+    return plan, seconds
 
 
 def _require_memory(matting: Matting, loaded: Loaded, spec: OutputSpec) -> None:

@@ -35,6 +35,10 @@ class AlphaKind(StrEnum):
     PREMULTIPLIED = "premultiplied"
 
 
+WHITE = "#FFFFFF"
+"""The usual background of composites."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class OutputSpec:
     """How a result is made.
@@ -51,7 +55,7 @@ class OutputSpec:
 
     output: Output = Output.ALPHA
     foreground: Foreground = Foreground.ESTIMATED
-    background: str = "#FFFFFF"
+    background: str = WHITE
     depth: bit_depth.Depth | None = None
     max_pixels: int = MAX_PIXELS
     alpha: AlphaKind = AlphaKind.STRAIGHT
@@ -65,9 +69,25 @@ class OutputSpec:
         if self.output is Output.COMPOSITE and self.background_file is None:
             foreground.parse_colour(self.background)
         elif self.output is Output.COMPOSITE:
-            require_pixels(Path(self.background), self.max_pixels)
+            self._require_background()
+
+    def _require_background(self) -> None:
+        if not Path(self.background).exists():
+            raise InputError(
+                "cannot use this background",
+                got=f"{self.background!r}, which is no file",
+                expected="a colour #RRGGBB, or an image file",
+            )
+        require_pixels(Path(self.background), self.max_pixels)
 
     def _refuse_what_does_not_apply(self) -> None:
+        if self.background != WHITE and self.output is not Output.COMPOSITE:
+            raise InputError(
+                f"cannot use the background {self.background}",
+                got=f"--out {self.output}",
+                expected="--out composite",
+                fix="leave --background out",
+            )
         if self.alpha is AlphaKind.PREMULTIPLIED and self.output is not Output.CUTOUT:
             raise InputError(
                 "cannot premultiply",

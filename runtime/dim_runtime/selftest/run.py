@@ -18,6 +18,7 @@ import numpy as np
 
 import dim
 from dim.arrays import UInt8
+from dim.errors import install_command
 from dim.files import sha256
 from dim_runtime.artefacts.engine_compatibility import RTX_BUILDABLE
 from dim_runtime.backends.base import Backend
@@ -161,7 +162,7 @@ def _backend_checks(
 
 
 def _missing(candidate: Candidate, device: str) -> str | None:
-    install = f'pip install "dim-matting[{candidate.extra}]"'
+    install = install_command(candidate.extra)
     if find_spec(candidate.module) is None:
         return f"not installed: {install}"
     if candidate.name == "onnxruntime" and parse_device(device).kind == "cuda" and not _has_cuda_build():

@@ -184,6 +184,11 @@ def test_only_lossless_formats_are_written(tmp_path: Path, name: str) -> None:
         require_writable(tmp_path / name)
 
 
+def test_a_folder_is_no_file_to_write(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"got: a folder\n  expected: a file name, such as .*NAME\.png"):
+        require_writable(tmp_path)
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".webp"])
 def test_lossy_files_get_8_bits_and_no_alpha(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"image{suffix}"

@@ -72,7 +72,7 @@ def runs() -> None:
 def test_one_image(matte: Matte, files: tuple[Path, Path], tmp_path: Path) -> None:
     done = matte("run", *files, "-o", tmp_path / "out" / "alpha.png")
     assert done.returncode == 0, done.stderr
-    for word in ("megapixels/s", "1 window", "cost", "peak"):
+    for word in ("megapixels/s", "s with reading, rendering and writing", "1 window", "cost", "peak"):
         assert word in done.stdout
     alpha = cv2.imread(str(tmp_path / "out" / "alpha.png"), cv2.IMREAD_UNCHANGED)
     trimap = read_alpha(files[1])

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from dim.errors import InputError
 from dim_runtime.cli.options import EngineOptions, OutputOptions, expand
-from dim_runtime.outputs.spec import Output
+from dim_runtime.outputs.spec import Foreground, Output
 from dim_runtime.settings import MattingOptions
 
 
@@ -85,3 +85,11 @@ def test_output_options_become_a_spec_that_was_checked() -> None:
     )
     with pytest.raises(InputError):
         OutputOptions(out=Output.COMPOSITE, background="#10").spec()
+
+
+def test_a_background_is_a_colour_or_a_file_of_a_composite(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"'green', which is no file\n  expected: a colour #RRGGBB"):
+        OutputOptions(out=Output.COMPOSITE, foreground=Foreground.IMAGE, background="green").spec()
+    for output in (Output.ALPHA, Output.CUTOUT):
+        with pytest.raises(InputError, match="cannot use the background #102030"):
+            OutputOptions(out=output, foreground=Foreground.IMAGE, background="#102030").spec()
