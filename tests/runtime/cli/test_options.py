@@ -52,7 +52,7 @@ def test_engine_options_reach_the_matting() -> None:
         backend="openvino",
         device="cpu",
         precision="bf16",
-        tile=512,
+        tile="512",
         context="64",
         threads=2,
         memory_limit="2GB",
