@@ -242,7 +242,8 @@ def _explain(error: ValidationError) -> list[str]:
 def _explain_one(kind: str, location: tuple[str, ...], message: str) -> str:
     key = ".".join(location)
     if kind != "extra_forbidden":
-        return f"{key}: {message}"
+        words = message.removeprefix("Value error, ")
+        return f"{key}: {words}" if key else words
     matches = difflib.get_close_matches(location[-1], _known_keys(location[:-1]), n=1, cutoff=0.5)
     return f"{key}: unknown key" + (
         f"; did you mean {'.'.join((*location[:-1], matches[0]))}?" if matches else ""

@@ -59,7 +59,8 @@ class EngineOptions:
         str,
         typer.Option(
             metavar="exact|PX",
-            help='Pixels around each window. "exact" gives the alpha of the whole image; fewer are faster.',
+            help="Pixels around each core, a multiple of 32. "
+            '"exact" gives the alpha of the whole image; fewer are faster.',
         ),
     ] = "exact"
     threads: Annotated[

@@ -19,7 +19,11 @@ from dim_training.cli.render import render
 from dim_training.cli.samples import samples
 from dim_training.cli.test import score
 
-app = typer.Typer(no_args_is_help=True, help="Train and score Deep Image Matting networks.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Train and score Deep Image Matting networks.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
 NewFolder = Annotated[Path, typer.Option("-o", "--output", help="Folder to make.")]
 
@@ -56,7 +60,10 @@ def fit(
     ] = None,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Continue from OUTPUT/last; changed settings count from there on."),
+        typer.Option(
+            "--resume",
+            help="Continue from OUTPUT/last. Repeat RECIPE and --set; changed settings count from there on.",
+        ),
     ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier run in the same folder.")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from difflib import get_close_matches
+from itertools import takewhile
 from pathlib import Path
 
 from dim.errors import InputError
@@ -17,8 +19,10 @@ def shipped() -> Mapping[str, Path]:
 
 
 def summary(recipe: Path) -> str:
-    """Return the first comment line of a recipe: what it trains."""
-    return recipe.read_text("utf-8").splitlines()[0].removeprefix("#").strip()
+    """Return the first sentence of a recipe's comment: what it trains."""
+    lines = takewhile(lambda line: line.startswith("# "), recipe.read_text("utf-8").splitlines())
+    words = " ".join(line.removeprefix("# ") for line in lines)
+    return re.split(r"(?<=\.)\s|;\s", words)[0].rstrip(".") + "."
 
 
 def locate(recipe: str | Path) -> Path:
