@@ -246,7 +246,7 @@ def test_openvino_takes_one_fixed_window_at_a_time(tmp_path: Path) -> None:
     [
         (Options(device="cpu"), "a GPU and TensorRT"),
         (Options(engine="onnxruntime"), "a GPU and TensorRT"),
-        (Options(threads=2), "threads are of the CPU"),
+        (Options(threads=2), "threads are an option of the CPU"),
         (Options(max_batch=5), "at most 4"),
         (Options(windows=((128, 512),)), "the engine's profile"),
         (Options(windows=((1024, 1056),)), "the engine's profile"),
