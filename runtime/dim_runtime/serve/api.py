@@ -136,7 +136,7 @@ class Service:
         """Wait for a job; drop it and raise its error if it failed."""
         try:
             await self.queue.wait(job)
-        except BaseException:
+        except Exception:
             self.queue.drop(job)
             raise
 
@@ -287,7 +287,7 @@ def _add_jobs(app: FastAPI, service: Service) -> None:
         job.fetched.add(str(output))
         return service.file(job, str(output), "png", last=job.fetched >= {"alpha", "cutout"})
 
-    @app.delete("/v1/jobs/{identity}", status_code=204, summary="Forget a job that is over.")
+    @app.delete("/v1/jobs/{identity}", status_code=204, summary="Forget a job; one that waits never runs.")
     async def forget(identity: str) -> None:
         await run_in_threadpool(service.queue.drop, _job(service, identity))
 

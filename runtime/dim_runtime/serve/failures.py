@@ -16,6 +16,7 @@ from dim_runtime.errors import MemoryLimitError
 from dim_runtime.serve.jobs import FOLDER_PREFIX
 from dim_runtime.serve.limits import (
     BusyError,
+    RemovedJobError,
     SlowBodyError,
     StoppingError,
     TimeLimitError,
@@ -29,6 +30,7 @@ STATUS: Mapping[type[Exception], int] = {
     StoppingError: 503,
     BusyError: 429,
     TimeLimitError: 503,
+    RemovedJobError: 410,
     SlowBodyError: 408,
     UnauthorisedError: 401,
     TooLargeError: 413,

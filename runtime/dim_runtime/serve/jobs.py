@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Self
 from uuid import uuid4
 
-from dim_runtime.serve.limits import BusyError, Limits, StoppingError, TimeLimitError
+from dim_runtime.serve.limits import BusyError, Limits, RemovedJobError, StoppingError, TimeLimitError
 
 FOLDER_PREFIX = "dim-serve-"
 """Of the temporary folder that holds all jobs."""
@@ -46,6 +46,7 @@ class Job:
         work: what a worker calls with the job.
         windows, total: progress, in windows of the network.
         fetched: outputs that were sent.
+        dropped: whether the job is removed as soon as it has run.
     """
 
     id: str
@@ -58,6 +59,7 @@ class Job:
     accepted: float = field(default_factory=time.monotonic)
     ended: float | None = None
     fetched: set[str] = field(default_factory=set)
+    dropped: bool = False
 
     def progress(self, done: int, total: int) -> None:
         """Note windows done and in all."""
@@ -144,19 +146,27 @@ class JobQueue:
 
         Raises:
             TimeLimitError: it is not over in time; the job is then dropped.
+            RemovedJobError: it was dropped before it ran.
         """
         with self._lock:
-            future = self._futures[job.id]
+            future = self._futures.get(job.id)
+        if future is None:
+            raise _removed()
         left = job.accepted + self.limits.job_seconds - time.monotonic()
         try:
             await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(future)), max(0.0, left))
         except TimeoutError as error:
-            future.cancel()
+            self.drop(job)
             raise TimeLimitError(
                 "cannot make the matte in time",
                 expected=f"{self.limits.job_seconds:g} s for waiting and computing",
                 fix="send a smaller image, or start the server with a larger --job-seconds",
             ) from error
+        except asyncio.CancelledError:
+            # Either this request was cancelled, or another one dropped the job before it ran.
+            if not future.cancelled():
+                raise
+            raise _removed() from None
         if job.error is not None:
             raise job.error
 
@@ -165,13 +175,15 @@ class JobQueue:
         return Path(tempfile.mkdtemp(dir=self._root))
 
     def drop(self, job: Job) -> None:
-        """Forget a job and remove its files; a job that runs is removed when it is over."""
+        """Forget a job and remove its files.
+
+        A job that waits never runs; one that runs is removed when it is over.
+        """
         with self._lock:
-            if not job.over:
+            if not job.over and not self._cancel(job):
+                job.dropped = True
                 return
-            self._jobs.pop(job.id, None)
-            self._futures.pop(job.id, None)
-        shutil.rmtree(job.folder, ignore_errors=True)
+        self._remove(job)
 
     def drop_expired(self) -> None:
         """Drop jobs whose result was not fetched in time."""
@@ -183,7 +195,7 @@ class JobQueue:
                 if job.over and now - (job.ended or now) > self.limits.keep_seconds
             ]
         for job in expired:
-            self.drop(job)
+            self._remove(job)
 
     def stop(self) -> None:
         """Take no more jobs; those accepted are finished."""
@@ -207,6 +219,20 @@ class JobQueue:
                 retry_after=seconds,
             )
 
+    def _cancel(self, job: Job) -> bool:
+        """End a job that waits and return True, or return False; the caller holds the lock."""
+        if not self._futures[job.id].cancel():
+            return False
+        job.error, job.ended = _removed(), time.monotonic()
+        job.state = State.FAILED
+        return True
+
+    def _remove(self, job: Job) -> None:
+        with self._lock:
+            self._jobs.pop(job.id, None)
+            self._futures.pop(job.id, None)
+        shutil.rmtree(job.folder, ignore_errors=True)
+
     def _run(self, job: Job) -> None:
         started = time.monotonic()
         job.state = State.RUNNING
@@ -223,3 +249,11 @@ class JobQueue:
             # A running mean: the time that Retry-After is computed from.
             self._seconds += 0.2 * (job.ended - started - self._seconds)
             self._ended(job.ended - job.accepted)
+            with self._lock:
+                dropped = job.dropped
+            if dropped:
+                self._remove(job)
+
+
+def _removed() -> RemovedJobError:
+    return RemovedJobError("cannot return the result of this job", why="the job was removed")

@@ -61,6 +61,10 @@ class TimeLimitError(DimError):
     """A job that took longer than the server allows."""
 
 
+class RemovedJobError(DimError):
+    """A job that was dropped before its result was fetched."""
+
+
 class UnauthorisedError(DimError):
     """A request without the server's token."""
 

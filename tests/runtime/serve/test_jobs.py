@@ -1,0 +1,94 @@
+"""The queue of jobs: what is dropped leaves nothing behind, whether it waited or ran."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from dim_runtime.serve.jobs import Job, JobQueue, State
+from dim_runtime.serve.limits import BusyError, Limits, RemovedJobError, TimeLimitError
+
+
+class Held:
+    """Work that a test holds in the only worker until it sets ``leave``."""
+
+    def __init__(self) -> None:
+        self.entered, self.leave = threading.Event(), threading.Event()
+
+    def __call__(self, job: Job) -> None:
+        self.entered.set()
+        assert self.leave.wait(30)
+
+
+@pytest.fixture
+def held() -> Iterator[Held]:
+    work = Held()
+    yield work
+    work.leave.set()
+
+
+@pytest.fixture
+def queue(held: Held) -> Iterator[JobQueue]:
+    """Return a queue of one worker and two waiting jobs; ``held`` is with the worker."""
+    with JobQueue(Limits(workers=1, queue=2), lambda seconds: None) as made:
+        made.submit(made.new_folder(), held)
+        assert held.entered.wait(30)
+        yield made
+        held.leave.set()
+
+
+def never(job: Job) -> None:
+    raise AssertionError("a job that was dropped must not run")
+
+
+def test_jobs_that_waited_too_long_free_the_queue(queue: JobQueue, held: Held) -> None:
+    (running,) = queue._jobs.values()
+    waiting = [queue.submit(queue.new_folder(), never) for _ in range(2)]
+    with pytest.raises(BusyError):
+        queue.require_room()
+    queue.limits = replace(queue.limits, job_seconds=0.0)
+    for job in (*waiting, running):
+        with pytest.raises(TimeLimitError):
+            asyncio.run(queue.wait(job))
+    queue.require_room()
+    assert (queue.waiting, queue.unfinished, queue.kept) == (0, 1, 1), "the one that runs"
+    assert not any(job.folder.exists() for job in waiting)
+    held.leave.set()
+    queue._pool.shutdown(wait=True)
+    # A stopping server waits for these two to become 0.
+    assert (queue.unfinished, queue.kept) == (0, 0)
+    assert not running.folder.exists()
+
+
+def test_a_job_that_is_dropped_while_it_waits_ends_the_requests_for_it(queue: JobQueue) -> None:
+    job = queue.submit(queue.new_folder(), never)
+
+    async def dropped_meanwhile() -> None:
+        waiting = asyncio.create_task(queue.wait(job))
+        await asyncio.sleep(0)
+        queue.drop(job)
+        await waiting
+
+    with pytest.raises(RemovedJobError):
+        asyncio.run(dropped_meanwhile())
+    with pytest.raises(RemovedJobError):
+        asyncio.run(queue.wait(job))
+    assert (job.state, queue.find(job.id)) == (State.FAILED, None)
+
+
+def test_a_request_that_is_cancelled_leaves_the_job(queue: JobQueue) -> None:
+    job = queue.submit(queue.new_folder(), lambda job: None)
+
+    async def cancelled() -> None:
+        waiting = asyncio.create_task(queue.wait(job))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await waiting
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(cancelled())
+    assert queue.find(job.id) is job
