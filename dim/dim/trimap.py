@@ -24,6 +24,9 @@ DARKEST_UNKNOWN, LIGHTEST_UNKNOWN = 11, 244
 EXPECTED = "gray: 0 background, 128 unknown, 255 foreground"
 """Values of a trimap, for error messages."""
 
+ARRAY = "in this array"
+"""Name of a trimap that is no file, for error messages."""
+
 Numbers = TypeVar("Numbers", bound=npt.NDArray[Any])
 
 
@@ -73,7 +76,7 @@ def read(source: str | Path | UInt8, *, max_pixels: int = MAX_PIXELS) -> Reading
     """
     levels = source if isinstance(source, np.ndarray) else read_trimap(source, max_pixels=max_pixels)
     reading = canonical(levels)
-    require_scale(levels, "the array" if isinstance(source, np.ndarray) else str(source))
+    require_scale(levels, ARRAY if isinstance(source, np.ndarray) else str(source))
     return reading
 
 

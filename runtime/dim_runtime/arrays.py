@@ -15,6 +15,9 @@ from dim.errors import InputError
 BAND_BYTES = 4 << 20
 """Bytes of a memory-mapped file that are read or written at once. The system maps more around each page."""
 
+SHARING_WORK = 10_000
+"""Candidate solutions that numpy tries to decide whether two arrays overlap; a few milliseconds."""
+
 
 class Sliceable(Protocol):
     """An array that is read by slices, as a numpy array is."""
@@ -134,6 +137,34 @@ def require_out(out: Any, trimap: Sliceable) -> None:
         )
     if isinstance(out, np.ndarray) and not out.flags.writeable:
         raise InputError("cannot write the alpha into this array", got="a read-only array")
+
+
+def require_separate(out: Any, **inputs: Any) -> None:
+    """Raise InputError if the output shares memory with an input, which would change while it is read.
+
+    Args:
+        out: the output.
+        inputs: image and trimap by their nouns; only numpy arrays are compared.
+    """
+    for noun, array in inputs.items():
+        if isinstance(out, np.ndarray) and isinstance(array, np.ndarray) and _share_memory(out, array):
+            raise InputError(
+                "cannot write the alpha into this array",
+                got=f"memory that it shares with the {noun}",
+                expected="an array with its own memory",
+                why=f"the {noun} would change while it is read",
+            )
+
+
+def _share_memory(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> bool:
+    """Return whether an element lies in both arrays; True if that cannot be decided with little work."""
+    if not np.may_share_memory(first, second):
+        return False
+    try:
+        # numpy's stubs know the two special values only.
+        return np.shares_memory(first, second, max_work=SHARING_WORK)  # type: ignore[arg-type]
+    except np.exceptions.TooHardError:
+        return True
 
 
 def _require_numpy(what: str, array: Any, expected: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import threading
 import time
 import warnings
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
+import dim.trimap
 from dim.arrays import Float32, Image, UInt8
 from dim.contract import ArtefactMetadata
 from dim.errors import InputError
@@ -27,6 +29,7 @@ from dim_runtime.arrays import (
     held_bytes,
     require_out,
     require_pair,
+    require_separate,
     require_trimap,
 )
 from dim_runtime.backends.base import Backend
@@ -74,7 +77,8 @@ class Matting:
             available.
         context: "exact" computes the alpha of the whole image, whatever the tile; a smaller number of pixels
             (a multiple of 32) is faster and close to it: windows are then blended.
-        threads: threads of one operator; None leaves the choice to the engine.
+        threads: threads of one operator, at most 1024 or the machine's logical CPUs if these are more; None
+            leaves the choice to the engine.
         memory_limit: peak resident memory of the process during a call, bytes or a text such as "2GB"; the
             caller's arrays, the model and the output count. The tile is lowered to keep it, and calls of
             several threads run one after the other.
@@ -107,7 +111,7 @@ class Matting:
             _require_alone(model=model, device=device, precision=precision, threads=threads)
             self._backend = backend
         else:
-            path = default_model() if model is None else Path(model)
+            path = default_model() if model is None else _path_of(model)
             self._backend = open_backend(
                 path, backend=backend, device=device, precision=precision, threads=threads
             )
@@ -147,12 +151,13 @@ class Matting:
                 has ``__array__``, such as a PIL image, which is not turned by its EXIF orientation.
             trimap: uint8 H, W, likewise: 0 background, 128 unknown, 255 foreground. At most 10 and at least
                 245 are read as background and foreground, the rest as unknown, with a :class:`TrimapWarning`.
+                Labels such as 0, 1, 2, of which none exceeds 10, are an error; a trimap of 0 alone is not.
 
         Returns:
             float32 H, W in [0, 1]; exactly 0 and 1 where the trimap is known.
 
         Raises:
-            InputError: wrong dtype, channels or size.
+            InputError: wrong dtype, channels or size, or a trimap of labels.
             TileError: the tile cannot hold the context.
             MemoryLimitError: no tile keeps the memory limit.
             BackendError: the engine failed, or what it computed is no alpha.
@@ -176,7 +181,8 @@ class Matting:
         Args:
             image: as :meth:`__call__` takes it.
             trimap: the same.
-            out: float16, float32 or float64 H, W that is written by slices: ``ndarray``, ``memmap``, zarr.
+            out: float16, float32 or float64 H, W that is written by slices: ``ndarray``, ``memmap``, zarr. It
+                shares no memory with the image or the trimap.
             progress: called with windows done and in all, in place of the constructor's.
 
         Returns:
@@ -236,9 +242,12 @@ class Matting:
             float32 H, W in [0, 1]. An error of the iterable or of one pair is raised in that pair's place and
             ends the iteration, which may also be closed early: its threads end then. A thread that still
             waits inside ``pairs`` ends at its next pair.
+
+        Raises:
+            InputError: with the first result, if ``pairs`` is no iterable.
         """
         with reporting(self._progress) as progress:
-            for job in self.stream(map(_given, pairs), progress=progress):
+            for job in self.stream(map(_given, _iterated(pairs)), progress=progress):
                 alpha = job.take_alpha()
                 for warning in _warnings(job.plan, job.mapped):
                     # stacklevel=2 makes the warning point at the caller's request for the next result.
@@ -312,8 +321,9 @@ class Matting:
 
     def _compute(self, image: Any, trimap: Any, out: Any, progress: Progress | None) -> _Computed:
         """Validate, plan and run one image in the caller's thread."""
-        image, trimap = by_windows(as_array(image, "image")), by_windows(as_array(trimap, "trimap"))
-        out = by_windows(out)
+        image, trimap = as_array(image, "image"), as_array(trimap, "trimap")
+        require_separate(out, image=image, trimap=trimap)
+        image, trimap, out = by_windows(image), by_windows(trimap), by_windows(out)
         require_pair(image, trimap)
         require_out(out, trimap)
         with self._turn:
@@ -341,6 +351,7 @@ class Matting:
 
     def _plan(self, found: TrimapSurvey, trimap: Any, image: Any = None, out: Any = None) -> Plan:
         """Plan one image; without ``out`` for a new float32 array."""
+        _require_scale(found, trimap)
         if self._options.memory_limit is not None:
             # Freed memory that the C library keeps would count twice: as held, and as what the windows need.
             release_free_memory()
@@ -364,6 +375,38 @@ class Matting:
             calls = min(calls, 1 + (self._options.memory_limit - plan.peak_bytes) // each)
         peak = plan.peak_bytes + (self._batch * calls - 1) * each
         return replace(plan, in_flight=calls, peak_bytes=peak)
+
+
+def _path_of(model: object) -> Path:
+    """Return the path of a model; InputError unless it is a text or a path."""
+    named = os.fspath(model) if isinstance(model, str | os.PathLike) else model
+    if not isinstance(named, str):
+        raise InputError(
+            "cannot use this model",
+            got=f"{named!r:.80} of type {type(named).__name__}",
+            expected="a path, a text or pathlib.Path; None for the embedded model",
+        )
+    return Path(named)
+
+
+def _require_scale(found: TrimapSurvey, trimap: Any) -> None:
+    """Raise InputError for labels such as 0, 1, 2; a reader of files names its file in the error."""
+    if found.labels:
+        if hasattr(trimap, "require_scale"):
+            trimap.require_scale()
+        dim.trimap.require_scale(np.array([found.labels], np.uint8), dim.trimap.ARRAY)
+
+
+def _iterated(pairs: Any) -> Iterator[Any]:
+    try:
+        return iter(pairs)
+    except TypeError as error:
+        raise InputError(
+            "cannot use these pairs",
+            got=type(pairs).__name__,
+            expected="an iterable of tuples of image and trimap",
+            fix="matting.map([(image, trimap), …])",
+        ) from error
 
 
 def _given(pair: Any) -> Job:

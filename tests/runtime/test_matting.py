@@ -23,6 +23,7 @@ from dim_runtime.backends.base import Backend
 from dim_runtime.backends.fake import FakeBackend
 from dim_runtime.errors import (
     BackendError,
+    DimError,
     FrozenShapeWarning,
     MemoryLimitError,
     NothingUnknownWarning,
@@ -465,3 +466,81 @@ def test_the_interpreter_may_exit_while_an_iterator_is_alive() -> None:
     command = [sys.executable, "-c", EXIT_WHILE_MAPPING]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"model": 5}, "a path"),
+        ({"model": b"x"}, "a path"),
+        ({"device": None}, '"cpu", "cuda"'),
+        ({"device": 0}, '"cpu", "cuda"'),
+        ({"threads": "2"}, "a whole number"),
+        ({"threads": 1.5}, "a whole number"),
+        ({"threads": True}, "a whole number"),
+        ({"threads": 99_999_999}, "a whole number"),
+        ({"threads": 0}, "a whole number"),
+    ],
+    ids=str,
+)
+def test_engine_options_of_another_type_or_range_are_errors_of_ours(options: Any, expected: str) -> None:
+    with pytest.raises(DimError, match=rf"(?s)cannot use this.*expected: {expected}"):
+        Matting(**options)
+
+
+def test_pairs_that_cannot_be_iterated_are_an_input_error(matting: Matting) -> None:
+    nothing: Any = None
+    with pytest.raises(InputError, match=r"(?s)got: NoneType.*expected: an iterable"):
+        next(matting.map(nothing))
+
+
+def interleaved(height: int, width: int) -> tuple[UInt8, UInt8, Any]:
+    """Return image, trimap and output, without common bytes but within one range of memory."""
+    records = np.zeros((height, width), [("image", np.uint8, 3), ("trimap", np.uint8), ("alpha", np.float32)])
+    return records["image"], records["trimap"], records["alpha"]
+
+
+def test_an_output_over_its_inputs_is_refused(matting: Matting, pair: Any) -> None:
+    image, trimap = pair(16, 24)
+    memory = np.zeros(4 * trimap.size, np.uint8)
+    out = memory.view(np.float32).reshape(trimap.shape)
+    over = memory[: image.size].reshape(image.shape)
+    over[...] = image
+    with pytest.raises(InputError, match="shares with the image"):
+        matting.into(over, trimap, out)
+    np.testing.assert_array_equal(over, image)
+    below = memory[-trimap.size :].reshape(trimap.shape)
+    with pytest.raises(InputError, match="shares with the trimap"):
+        matting.into(image, below, out)
+
+
+def test_an_output_between_its_inputs_in_memory_is_taken(matting: Matting, pair: Any) -> None:
+    image, trimap, alpha = interleaved(16, 24)
+    image[...], trimap[...] = pair(16, 24)
+    matting.into(image, trimap, alpha)
+    np.testing.assert_array_equal(alpha, matting(*pair(16, 24)))
+
+
+@pytest.mark.parametrize("values", [(0, 1, 2), (1,), (0, 10)], ids=str)
+def test_labels_in_an_array_are_refused_as_from_a_file(
+    matting: Matting, image: Any, values: tuple[int, ...]
+) -> None:
+    trimap = np.resize(np.array(values, np.uint8), (16, 24))
+    refused = pytest.raises(InputError, match=rf"(?s)only {', '.join(map(str, values))}:.*labels")
+    with refused:
+        matting(image(16, 24), trimap)
+    with refused:
+        matting.into(image(16, 24), trimap, np.empty(trimap.shape, np.float32))
+    with refused:
+        matting.plan(trimap)
+    with refused:
+        list(matting.map([(image(16, 24), trimap)]))
+
+
+def test_an_empty_trimap_and_dark_noise_beside_foreground_are_no_labels(matting: Matting, image: Any) -> None:
+    trimap = np.zeros((16, 24), np.uint8)
+    with pytest.warns(NothingUnknownWarning):
+        assert not matting(image(16, 24), trimap).any()
+    trimap[0, :2] = 2, 255
+    with pytest.warns(TrimapWarning, match="1 pixels"):
+        assert matting(image(16, 24), trimap).sum() == 1

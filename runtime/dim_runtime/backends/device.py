@@ -20,10 +20,10 @@ class Device(NamedTuple):
 
 
 def parse_device(name: str) -> Device:
-    """Parse "cpu", "cuda" or "cuda:N"; DeviceError for any other text."""
+    """Parse "cpu", "cuda" or "cuda:N"; DeviceError for any other value."""
     if name == "cpu":
         return Device("cpu")
-    kind, colon, number = name.partition(":")
+    kind, colon, number = name.partition(":") if isinstance(name, str) else ("", "", "")
     if kind == "cuda" and (not colon or (number.isascii() and number.isdecimal())):
         return Device("cuda", int(number or 0))
     raise DeviceError("cannot use this device", got=repr(name), expected='"cpu", "cuda" or "cuda:N"')

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from numbers import Integral
 from pathlib import Path
 from typing import Literal, cast, get_args
 
@@ -17,6 +19,9 @@ READERS: dict[str, tuple[BackendName, ...]] = {
     ".engine": ("tensorrt", "tensorrt-rtx"),
 }
 """Suffixes of files and the back ends that read them; the first is taken for ``.onnx`` if none is named."""
+
+MOST_THREADS = 1024
+"""Threads that a user may request on a machine with fewer logical CPUs; each thread needs memory."""
 
 __all__ = ["BackendName", "Precision", "open_backend"]
 
@@ -37,14 +42,14 @@ def open_backend(
         device: "cpu" (ONNX Runtime, OpenVINO), "cuda" or "cuda:N" (ONNX Runtime, TensorRT).
         precision: None for the file's own. "bf16" lowers an fp32 artefact in OpenVINO; any other difference
             is an error.
-        threads: threads of one operator; None leaves the choice to the engine.
+        threads: threads of one operator, at most 1024 or the machine's logical CPUs if these are more; None
+            leaves the choice to the engine.
 
     Raises:
         InputError: an option that does not exist, or does not apply.
         ArtefactError, BackendError, DeviceError, MissingExtraError: as the back end's class raises them.
     """
-    if threads is not None and threads < 1:
-        raise InputError("cannot use this number of threads", got=threads, expected="1 or more, or None")
+    _require_threads(threads)
     _require_reader(path, backend)
     if path.suffix == ".engine":
         from dim_runtime.backends.tensorrt import open_engine
@@ -58,6 +63,20 @@ def open_backend(
     from dim_runtime.backends.onnxruntime import OnnxRuntimeBackend
 
     return OnnxRuntimeBackend(path, device=device, precision=precision, threads=threads)
+
+
+def _require_threads(threads: object) -> None:
+    """Require None or a whole number of threads that a machine can hold."""
+    if threads is None:
+        return
+    most = max(MOST_THREADS, os.cpu_count() or 1)
+    is_whole = isinstance(threads, Integral) and not isinstance(threads, bool)
+    if not is_whole or not 1 <= int(cast("int", threads)) <= most:
+        raise InputError(
+            "cannot use this number of threads",
+            got=repr(threads),
+            expected=f"a whole number from 1 to {most}, or None",
+        )
 
 
 def _require_reader(path: Path, backend: BackendName | None) -> None:

@@ -26,6 +26,7 @@ class TrimapSurvey(NamedTuple):
         occupied: bool, blocks of 32×32 pixels of the padded image: whether one of its pixels is unknown.
         unknown: number of unknown pixels.
         mapped: number of pixels that are not 0, 128 or 255 but near enough to be read as one of them.
+        labels: all values of a trimap whose pixels are at most 10 and not all 0, sorted; empty for any other.
     """
 
     height: int
@@ -33,6 +34,7 @@ class TrimapSurvey(NamedTuple):
     occupied: Blocks
     unknown: int
     mapped: int
+    labels: tuple[int, ...] = ()
 
 
 def survey(trimap: UInt8 | Sliceable) -> TrimapSurvey:
@@ -40,17 +42,24 @@ def survey(trimap: UInt8 | Sliceable) -> TrimapSurvey:
     height, width = trimap.shape
     occupied = np.zeros((round_up(height) // STRIDE, round_up(width) // STRIDE), np.bool_)
     unknown = mapped = 0
+    is_dark, levels = True, set[int]()
     for rows, columns in pieces(height, width):
         piece = np.asarray(trimap[rows, columns])
         found = (piece >= DARKEST_UNKNOWN) & (piece <= LIGHTEST_UNKNOWN)
         unknown += int(np.count_nonzero(found))
-        mapped += piece.size - sum(
+        others = piece.size - sum(
             int(np.count_nonzero(piece == v)) for v in (BACKGROUND, UNKNOWN, FOREGROUND)
         )
+        mapped += others
+        # The largest value matters until one piece holds more than background.
+        is_dark = is_dark and int(piece.max()) < DARKEST_UNKNOWN
+        if is_dark:
+            levels.update(np.unique(piece).tolist() if others else [BACKGROUND])
         top, left = rows.start // STRIDE, columns.start // STRIDE
         blocks = _blocks(found)
         occupied[top : top + blocks.shape[0], left : left + blocks.shape[1]] = blocks
-    return TrimapSurvey(height, width, occupied, unknown, mapped)
+    labels = tuple(sorted(levels)) if is_dark and mapped else ()
+    return TrimapSurvey(height, width, occupied, unknown, mapped, labels)
 
 
 def pieces(height: int, width: int) -> Iterator[tuple[slice, slice]]:
