@@ -92,14 +92,6 @@ def context(stage: int) -> str:
     return str(exact_context(NetworkConfig(stage=stage)))  # type: ignore[arg-type]
 
 
-def default_tile() -> str:
-    from inspect import signature
-
-    from dim_runtime import Matting
-
-    return str(signature(Matting).parameters["tile"].default)
-
-
 def megabytes(suffix: str) -> str:
     from dim_runtime.matting import default_model
 
@@ -138,9 +130,9 @@ def lowest_python() -> str:
 FACTS = (
     Fact(r"stages 2 and 3 have (\d+)", lambda: nodes_of_stage(3), "export/README.md"),
     Fact(r"stage 1 has (\d+)\s+nodes", lambda: nodes_of_stage(1), "export/README.md"),
-    Fact(r"\(stage 3\) in place of 146, and has (\d+) now", lambda: nodes_of_stage(3), "docs/decisions.md"),
+    Fact(r"\(stage 3\) switches travel together, and (\d+) with the crops", lambda: nodes_of_stage(3), "docs/decisions.md"),
     Fact(r"the embedded model (\d+), pre-", nodes_of_embedded_model, "export/README.md"),
-    Fact(r"\| `tile` \| (\d+) \|", default_tile, "docs/runtime.md"),
+    Fact(r"windows:\s+(\d+)\s+pixels\s+of\s+context\s+are\s+exact", lambda: context(3), "docs/runtime.md"),
     Fact(r"with\s+(\d+)\s+pixels\s+of\s+context", lambda: context(3), "docs/runtime.md"),
     Fact(r"carry\s+(\d+)\s+pixels\s+of\s+context", lambda: context(3)),
     Fact(r"[Ww]ithout\s+refiner\s+(\d+) do", lambda: context(1), "docs/runtime.md"),
@@ -162,7 +154,7 @@ FACTS = (
     Fact(r"Python (\d\.\d+) or newer", lowest_python, "README.md"),
 )
 
-SWEEPS = (r"\d+\s+nodes\b", r"`tile` \| \d+", r"\d+\s+pixels\s+of\s+context", r"[\d ]{7,} parameters")
+SWEEPS = (r"\d+\s+nodes\b", r"\d+\s+pixels\s+of\s+context", r"[\d ]{7,} parameters")
 """Kinds of statements of which every one must be covered by a fact."""
 
 

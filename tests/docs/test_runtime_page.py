@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from dataclasses import fields
 from enum import Enum
@@ -10,7 +9,7 @@ from enum import Enum
 import typer
 
 from dim.images import READABLE
-from dim_runtime import Matting, errors
+from dim_runtime import errors
 from dim_runtime.cli.app import app
 from dim_runtime.cli.options import EngineOptions, OutputOptions
 
@@ -43,12 +42,6 @@ def test_the_engine_options() -> None:
     )
     expected = [f"--{field.name.replace('_', '-')}" for field in fields(EngineOptions)]
     assert re.findall(r"`(.*?)`", listed) == expected
-
-
-def test_the_arguments_of_matting() -> None:
-    names = [name for name in inspect.signature(Matting).parameters if name != "self"]
-    section = PAGE.split("## Arguments of `Matting`")[1].split("##")[0]
-    assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == names
 
 
 def test_the_commands() -> None:
