@@ -130,9 +130,8 @@ def lowest_python() -> str:
 FACTS = (
     Fact(r"stages 2 and 3 have (\d+)", lambda: nodes_of_stage(3), "export/README.md"),
     Fact(r"stage 1 has (\d+)\s+nodes", lambda: nodes_of_stage(1), "export/README.md"),
-    Fact(r"\(stage 3\) switches travel together, and (\d+) with the crops", lambda: nodes_of_stage(3), "docs/decisions.md"),
+    Fact(r"and\s+(\d+)\s+with\s+the\s+crops", lambda: nodes_of_stage(3), "docs/decisions.md"),
     Fact(r"the embedded model (\d+), pre-", nodes_of_embedded_model, "export/README.md"),
-    Fact(r"windows:\s+(\d+)\s+pixels\s+of\s+context\s+are\s+exact", lambda: context(3), "docs/runtime.md"),
     Fact(r"with\s+(\d+)\s+pixels\s+of\s+context", lambda: context(3), "docs/runtime.md"),
     Fact(r"carry\s+(\d+)\s+pixels\s+of\s+context", lambda: context(3)),
     Fact(r"[Ww]ithout\s+refiner\s+(\d+) do", lambda: context(1), "docs/runtime.md"),
