@@ -42,11 +42,9 @@ format: .venv/.test-installed
 	$(BIN)/ruff format .
 
 # The lowest versions that pyproject.toml admits: every command starts, and the tests that need no torch pass.
-# The import's time is a question of the machine and of these packages' age, not of our bounds.
 lowest: $(LOWEST)/.installed
 	$(LOWEST)/bin/python tools/start_commands.py
-	$(LOWEST)/bin/$(PYTEST) tests/dim tests/runtime -m "not slow" $(NEED_TORCH:%=--ignore %) \
-		--deselect tests/runtime/test_imports.py::test_the_command_line_imports_quickly
+	$(LOWEST)/bin/$(PYTEST) tests/dim tests/runtime -m "not slow" $(NEED_TORCH:%=--ignore %)
 
 # The documentation site, in site/; a broken link or an unknown name of the API is an error.
 docs: .venv/.test-installed

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from dim.errors import DimError, InputError, MissingExtraError, ProfileWarning
 
 __all__ = [
     "AlphaError",
     "ArtefactError",
     "BackendError",
+    "ChangedGraphWarning",
     "DeviceError",
     "DimError",
     "FrozenShapeWarning",
@@ -88,6 +92,17 @@ class NothingUnknownWarning(UserWarning):
         super().__init__(
             "no pixel of the trimap is unknown (128): the alpha repeats the trimap; "
             "dim-matte trimap or dim.trimap.from_mask makes a band of unknown pixels around a mask"
+        )
+
+
+class ChangedGraphWarning(UserWarning):
+    """Another tool has changed an artefact's graph: whole windows are computed, which takes longer."""
+
+    def __init__(self, path: Path, missing: Sequence[str]) -> None:
+        shown = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
+        super().__init__(
+            f"the graph of {path} was changed after its export (no {shown}): whole windows are computed in "
+            "one phase, the same alpha with more work; export the checkpoint again to avoid that"
         )
 
 

@@ -6,6 +6,8 @@ import resource
 import subprocess
 import sys
 
+import pytest
+
 BLOCKED = (
     *("torch", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "openvino", "cuda"),
     *("pymatting", "ray", "fsspec", "zarr", "tritonclient", "fastapi", "uvicorn", "prometheus_client"),
@@ -58,5 +60,6 @@ def _seconds(code: str) -> float:
     return min(once() for _ in range(3))
 
 
+@pytest.mark.bench
 def test_the_command_line_imports_quickly() -> None:
     assert _seconds("import dim_runtime.cli") - _seconds("import numpy, cv2") < 0.5

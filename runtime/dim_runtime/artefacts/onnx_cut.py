@@ -7,6 +7,7 @@ and weights, copied as bytes, with other inputs and outputs.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -15,10 +16,18 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA, REFINED, TRUST, NetworkConfig
+from dim.contract import (
+    INPUT_IMAGE,
+    INPUT_TRIMAP,
+    OUTPUT_ALPHA,
+    REFINED,
+    TRUST,
+    ArtefactMetadata,
+    NetworkConfig,
+)
 from dim.contract.cropping import Margins, crop_names, crops, starts_and_ends
 from dim_runtime.artefacts.onnx_file import GRAPH_FIELD, LENGTH, MAKE_ONE, Field, fields
-from dim_runtime.errors import ArtefactError
+from dim_runtime.errors import ArtefactError, ChangedGraphWarning
 
 NODE, INITIALISER, INPUT, OUTPUT, VALUE_INFO = 1, 5, 11, 12, 13
 """Field numbers of GraphProto."""
@@ -58,6 +67,49 @@ def crop_limits(network: NetworkConfig, margins: Margins) -> dict[str, npt.NDArr
     return found
 
 
+class Parts(NamedTuple):
+    """What the runtime opens of an artefact.
+
+    Attributes:
+        metadata: the file's; without crops and phases if its graph lacks them.
+        network: image, trimap and the crops' limits to alpha, or to the estimate where there are phases; the
+            file itself where there are no crops.
+        propagation: the second phase; None where there is one phase.
+    """
+
+    metadata: ArtefactMetadata
+    network: bytes | Path
+    propagation: bytes | None
+
+
+class ChangedGraphError(ArtefactError):
+    """A graph lacks values that its metadata declares; ``missing`` has their names."""
+
+    def __init__(self, path: Path, missing: Sequence[str]) -> None:
+        self.missing = tuple(missing)
+        super().__init__(
+            f"cannot cut {path}: its graph is not the one that its metadata describes",
+            got=f"no {', '.join(missing)}",
+            why="the file was changed after its export",
+            fix=f"export the checkpoint again: {MAKE_ONE}",
+        )
+
+
+def read_parts(path: Path, metadata: ArtefactMetadata) -> Parts:
+    """Return the parts of an artefact; of a graph that another tool has changed, the whole, with a warning.
+
+    Such tools (onnxslim, onnxsim) rename values and join constants, but keep the metadata and the alpha.
+    """
+    if not metadata.crops:
+        return Parts(metadata, path, None)
+    try:
+        network = cropping_graph(path, phases=metadata.phases)
+        return Parts(metadata, network, propagation_graph(path) if metadata.phases else None)
+    except ChangedGraphError as error:
+        warnings.warn(ChangedGraphWarning(path, error.missing), stacklevel=2)
+        return Parts(metadata.model_copy(update={"crops": False, "phases": False}), path, None)
+
+
 def cropping_graph(path: Path, *, phases: bool) -> bytes:
     """Return the network as an ONNX file whose crops are inputs.
 
@@ -66,7 +118,7 @@ def cropping_graph(path: Path, *, phases: bool) -> bytes:
         phases: its outputs are :data:`~dim.contract.REFINED` and :data:`~dim.contract.TRUST`, not alpha.
 
     Raises:
-        ArtefactError: the graph does not have what its metadata declares.
+        ChangedGraphError: the graph does not have what its metadata declares.
     """
     return cut(path, {**IMAGE_AND_TRIMAP, **CROP_INPUTS}, ESTIMATE if phases else ALPHA)
 
@@ -85,7 +137,7 @@ def cut(path: Path, inputs: Mapping[str, Value], outputs: Mapping[str, Value]) -
         outputs: outputs of the part.
 
     Raises:
-        ArtefactError: the graph lacks one of these values.
+        ChangedGraphError: the graph lacks one of these values.
     """
     data = path.read_bytes()
     parts = []
@@ -111,7 +163,7 @@ def _cut_graph(path: Path, graph: bytes, inputs: Mapping[str, Value], outputs: M
     missing = [name for name in inputs if name not in {*tensors, *declared, *computed}]
     missing += [name for name in outputs if name not in computed]
     if missing:
-        raise _incomplete(path, missing)
+        raise ChangedGraphError(path, missing)
     kept = _needed(nodes, outputs, inputs)
     read = {name for node in kept for name in node.inputs}
     changed = (NODE, INITIALISER, INPUT, OUTPUT, VALUE_INFO)
@@ -181,12 +233,3 @@ def _varint(value: int) -> bytes:
         found.append(value & 0x7F | 0x80)
         value >>= 7
     return bytes([*found, value])
-
-
-def _incomplete(path: Path, missing: Sequence[str]) -> ArtefactError:
-    return ArtefactError(
-        f"cannot use {path}: its graph is not the one that its metadata describes",
-        got=f"no {', '.join(missing)}",
-        why="the file was changed after its export",
-        fix=f"export the checkpoint again: {MAKE_ONE}",
-    )

@@ -14,7 +14,7 @@ from dim.arrays import Floating, UInt8
 from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA, REFINED, TRUST, ArtefactMetadata, Precision
 from dim.contract.cropping import NO_MARGINS, Margins, output_margins
 from dim.errors import install_command
-from dim_runtime.artefacts.onnx_cut import CROP_INPUTS, crop_limits, cropping_graph, propagation_graph
+from dim_runtime.artefacts.onnx_cut import CROP_INPUTS, crop_limits, read_parts
 from dim_runtime.artefacts.onnx_file import read_metadata
 from dim_runtime.backends.base import (
     ENGINE_BYTES,
@@ -86,12 +86,13 @@ class OnnxRuntimeBackend(Backend):
             self._run_options.add_run_config_entry(SHRINK_ARENA, "cpu:0")
 
     def _open_on_cpu(self, engine: Any, threads: int | None) -> None:
-        path, phases = self._path, self._metadata.phases
-        model = cropping_graph(path, phases=phases) if self._metadata.crops else str(path)
+        path = self._path
+        self._metadata, network, propagation = read_parts(path, self._metadata)
+        model = network if isinstance(network, bytes) else str(network)
         self._session: Any = _session(engine, path, [CPU_PROVIDER], threads, model)
         self._propagation: Any = None
-        if phases:
-            self._propagation = _session(engine, path, [CPU_PROVIDER], threads, propagation_graph(path))
+        if propagation is not None:
+            self._propagation = _session(engine, path, [CPU_PROVIDER], threads, propagation)
         outputs = (self._propagation or self._session).get_outputs()
         own_inputs = [node for node in self._session.get_inputs() if node.name not in CROP_INPUTS]
         require_contract(path, _tensors(own_inputs), _tensors(outputs))

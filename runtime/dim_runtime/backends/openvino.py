@@ -37,7 +37,7 @@ from dim.contract import (
     Precision,
 )
 from dim.contract.cropping import NO_MARGINS, Margins, output_margins
-from dim_runtime.artefacts.onnx_cut import CROP_INPUTS, crop_limits, cropping_graph, propagation_graph
+from dim_runtime.artefacts.onnx_cut import CROP_INPUTS, crop_limits, read_parts
 from dim_runtime.artefacts.onnx_file import read_metadata
 from dim_runtime.backends.base import (
     Backend,
@@ -139,11 +139,11 @@ class OpenVinoBackend(Backend):
         self._threads.run(0, self._warm_up)
 
     def _read(self, engine: Any) -> None:
-        path, metadata = self._path, self._metadata
-        graph = cropping_graph(path, phases=metadata.phases) if metadata.crops else path
-        self._model = last = _read(self._core, engine, path, graph)
-        if metadata.phases:
-            last = _read(self._core, engine, path, propagation_graph(path))
+        path = self._path
+        self._metadata, network, propagation = read_parts(path, self._metadata)
+        self._model = last = _read(self._core, engine, path, network)
+        if propagation is not None:
+            last = _read(self._core, engine, path, propagation)
             # Covariances need float32, whatever the network computes in.
             options = self._config | {"INFERENCE_PRECISION_HINT": "f32"}
             self._propagation = self._core.compile_model(last, DEVICE, options)
