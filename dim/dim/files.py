@@ -13,6 +13,7 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -205,6 +206,22 @@ def _key(name: str) -> str:
 
 def _aside(folder: Path) -> Path:
     return folder.parent / f".{_key(folder.name)}.old"
+
+
+def problem_of(path: Path) -> str | None:
+    """Return why a path does not name a regular file, as an error's ``got``; None if it does.
+
+    ``Path.is_file`` raises the system's errors, such as the one for a name that is too long.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return "no such file"
+    except (OSError, ValueError) as error:
+        return getattr(error, "strerror", None) or str(error)
+    if stat.S_ISREG(mode):
+        return None
+    return "a folder" if stat.S_ISDIR(mode) else "not a regular file"
 
 
 def _require_replaceable(path: Path) -> None:

@@ -10,6 +10,7 @@ from urllib.request import OpenerDirector
 
 from dim.download import Progress, fetch, is_url, require_sha256
 from dim.errors import InputError
+from dim.files import problem_of
 
 _OPENMMLAB = "https://download.openmmlab.com/mmediting/mattors/dim/dim_"
 _SCORED = "1x1_1000k_comp1k_SAD"
@@ -51,11 +52,12 @@ def locate(
         dim.download.DownloadError: the download failed, or the file is not the published one.
     """
     path = Path(argument)
-    text, named = (str(argument), None) if path.is_file() else _without_digest(str(argument))
+    text, named = (str(argument), None) if problem_of(path) is None else _without_digest(str(argument))
     path, expected = Path(text), sha256 or named
-    if path.is_dir():
-        path = _weights_of_run(path)
-    if path.is_file():
+    problem = problem_of(path)
+    if problem == "a folder":
+        path, problem = _weights_of_run(path), None
+    if problem is None:
         if expected is not None:
             require_sha256(path, expected)
         return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import threading
@@ -190,3 +191,14 @@ def test_a_rename_that_fails_brings_the_old_folder_back(
 def test_sha256(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"data")
     assert files.sha256(tmp_path / "x") == hashlib.sha256(b"data").hexdigest()
+
+
+def test_the_problem_of_a_path_that_is_no_file(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    os.mkfifo(tmp_path / "pipe")
+    found = [files.problem_of(path) for path in (file, tmp_path, tmp_path / "none", file / "below")]
+    assert found == [None, "a folder", "no such file", "no such file"]
+    assert files.problem_of(tmp_path / "pipe") == "not a regular file"
+    assert files.problem_of(tmp_path / ("n" * 300)) == os.strerror(errno.ENAMETOOLONG)
+    assert files.problem_of(Path("a\0b")) == "embedded null byte"

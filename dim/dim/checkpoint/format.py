@@ -22,7 +22,7 @@ from dim.checkpoint.restricted_pickle import Placeholder
 from dim.contract import IMAGE_MEAN, IMAGE_STD, METADATA_KEY, NetworkConfig, Stage
 from dim.documents import parse_json
 from dim.errors import CheckpointError
-from dim.files import write_bytes
+from dim.files import problem_of, write_bytes
 from dim.network import DIM
 
 StateDict = dict[str, Tensor]
@@ -134,10 +134,9 @@ def read(path: str | Path) -> Contents:
         CheckpointError: no such file, unreadable, or not a network of the DIM family.
     """
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(
-            f"cannot read the checkpoint {path}", got="a folder" if path.is_dir() else "no such file"
-        )
+    problem = problem_of(path)
+    if problem is not None:
+        raise CheckpointError(f"cannot read the checkpoint {path}", got=problem)
     if path.suffix.lower() in _EXPORTED:
         raise CheckpointError(
             f"cannot read the checkpoint {path}",

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from dim.arrays import Image
+from dim.arrays import Image, UInt8
 from dim.errors import InputError, MissingExtraError
+from dim.files import problem_of
 from dim.images import headers, metadata, tiff_tags
 from dim.images.headers import Header, HeaderError
 from dim.images.metadata import Metadata
@@ -19,6 +20,10 @@ MAX_PIXELS = 1 << 28
 """268 megapixels: more than any camera, less than a decompression bomb."""
 OPENCV_MAX_PIXELS = 1 << 30
 """OpenCV refuses more unless OPENCV_IO_MAX_IMAGE_PIXELS is set before it is imported."""
+BYTES_PER_PIXEL = 24
+"""Most bytes of a file for each pixel that it declares: RGB of 16 bits as text (netpbm) has about 18."""
+SPARE_BYTES = 1 << 28
+"""Bytes of a file beside those of its pixels: metadata, further frames, a film behind the image."""
 FORMATS = "PNG, JPEG, TIFF, WebP, BMP, AVIF, GIF, JPEG 2000 or netpbm"
 
 
@@ -54,7 +59,7 @@ def decode(path: Path, *, noun: str = "image", max_pixels: int = MAX_PIXELS, alp
     header = require_pixels(path, max_pixels, noun)
     try:
         headers.require_whole(path)
-        found = _tiff(path) if header.format == "TIFF" else _opencv(path, noun, alpha=alpha)
+        found = _tiff(path, header) if header.format == "TIFF" else _opencv(path, header, noun, alpha=alpha)
     except HeaderError as error:
         raise damaged(path, noun, why=str(error)) from error
     except OSError as error:
@@ -67,9 +72,9 @@ def decode(path: Path, *, noun: str = "image", max_pixels: int = MAX_PIXELS, alp
 
 def require_pixels(path: Path, max_pixels: int, noun: str = "image") -> Header:
     """Return a file's header; InputError if it is missing, unknown, or declares too many pixels."""
-    if not path.is_file():
-        got = "a folder" if path.is_dir() else "no such file"
-        raise InputError(f"cannot read the {noun} {path}", got=got)
+    problem = problem_of(path)
+    if problem is not None:
+        raise InputError(f"cannot read the {noun} {path}", got=problem)
     try:
         header = headers.read_header(path)
     except HeaderError as error:
@@ -111,11 +116,23 @@ def _too_large(path: Path, pixels: int, max_pixels: int, noun: str) -> InputErro
     )
 
 
-def _opencv(path: Path, noun: str, *, alpha: bool) -> Decoded:
+def _content(path: Path, header: Header, noun: str) -> UInt8:
+    """Return the bytes of a file; InputError if it has far more than the pixels that it declares can need."""
+    size, most = path.stat().st_size, BYTES_PER_PIXEL * header.pixels + SPARE_BYTES
+    if size > most:
+        raise InputError(
+            f"cannot read the {noun} {path}: the file is too long",
+            got=f"{size} bytes",
+            expected=f"at most {most} bytes for {header.width}×{header.height} px",
+        )
+    return np.fromfile(path, np.uint8, count=size)
+
+
+def _opencv(path: Path, header: Header, noun: str, *, alpha: bool) -> Decoded:
     flags = cv2.IMREAD_UNCHANGED if alpha else cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
     try:
         pixels, kinds, blocks = cv2.imdecodeWithMetadata(
-            np.fromfile(path, np.uint8), flags=flags | cv2.IMREAD_IGNORE_ORIENTATION
+            _content(path, header, noun), flags=flags | cv2.IMREAD_IGNORE_ORIENTATION
         )
     except cv2.error as error:
         raise damaged(path, noun, why=error.err) from error
@@ -139,14 +156,14 @@ def _rgb(pixels: Any) -> Image:
     return np.asarray(cv2.cvtColor(pixels, order, dst=pixels))
 
 
-def _tiff(path: Path) -> Decoded:
+def _tiff(path: Path, header: Header) -> Decoded:
     if not has_tifffile():
-        return _plain_tiff(path)
+        return _plain_tiff(path, header)
     with TiffReader(path, windows=False) as reader:
         return Decoded(reader[:, :], reader.associated, metadata.of_tiff(path), reader.orientation)
 
 
-def _plain_tiff(path: Path) -> Decoded:
+def _plain_tiff(path: Path, header: Header) -> Decoded:
     """Decode a TIFF by OpenCV, if it is of a kind that OpenCV reads right even if it is damaged."""
     try:
         with path.open("rb") as file:
@@ -155,7 +172,7 @@ def _plain_tiff(path: Path) -> Decoded:
         raise damaged(path, "image", why="its tags are damaged") from error
     if layout is not None:
         raise MissingExtraError(f"read {path} ({layout})", package="tifffile", extra="tiff")
-    found = _opencv(path, "image", alpha=True)
+    found = _opencv(path, header, "image", alpha=True)
     return found._replace(metadata=metadata.of_tiff(path))
 
 

@@ -26,6 +26,12 @@ JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 JPEG_ALONE = frozenset({0x01, *range(0xD0, 0xD8)})
 """Markers without a length: TEM and the restart markers."""
 JPEG_SCAN, JPEG_END = 0xDA, 0xD9
+MOST_SEGMENTS = 1 << 16
+"""Segments of a JPEG, or chunks of a WebP, that are read: writers use some hundreds."""
+MOST_CHUNKS = 1 << 18
+"""Chunks of a PNG that are read: libpng's 8 KiB each hold 2 GB of pixels."""
+FILL_BLOCK = 1 << 20
+"""Most bytes of a run of fill bytes that are looked at in one step."""
 LARGEST_JPEG2000_HEADER = 1 << 16
 """Bytes in which the codestream of a JPEG 2000 file must start."""
 LARGEST_AVIF_HEADER = 1 << 20
@@ -140,27 +146,22 @@ def _walk(file: BinaryIO) -> None:
 def png_chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
     """Yield name, position and length of the content of every chunk; HeaderError for one beyond the end."""
     position, size = 8, _size(file)
-    while position < size:
+    for _ in range(MOST_CHUNKS):
+        if position >= size:
+            return
         file.seek(position)
         length, name = _unpack(file, ">I4s")
         _require_inside(f"the chunk {name.decode('latin-1')!r}", position + 12 + length, size)
         yield name, position + 8, length
         position += 12 + length
+    raise HeaderError(f"it has more than {MOST_CHUNKS} chunks")
 
 
 def jpeg_segments(file: BinaryIO) -> Iterator[tuple[int, int, int]]:
     """Yield marker, position and length of the content of every segment before the first scan."""
     position, size = 2, _size(file)
-    while True:
-        file.seek(position)
-        # A marker may be preceded by any number of fill bytes.
-        mark, marker = _unpack(file, "BB")
-        if mark != 0xFF:
-            raise HeaderError(f"there is no marker at byte {position}")
-        position += 1
-        if marker == 0xFF:
-            continue
-        position += 1
+    for _ in range(MOST_SEGMENTS):
+        marker, position = _jpeg_marker(file, position)
         if marker in (JPEG_SCAN, JPEG_END):
             return
         if marker in JPEG_ALONE:
@@ -171,6 +172,30 @@ def jpeg_segments(file: BinaryIO) -> Iterator[tuple[int, int, int]]:
         _require_inside(f"the segment {marker:#x}", position + length, size)
         yield marker, position + 2, length - 2
         position += length
+    raise HeaderError(f"it has more than {MOST_SEGMENTS} segments")
+
+
+def _jpeg_marker(file: BinaryIO, position: int) -> tuple[int, int]:
+    """Return the marker at a position and the position after it, which is where the file is read next."""
+    file.seek(position)
+    mark, marker = _unpack(file, "BB")
+    if mark != 0xFF:
+        raise HeaderError(f"there is no marker at byte {position}")
+    position += 2
+    # A marker may be preceded by any number of fill bytes. Blocks that grow skip long runs in few steps, and
+    # short runs without reading much.
+    block = 64
+    while marker == 0xFF:
+        content = file.read(block)
+        rest = content.lstrip(b"\xff")
+        if rest:
+            marker, position = rest[0], position + len(content) - len(rest) + 1
+            file.seek(position)
+        elif not content:
+            raise HeaderError("it is cut off: the last marker is missing")
+        else:
+            position, block = position + len(content), min(2 * block, FILL_BLOCK)
+    return marker, position
 
 
 def _png(file: BinaryIO) -> Header:
@@ -202,12 +227,15 @@ def _tiff(file: BinaryIO) -> Header:
 def _riff_chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
     """Yield name, position and length of the content of every chunk of a WebP file."""
     position, size = 12, _size(file)
-    while position + 8 <= size:
+    for _ in range(MOST_SEGMENTS):
+        if position + 8 > size:
+            return
         file.seek(position)
         name, length = _unpack(file, "<4sI")
         _require_inside(f"the chunk {name.decode('latin-1')!r}", position + 8 + length, size)
         yield name, position + 8, length
         position += 8 + length + length % 2
+    raise HeaderError(f"it has more than {MOST_SEGMENTS} chunks")
 
 
 def _webp(file: BinaryIO) -> Header:

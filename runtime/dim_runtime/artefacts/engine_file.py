@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from dim.contract import ArtefactMetadata, EngineInfo
+from dim.files import problem_of
 from dim_runtime.errors import ArtefactError
 
 MAGIC = b"DIM-TRT1"
@@ -61,8 +62,9 @@ def read_header(path: Path) -> EngineHeader:
         ArtefactError: missing, cut off, or not an engine file of this toolkit.
         dim.contract.ContractError: a document that this release cannot read.
     """
-    if not path.is_file():
-        raise ArtefactError(f"cannot open the engine {path}", got="no such file", fix=f"make one: {MAKE_ONE}")
+    problem = problem_of(path)
+    if problem is not None:
+        raise ArtefactError(f"cannot open the engine {path}", got=problem, fix=f"make one: {MAKE_ONE}")
     with path.open("rb") as file:
         header = _header(file, path)
     found, expected = path.stat().st_size, header.plan_offset + header.engine.plan_bytes

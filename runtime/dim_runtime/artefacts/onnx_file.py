@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from dim.contract import METADATA_KEY, ArtefactMetadata
+from dim.files import problem_of
 from dim_runtime.errors import ArtefactError
 
 GRAPH_FIELD, METADATA_FIELD = 7, 14
@@ -46,8 +47,9 @@ def read_metadata(path: Path) -> ArtefactMetadata:
 
 def read_properties(path: Path) -> dict[str, str]:
     """Return all ``metadata_props`` of an ONNX file; ArtefactError if it is missing, cut off or not ONNX."""
-    if not path.is_file():
-        raise ArtefactError(f"cannot open the model {path}", got="no such file", fix=f"make one: {MAKE_ONE}")
+    problem = problem_of(path)
+    if problem is not None:
+        raise ArtefactError(f"cannot open the model {path}", got=problem, fix=f"make one: {MAKE_ONE}")
     try:
         with path.open("rb") as file:
             return _properties(file, path.stat().st_size)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dim import bit_depth
 from dim.errors import InputError
+from dim.files import problem_of
 from dim.images.decoding import MAX_PIXELS, require_pixels
 from dim.images.files import is_lossy, require_writable
 from dim_runtime.outputs import foreground
@@ -72,7 +73,7 @@ class OutputSpec:
             self._require_background()
 
     def _require_background(self) -> None:
-        if not Path(self.background).exists():
+        if problem_of(Path(self.background)) == "no such file":
             raise InputError(
                 "cannot use this background",
                 got=f"{self.background!r}, which is no file",

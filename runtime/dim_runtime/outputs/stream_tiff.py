@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from dim.files import atomic_path, scratch_file
+from dim.files import atomic_path, problem_of, scratch_file
 from dim.images import metadata
 from dim.images.decoding import MAX_PIXELS, require_pixels
 from dim.images.headers import declared_pixels
@@ -45,7 +45,7 @@ class Streamed(NamedTuple):
 
 def streams(image: Path, trimap: Path, out: Path) -> bool:
     """Return whether a pair is read and written by windows: TIFF in, TIFF out, above 67 megapixels."""
-    if not all(path.suffix.lower() in TIFF for path in (image, trimap, out)) or not image.is_file():
+    if not all(path.suffix.lower() in TIFF for path in (image, trimap, out)) or problem_of(image) is not None:
         return False
     return (declared_pixels(image) or 0) > STREAMED_PIXELS
 

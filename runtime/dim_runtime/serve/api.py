@@ -82,6 +82,7 @@ class Service:
             buckets=(0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 120, 300),
         )
         self.queue = JobQueue(limits, self.seconds.observe)
+        self._header_readers = asyncio.Semaphore(limits.workers)
         waiting = Gauge("dim_jobs_waiting", "Jobs that wait.", registry=self.registry)
         waiting.set_function(lambda: self.queue.waiting)
         unfinished = Gauge("dim_jobs_unfinished", "Jobs that wait or run.", registry=self.registry)
@@ -124,7 +125,9 @@ class Service:
                 max_pixels=self.limits.max_pixels,
             )
             sources.require_one()
-            await run_in_threadpool(work.require_small, sources)
+            # Headers are read before a job waits; they get no more threads than jobs do.
+            async with self._header_readers:
+                await run_in_threadpool(work.require_small, sources)
             job = self.queue.submit(folder, partial(task, sources))
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)

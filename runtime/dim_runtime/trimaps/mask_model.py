@@ -12,6 +12,7 @@ from dim.arrays import Image, UInt8
 from dim.bit_depth import eight_bits
 from dim.errors import InputError
 from dim.extras import require
+from dim.files import problem_of
 
 DEFAULT_SIDE = 320
 """Side of the input of a model with free shapes, pixels: U²-Net's."""
@@ -39,8 +40,9 @@ class MaskModel:
         require("run a mask model", "onnxruntime", extra="cpu")
         import onnxruntime
 
-        if not path.is_file():
-            raise InputError(f"cannot read the mask model {path}", got="no such file")
+        problem = problem_of(path)
+        if problem is not None:
+            raise InputError(f"cannot read the mask model {path}", got=problem)
         try:
             # From bytes: a file that names further files could read any file of this machine.
             self._session = onnxruntime.InferenceSession(

@@ -228,3 +228,18 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(InputError, match="cannot write"):
         write_image(tmp_path / "file" / "image.png", colours())
+
+
+def test_a_file_far_longer_than_its_pixels_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    write_image(path, colours())
+    with path.open("r+b") as file:
+        file.truncate(40_000_000_000)  # sparse: it takes no room
+    with pytest.raises(InputError, match=r"too long\n  got: 40000000000 bytes\n  expected: .* for 7×5 px"):
+        read_image(path)
+
+
+def test_a_name_that_is_too_long_is_an_input_error() -> None:
+    for read in (read_image, read_trimap, read_alpha):
+        with pytest.raises(InputError, match=r"cannot read the .*\n  got: File name too long"):
+            read("n" * 300 + ".png")

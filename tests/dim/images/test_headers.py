@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 
 from dim.images.headers import (
+    FILL_BLOCK,
+    MOST_CHUNKS,
+    MOST_SEGMENTS,
     Header,
     HeaderError,
     declared_pixels,
@@ -179,3 +182,50 @@ def test_the_largest_image_of_an_avif_counts() -> None:
 def test_a_netpbm_file_without_numbers() -> None:
     with pytest.raises(HeaderError, match="no size"):
         parse_header(io.BytesIO(b"P6\nwidth height\n255\n"))
+
+
+@pytest.mark.parametrize("fill", [1, 61, 62, 63, 64, 65, 200, 3 * FILL_BLOCK])
+def test_fill_bytes_of_any_number_are_skipped(fill: int) -> None:
+    jpeg = content_of("JPEG")
+    filled = jpeg[:2] + b"\xff" * fill + jpeg[2:]
+    assert parse_header(io.BytesIO(filled)) == Header("JPEG", WIDTH, HEIGHT)
+    plain = [(marker, at + fill, length) for marker, at, length in jpeg_segments(io.BytesIO(jpeg))]
+    assert list(jpeg_segments(io.BytesIO(filled))) == plain
+    with pytest.raises(HeaderError, match="cut off"):
+        parse_header(io.BytesIO(jpeg[:2] + b"\xff" * fill))
+
+
+class Counted(io.BytesIO):
+    """A file that counts how often it is read."""
+
+    reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.reads += 1
+        return super().read(size)
+
+
+@pytest.mark.parametrize(
+    ("content", "most"),
+    [
+        (b"\xff\xd8" + b"\xff" * 10_000_000, 100),
+        (b"\xff\xd8" + b"\xff\xe1\x00\x02" * (MOST_SEGMENTS + 9), 2 * MOST_SEGMENTS + 9),
+        (b"\xff\xd8" + b"\xff\x01" * (MOST_SEGMENTS + 9), MOST_SEGMENTS + 9),
+        (b"RIFF\0\0\0\0WEBP" + b"ABCD\0\0\0\0" * (MOST_SEGMENTS + 9), MOST_SEGMENTS + 9),
+    ],
+)
+def test_headers_of_countless_parts_are_refused_after_a_bounded_number_of_reads(
+    content: bytes, most: int
+) -> None:
+    file = Counted(content)
+    with pytest.raises(HeaderError, match=r"more than|cut off"):
+        parse_header(file)
+    assert file.reads <= most
+
+
+def test_a_png_of_countless_chunks_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "chunks.png"
+    png = content_of("PNG")
+    path.write_bytes(png[:33] + b"\0\0\0\0tEXt\0\0\0\0" * MOST_CHUNKS + png[33:])
+    with pytest.raises(HeaderError, match="more than 262144 chunks"):
+        require_whole(path)

@@ -9,7 +9,7 @@ import pytest
 from dim.contract import METADATA_KEY
 from dim_runtime.artefacts.onnx_file import MOST_FIELDS, read_metadata, read_properties
 from dim_runtime.errors import ArtefactError
-from dim_runtime.matting import default_model
+from dim_runtime.matting import Matting, default_model
 
 
 def varint(value: int) -> bytes:
@@ -53,6 +53,10 @@ def test_the_embedded_model_is_ours() -> None:
 def test_a_missing_file(path: Path) -> None:
     with pytest.raises(ArtefactError, match="no such file"):
         read_metadata(path)
+    with pytest.raises(ArtefactError, match="File name too long"):
+        Matting("n" * 300 + ".onnx")
+    with pytest.raises(ArtefactError, match="a folder"):
+        read_metadata(path.parent)
 
 
 def test_an_onnx_file_of_another_origin_names_the_command(path: Path) -> None:

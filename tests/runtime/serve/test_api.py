@@ -6,7 +6,9 @@ import io
 import json
 import struct
 import threading
+import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from dim.arrays import Floating, UInt8
 from dim_runtime import Matting
 from dim_runtime.backends.fake import FakeBackend, red_channel
 from dim_runtime.outputs.render import render
+from dim_runtime.trimaps.sources import TrimapSources
 
 from .conftest import Start, decode, png
 
@@ -128,6 +131,29 @@ def bomb(width: int, height: int) -> bytes:
 def test_a_bomb_is_refused_by_its_header(start: Start, files: dict[str, Any]) -> None:
     files["image"] = ("photo.png", io.BytesIO(bomb(60_000, 60_000)))
     assert "3600000000 pixels" in refused(start().post("/v1/matte", files=files), 413)["got"]
+
+
+def test_headers_are_read_by_no_more_threads_than_workers(
+    start: Start, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, most, lock = 0, 0, threading.Lock()
+
+    def slow(sources: TrimapSources) -> None:
+        nonlocal reading, most
+        with lock:
+            reading += 1
+            most = max(most, reading)
+        time.sleep(0.02)  # gives other requests the chance to be read meanwhile
+        with lock:
+            reading -= 1
+
+    monkeypatch.setattr("dim_runtime.serve.work.require_small", slow)
+    client = start(workers=1)
+    content = {"image": png(pair[0]), "trimap": png(pair[1])}
+    with ThreadPoolExecutor(4) as pool:
+        sent = [pool.submit(client.post, "/v1/jobs", files=content) for _ in range(4)]
+    assert [each.result().status_code for each in sent] == [202] * 4
+    assert most == 1
 
 
 def test_a_body_that_is_announced_too_large_is_not_read(start: Start) -> None:
