@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save
 
 from dim import checkpoint
 from dim.contract import NetworkConfig
@@ -221,3 +222,45 @@ def test_a_damaged_state_is_an_error(run: Path) -> None:
     (run / "last" / "optimizer.safetensors").write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"damaged last/"):
         build_run(_config(steps=3), run, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("random-0.safetensors", save({"cpu": torch.get_rng_state().float()})),
+        ("random-0.safetensors", save({"cpu": torch.zeros(10, dtype=torch.uint8)})),
+        ("state.json", b'{"format": 2, "step": -5}'),
+        ("optimizer.safetensors", save({})),
+    ],
+    ids=["float32", "ten bytes", "step", "moments"],
+)
+def test_a_damaged_state_is_refused_before_anything_is_written(run: Path, name: str, content: bytes) -> None:
+    (run / "last" / name).write_bytes(content)
+    before = _files(run)
+    with pytest.raises(InputError, match=r"(?s)cannot resume .*damaged last/"):
+        build_run(_config(steps=3, learning_rate=1e-4), run, resume=True)
+    assert _files(run) == before
+
+
+@pytest.mark.parametrize("key", ["exp_avg", "exp_avg_sq", "step"])
+@pytest.mark.parametrize("change", [lambda t: t.to(torch.int32), lambda t: t * torch.nan, lambda t: t[None]])
+def test_moments_that_the_optimiser_cannot_take(run: Path, key: str, change: Any) -> None:
+    path = run / "last" / "optimizer.safetensors"
+    moments = load_file(path)
+    name = next(name for name in moments if name.endswith(f".{key}"))
+    path.write_bytes(save(moments | {name: change(moments[name])}))
+    with pytest.raises(InputError, match=r"(?s)damaged last/.*moments of"):
+        build_run(_config(steps=3), run, resume=True)
+
+
+def test_an_error_before_the_first_step_leaves_no_run(tmp_path: Path) -> None:
+    run = build_run(_config(), tmp_path / "run")
+
+    def fail(_: int) -> Any:
+        raise OSError("the disk is gone")
+
+    run.batches = map(fail, range(1))
+    with pytest.raises(OSError, match="the disk is gone"):
+        Trainer(run).fit()
+    assert _files(tmp_path) == {}
+    Trainer(build_run(_config(steps=1), tmp_path / "run")).fit()

@@ -59,6 +59,14 @@ def test_unknown_key_names_the_nearest(recipe: Path) -> None:
         "data.crop_sides=[0]",
         "data.trimap_sizes=[9, 3]",
         "data.weights={a=-1.0}",
+        "data.workers=100000",
+        "data.size=3200000",
+        "data.crop_sides=[320, 100000]",
+        "data.trimap_sizes=[1, 1000000]",
+        "batch=100000000",
+        "steps=10000000000",
+        "seed=-1",
+        "seed=9223372036854775808",
     ],
 )
 def test_bad_overrides_are_errors(recipe: Path, override: str) -> None:
@@ -93,3 +101,26 @@ def test_recipes_of_endless_depth_or_digits_are_errors_of_ours(tmp_path: Path, t
     path.write_text(text)
     with pytest.raises(InputError, match="not TOML"):
         read_config(path)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "is_refused"),
+    [
+        (["batch=1"], True),
+        (["batch=4", "accumulate=4"], True),
+        (["batch=4", "accumulate=2"], False),
+        (["batch=1", "data.size=64"], False),
+        (["batch=1", "network.batch_norm=false"], False),
+        (["batch=1", "network.stage=2"], False),
+        (["batch=1", "network.stage=3"], True),
+    ],
+)
+def test_batch_norm_needs_two_values_of_each_channel(
+    recipe: Path, overrides: list[str], is_refused: bool
+) -> None:
+    settings = ["network.batch_norm=true", "data.size=32", *overrides]
+    if is_refused:
+        with pytest.raises(InputError, match=r"batch norm has one value.*data\.size=64, or batch="):
+            read_config(recipe, settings)
+    else:
+        assert read_config(recipe, settings).data.size in (32, 64)

@@ -10,6 +10,8 @@ import pytest
 
 pytest.importorskip("torch")
 
+import torch
+
 from dim import checkpoint
 from dim.contract import NetworkConfig
 from dim.errors import InputError
@@ -65,6 +67,48 @@ def test_a_deeply_nested_document(run: Path) -> None:
 def test_damaged_states_of_generators(run: Path) -> None:
     write(run, DOCUMENT)
     (run / "last" / "random-0.safetensors").write_bytes(b"no tensors")
-    with pytest.raises(InputError, match=r"damaged random-0\.safetensors"):
+    with pytest.raises(InputError, match=r"(?s)damaged last/.*random-0\.safetensors"):
         read_generators(run, 0)
     assert read_generators(run, 1) == {}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"step": 0},
+        {"step": -5},
+        {"step": 10**30},
+        {"step": True},
+        {"samples": -1},
+        {"seconds": float("nan")},
+        {"best": float("nan")},
+        {"best": -1.0},
+        {"averages": -1},
+        {"scaler": {"scale": float("nan")}},
+    ],
+    ids=str,
+)
+def test_numbers_out_of_bounds(run: Path, change: dict[str, Any]) -> None:
+    write(run, DOCUMENT | change)
+    (name,) = change
+    with pytest.raises(InputError, match=rf"(?s)damaged last/.*why: state\.json: {name}"):
+        read_state(run)
+
+
+@pytest.mark.parametrize(
+    "states",
+    [
+        {},
+        {"cpu": torch.get_rng_state()[:10]},
+        {"cpu": torch.get_rng_state().float()},
+        {"cpu": torch.full_like(torch.get_rng_state(), 255)},
+    ],
+    ids=["none", "ten bytes", "float32", "junk"],
+)
+def test_states_that_no_generator_takes(run: Path, states: dict[str, torch.Tensor]) -> None:
+    write(run, DOCUMENT)
+    before = torch.get_rng_state()
+    write_tensors(run / "last" / "random-0.safetensors", states)
+    with pytest.raises(InputError, match=r"(?s)damaged last/.*random-0\.safetensors"):
+        read_generators(run, 0)
+    assert torch.equal(torch.get_rng_state(), before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dim.contract import NetworkConfig
-from dim.errors import InputError
+from dim.errors import CheckpointError, InputError
 from dim.network import DIM, ENCODER_STAGES, normalise
 from dim_training.vgg import initialise_encoder, load_vgg16
 
@@ -90,6 +91,25 @@ def test_torchvision_state_dict_and_bad_files(archive: Path, tmp_path: Path) -> 
         load_vgg16(str(tmp_path / "other.pth"))
     with pytest.raises(InputError, match="no such file"):
         load_vgg16(str(tmp_path / "none.npz"))
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".npz"])
+def test_random_bytes_are_a_checkpoint_error(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"vgg{suffix}"
+    path.write_bytes(np.random.default_rng(0).bytes(1000))
+    with pytest.raises(CheckpointError, match=r"cannot read"):
+        load_vgg16(str(path))
+
+
+@pytest.mark.parametrize(
+    "weight", [None, 3, torch.zeros(64, 3, 3), torch.zeros(64, 3, 3, 3, dtype=torch.int64)]
+)
+def test_entries_that_are_no_convolutions(tmp_path: Path, weight: Any) -> None:
+    indices = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
+    named = {f"features.{i}.{n}": torch.zeros(1) for i in indices for n in ("weight", "bias")}
+    torch.save(named | {"features.0.weight": weight}, tmp_path / "vgg.pth")
+    with pytest.raises(InputError, match=r"(?s)cannot use these VGG-16 weights.*\(64, 3, 3, 3\)"):
+        load_vgg16(str(tmp_path / "vgg.pth"))
 
 
 def test_without_a_network_the_error_names_a_place_for_the_file(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -187,8 +187,15 @@ def _restore(run: Run, state: RunState) -> None:
         run.averaged.n_averaged.fill_(state.averages)
     _restore_moments(run, state.moments)
     if run.accelerator.scaler is not None and state.scaler:
-        run.accelerator.scaler.load_state_dict(state.scaler)
+        _restore_scaler(run, state.scaler)
     run_state.restore_generators(run_state.read_generators(run.output, run.accelerator.process_index))
+
+
+def _restore_scaler(run: Run, numbers: dict[str, float]) -> None:
+    missing = run.accelerator.scaler.state_dict().keys() - numbers.keys()
+    if missing:
+        raise run_state.damaged(run.output, f"the scaler lacks {', '.join(sorted(missing))}")
+    run.accelerator.scaler.load_state_dict(numbers)
 
 
 def _trained_parameters(model: DIM) -> list[tuple[str, nn.Parameter]]:
@@ -212,13 +219,9 @@ def _restore_moments(run: Run, moments: dict[str, Tensor]) -> None:
     for number, (name, parameter) in enumerate(parameters):
         found = {key: moments.get(f"{name}.{key}") for key in ("step", "exp_avg", "exp_avg_sq")}
         tensors = {key: value for key, value in found.items() if value is not None}
-        if len(tensors) < len(found) or any(
-            value.shape != parameter.shape for key, value in tensors.items() if key != "step"
-        ):
-            raise InputError(
-                f"cannot resume {run.output}",
-                got=f"no moments of {name} in its shape",
-                expected="the optimiser's state of this network",
+        if len(tensors) < len(found) or not all(_fits(key, tensors[key], parameter) for key in tensors):
+            raise run_state.damaged(
+                run.output, f"optimizer.safetensors: no finite floating-point moments of {name} in its shape"
             )
         # The moments lie in memory as their parameter does: Adam then runs through the same code.
         states[number] = {
@@ -228,3 +231,10 @@ def _restore_moments(run: Run, moments: dict[str, Tensor]) -> None:
     # The settings are the recipe's; only the moments come from the state.
     groups = run.optimiser.state_dict()["param_groups"]
     run.optimiser.load_state_dict({"state": states, "param_groups": groups})
+
+
+def _fits(key: str, moment: Tensor, parameter: Tensor) -> bool:
+    """Return whether a tensor can be a moment of a parameter, or its number of steps."""
+    shape = torch.Size() if key == "step" else parameter.shape
+    is_finite = moment.is_floating_point() and bool(torch.isfinite(moment).all())
+    return is_finite and moment.shape == shape and (key == "exp_avg" or bool((moment >= 0).all()))

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
-from dim.contract import NetworkConfig
+from dim.contract import STRIDE, NetworkConfig
 from dim.documents import parse_toml
 from dim.errors import InputError
 from dim.frozen_model import FrozenModel
@@ -26,7 +26,15 @@ def _number_as_name(value: object) -> object:
 
 
 FilePath = Annotated[Path, BeforeValidator(_number_as_name)]
-Side = Annotated[int, Field(gt=0)]
+MOST_STEPS, MOST_SAMPLES, MOST_WORKERS = 10**9, 4096, 256
+"""Upper limits of a run's steps, of a batch, and of loader processes."""
+LARGEST_CROP, LARGEST_SIZE, LARGEST_ELEMENT = 8192, 4096, 1023
+"""Upper limits, pixels, of a crop, of what the network sees, and of a trimap's elements."""
+LARGEST_SEED = 2**63 - 1
+"""The generators of numpy and torch take any seed from 0 to this one."""
+
+CropSide = Annotated[int, Field(gt=0, le=LARGEST_CROP)]
+ElementSide = Annotated[int, Field(gt=0, le=LARGEST_ELEMENT)]
 
 
 class DataConfig(_Section):
@@ -44,12 +52,13 @@ class DataConfig(_Section):
         tinted: "rgba": sub-folders whose cut-outs are white and get a random colour.
         procedural: "rgba": share of samples whose foreground is drawn procedurally.
         crop_sides: side of the square around an unknown pixel, pixels; one is chosen uniformly.
-        size: side that the crop is resized to: what the network sees.
-        trimap_sizes: smallest and largest side of the elements that make the trimap.
+            At most 8192.
+        size: side that the crop is resized to: what the network sees. At most 4096.
+        trimap_sizes: smallest and largest side of the elements that make the trimap. At most 1023.
         photometric: jitter colours, defocus, noise and JPEG artefacts; the published recipes do not.
         compose: "loader" finishes samples in the loader processes; "device" leaves colours, composition,
             noise, trimap and normalisation to the training device, so that loaders don't starve it.
-        workers: loader processes.
+        workers: loader processes, at most 256.
     """
 
     kind: Literal["procedural", "rgba", "comp1k"] = "procedural"
@@ -59,12 +68,12 @@ class DataConfig(_Section):
     weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     tinted: tuple[str, ...] = ()
     procedural: float = Field(default=0.0, ge=0, le=1)
-    crop_sides: tuple[Side, ...] = Field(default=(320, 480, 640), min_length=1)
-    size: int = Field(default=320, multiple_of=32, gt=0)
-    trimap_sizes: tuple[Side, Side] = (1, 29)
+    crop_sides: tuple[CropSide, ...] = Field(default=(320, 480, 640), min_length=1)
+    size: int = Field(default=320, multiple_of=32, gt=0, le=LARGEST_SIZE)
+    trimap_sizes: tuple[ElementSide, ElementSide] = (1, 29)
     photometric: bool = False
     compose: Literal["loader", "device"] = "loader"
-    workers: int = Field(default=1, ge=0)
+    workers: int = Field(default=1, ge=0, le=MOST_WORKERS)
 
     @model_validator(mode="after")
     def _ordered_sizes(self) -> Self:
@@ -103,9 +112,12 @@ class TrainConfig(_Section):
         soften: factor on the logits of the checkpoint that the run starts from. Trained without
             cross-entropy they grow until neither losses on alpha nor a refiner move them; 1/4 brings them
             back. 1 as published.
-        batch: samples for each process in each step.
+        steps: optimiser steps, at most 1e9.
+        batch: samples for each process in each step, at most 4096. Batch norm needs two values of each
+            channel in its last layer: two samples in each part of a batch, or ``data.size`` above 32.
         accumulate: parts that a process's batch is split into, one after the other, to save memory; the
             gradient stays that of the whole batch.
+        seed: start of all chance, from 0 to 2**63 - 1.
         tf32: allow TF32, with 10 bits of mantissa, in float32 convolutions on NVIDIA GPUs; PyTorch's
             default allows it, ours does not.
         decay_steps: length of the cosine at the end of the run that takes the learning rate to zero; 0
@@ -124,10 +136,10 @@ class TrainConfig(_Section):
     soften: float = Field(default=1.0, gt=0)
     data: DataConfig = DataConfig()
     validation: ValidationConfig = ValidationConfig()
-    steps: int = Field(default=1_000_000, gt=0)
-    batch: int = Field(default=1, gt=0)
+    steps: int = Field(default=1_000_000, gt=0, le=MOST_STEPS)
+    batch: int = Field(default=1, gt=0, le=MOST_SAMPLES)
     accumulate: int = Field(default=1, gt=0)
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     tf32: bool = False
     learning_rate: float = Field(default=1e-5, gt=0)
@@ -146,6 +158,19 @@ class TrainConfig(_Section):
     def _whole_parts(self) -> Self:
         if self.batch % self.accumulate:
             raise ValueError(f"batch {self.batch} cannot be split into {self.accumulate} equal parts")
+        return self
+
+    @model_validator(mode="after")
+    def _values_to_normalise(self) -> Self:
+        part = self.batch // self.accumulate
+        # Stage 2 trains the refiner alone, which has no batch norm.
+        is_normalised = self.network.batch_norm and self.network.stage != 2
+        if is_normalised and part * (self.data.size // STRIDE) ** 2 < 2:
+            raise ValueError(
+                f"batch norm has one value of each channel in its last layer: data.size {self.data.size} and "
+                f"{part} sample in each part of a batch; set data.size={2 * STRIDE}, or "
+                f"batch={2 * self.accumulate}"
+            )
         return self
 
     @model_validator(mode="after")

@@ -14,11 +14,12 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from math import inf, isfinite
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
+from pydantic import Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -27,7 +28,9 @@ from dim import checkpoint
 from dim.documents import parse_json
 from dim.errors import DimError, InputError
 from dim.files import current_folder, remove_leftovers, replace_folder, write_bytes, write_text
+from dim.frozen_model import FrozenModel
 from dim.network import DIM
+from dim_training.config import MOST_STEPS
 
 FORMAT = 2
 """Version of the folder's layout; folders of version 1 hold pickles and have to be converted."""
@@ -61,6 +64,21 @@ class Position:
     samples: int = 0
     seconds: float = 0.0
     best: float = inf
+
+
+class _Document(FrozenModel, strict=True, allow_inf_nan=False):
+    """The numbers in ``state.json``. A state is saved after a step, so that it counts at least one."""
+
+    step: int = Field(ge=1, le=MOST_STEPS)
+    samples: int = Field(ge=1, lt=2**63)
+    seconds: float = Field(ge=0)
+    best: Annotated[float, Field(ge=0)] | None
+    averages: int = Field(ge=0, lt=2**63)
+    scaler: dict[str, Annotated[float, Field(ge=0)]]
+
+    def position(self) -> Position:
+        """Return the progress; JSON has no infinity, so that ``best`` is null before the first validation."""
+        return Position(self.step, self.samples, self.seconds, inf if self.best is None else self.best)
 
 
 class RunState(NamedTuple):
@@ -129,18 +147,32 @@ def read_state(output: Path) -> RunState:
     document = _document(folder, output)
     averaged = folder / "averaged.safetensors"
     try:
+        numbers = _Document.model_validate(document)
         return RunState(
-            position=_position(document),
-            model=checkpoint.load(folder / "model.safetensors"),
-            averaged=checkpoint.load(averaged) if averaged.is_file() else None,
-            averages=int(document["averages"]),
+            position=numbers.position(),
+            model=_finite(checkpoint.load(folder / "model.safetensors")),
+            averaged=_finite(checkpoint.load(averaged)) if averaged.is_file() else None,
+            averages=numbers.averages,
             moments=load_file(folder / "optimizer.safetensors"),
-            scaler={str(key): float(value) for key, value in document["scaler"].items()},
+            scaler=numbers.scaler,
         )
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise damaged(output, f"{STATE_FILE}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
     except (DimError, *DAMAGED) as error:
-        raise InputError(
-            f"cannot resume {output}", got="a damaged last/", why=str(error).splitlines()[0]
-        ) from error
+        raise damaged(output, str(error).splitlines()[0]) from error
+
+
+def damaged(output: Path, why: str) -> InputError:
+    """Return the error of a state that cannot be used."""
+    return InputError(f"cannot resume {output}", got="a damaged last/", why=why)
+
+
+def _finite(network: DIM) -> DIM:
+    for name, tensor in network.state_dict().items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise ValueError(f"weights that are not finite, among them {name}")
+    return network
 
 
 def read_generators(output: Path, process: int) -> dict[str, Tensor]:
@@ -155,9 +187,17 @@ def read_generators(output: Path, process: int) -> dict[str, Tensor]:
         return {}
     try:
         states: dict[str, Tensor] = load_file(file)
-        return states
-    except DAMAGED as error:
-        raise InputError(f"cannot resume {output}", got=f"a damaged {file.name}", why=str(error)) from error
+        _require_generators(states)
+    except (*DAMAGED, RuntimeError) as error:
+        raise damaged(output, f"{file.name}: {error}") from error
+    return states
+
+
+def _require_generators(states: Mapping[str, Tensor]) -> None:
+    """Set trial generators, so that torch checks type, size and content; RuntimeError or TypeError if not."""
+    torch.Generator().set_state(states["cpu"])
+    if "cuda" in states and torch.cuda.is_available():
+        torch.Generator("cuda").set_state(states["cuda"])
 
 
 def restore_generators(states: Mapping[str, Tensor]) -> None:
@@ -210,12 +250,3 @@ def _document(folder: Path, output: Path) -> dict[str, Any]:
         )
     assert isinstance(document, dict)
     return document
-
-
-def _position(document: Mapping[str, Any]) -> Position:
-    return Position(
-        step=int(document["step"]),
-        samples=int(document["samples"]),
-        seconds=float(document["seconds"]),
-        best=inf if document["best"] is None else float(document["best"]),
-    )

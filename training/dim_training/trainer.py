@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dim import checkpoint
 from dim.errors import DimError
+from dim.files import os_errors
 from dim.network import DIM
 from dim_runtime.images.pairs import Pair, read_sample
 from dim_training import run_folder
@@ -51,10 +52,21 @@ class Trainer:
         self.config, self.position, self.accelerator = run.config, run.position, run.accelerator
 
     def fit(self) -> None:
-        """Train until ``config.steps``; validate, log and save on the way."""
+        """Train until ``config.steps``; validate, log and save on the way.
+
+        A run that ends before its first step leaves none of its files.
+        """
+        try:
+            self._fit()
+        finally:
+            if self.position.step == 0 and self.accelerator.is_main_process:
+                run_folder.clear(self.run.output)
+
+    def _fit(self) -> None:
         run, is_main = self.run, self.accelerator.is_main_process
         if is_main:
-            run.output.mkdir(parents=True, exist_ok=True)
+            with os_errors(run.output):
+                run.output.mkdir(parents=True, exist_ok=True)
             if self.position.step == 0:
                 run_folder.clear(run.output)
             run_folder.write_config(

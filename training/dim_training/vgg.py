@@ -11,14 +11,18 @@ the norm of He's initialisation, and the trimap channel starts at random.
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dim.checkpoint import pickle_reader
 from dim.contract import IMAGE_STD
-from dim.errors import InputError
+from dim.errors import CheckpointError, InputError
 from dim.network import DIM, ENCODER_STAGES
 
 Convolution = tuple[Tensor, Tensor]
@@ -26,6 +30,11 @@ Convolution = tuple[Tensor, Tensor]
 
 HE_NORM = 2**0.5
 """Expected norm of a filter whose weights have variance 2 / fan-in."""
+
+_OUTPUTS = tuple(channels for channels, depth in ENCODER_STAGES for _ in range(depth))
+"""Channels after each convolution."""
+_DAMAGED_ARCHIVE = (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error)
+"""Errors of numpy's reader on damaged bytes; AttributeError for a single array in place of an archive."""
 
 _TORCHVISION_LAYERS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
 
@@ -35,7 +44,12 @@ def load_vgg16(source: str) -> list[Convolution]:
 
     Args:
         source: "torchvision" (downloads its weights), a torchvision state dict (.pth), or an .npz with
-            ``block{b}_conv{i}.weight`` and ``.bias`` that expects BGR, 0-255, mean subtracted.
+            ``block{b}_conv{i}.weight`` and ``.bias`` that expects BGR, 0-255, mean subtracted. Nothing in a
+            file is run.
+
+    Raises:
+        InputError: no such file, or weights of another network.
+        CheckpointError: a damaged file, or one of another kind.
     """
     if source == "torchvision":
         return _from_state_dict(_downloaded())
@@ -46,7 +60,8 @@ def load_vgg16(source: str) -> list[Convolution]:
         )
     if path.suffix == ".npz":
         return _from_bgr_archive(path)
-    return _from_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    loaded = pickle_reader.load(path)
+    return _from_state_dict(loaded if isinstance(loaded, dict) else {})
 
 
 def _downloaded() -> dict[str, Tensor]:
@@ -66,9 +81,9 @@ def _downloaded() -> dict[str, Tensor]:
     return state_dict
 
 
-def _from_state_dict(state_dict: dict[str, Tensor]) -> list[Convolution]:
+def _from_state_dict(state_dict: dict[str, Any]) -> list[Convolution]:
     try:
-        return [
+        layers = [
             (state_dict[f"features.{i}.weight"], state_dict[f"features.{i}.bias"])
             for i in _TORCHVISION_LAYERS
         ]
@@ -76,23 +91,51 @@ def _from_state_dict(state_dict: dict[str, Tensor]) -> list[Convolution]:
         raise InputError(
             "cannot use these VGG-16 weights", got=f"no key {error}", expected="torchvision's names"
         ) from None
+    return _required(layers)
+
+
+def _required(layers: list[tuple[Any, Any]]) -> list[Convolution]:
+    """Return the layers as float32; InputError unless they are those of VGG-16."""
+    inputs = 3
+    for (weight, bias), outputs in zip(layers, _OUTPUTS, strict=True):
+        found = [tuple(getattr(value, "shape", ())) for value in (weight, bias)]
+        is_float = all(isinstance(v, Tensor) and v.is_floating_point() for v in (weight, bias))
+        if not is_float or found != [(outputs, inputs, 3, 3), (outputs,)]:
+            raise InputError(
+                "cannot use these VGG-16 weights",
+                got=f"a convolution with weight and bias of the shapes {found[0]} and {found[1]}",
+                expected=f"floating point, {(outputs, inputs, 3, 3)} and {(outputs,)}",
+            )
+        inputs = outputs
+    return [(weight.float(), bias.float()) for weight, bias in layers]
 
 
 def _from_bgr_archive(path: Path) -> list[Convolution]:
     names = [f"block{b}_conv{i + 1}" for b, (_, depth) in enumerate(ENCODER_STAGES, 1) for i in range(depth)]
-    with np.load(path) as archive:
-        try:
+    try:
+        with np.load(path) as archive:
             arrays = [(archive[f"{n}.weight"], archive[f"{n}.bias"]) for n in names]
-        except KeyError as error:
-            raise InputError(f"cannot use {path}", got=str(error), expected="block1_conv1.weight …") from None
-    layers = [
-        (torch.from_numpy(w.astype(np.float32)), torch.from_numpy(b.astype(np.float32))) for w, b in arrays
-    ]
+    except KeyError as error:
+        raise InputError(f"cannot use {path}", got=str(error), expected="block1_conv1.weight …") from None
+    except _DAMAGED_ARCHIVE as error:
+        raise CheckpointError(
+            f"cannot read VGG-16 weights from {path}",
+            got="a file that is not an .npz archive, or a damaged one",
+            why=str(error)[:200],
+        ) from error
+    layers = _required([(_tensor(weight), _tensor(bias)) for weight, bias in arrays])
     weight, bias = layers[0]
     # Ours is RGB divided by std·255: the same function needs the filters multiplied by it.
     scale = torch.tensor(IMAGE_STD).view(1, 3, 1, 1)
     layers[0] = (weight.flip(1) * scale, bias)
     return layers
+
+
+def _tensor(array: object) -> Tensor | None:
+    """Return an array of floating-point numbers as a tensor; None for any other entry of an archive."""
+    if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
+        return None
+    return torch.from_numpy(array.astype(np.float32))
 
 
 @torch.no_grad()
