@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -123,9 +124,21 @@ def _item(place: str, row: dict[str, Any], folder: str) -> Item:
     if not isinstance(named, str):
         raise InputError(f"cannot use {place}", got=f"the output {named!r}", expected="a file name")
     output = named.strip() or f"{PurePosixPath(image).stem}.png"
+    for name in (image, trimap, output):
+        _require_file_name(place, name)
     _require_inside(place, output)
     # Normalised: "a.png", "./a.png" and ".//a.png" are one file.
     return Item(storage.join(folder, image), storage.join(folder, trimap), str(PurePosixPath(output)))
+
+
+def _require_file_name(place: str, name: str) -> None:
+    """Raise InputError for a name that no file can have: half of a surrogate pair, which JSON may hold."""
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"cannot use {place}", got=f"the name {name!a}", expected="a file name", why=error.reason
+        ) from error
 
 
 def _require_inside(place: str, output: str) -> None:

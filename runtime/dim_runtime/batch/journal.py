@@ -2,8 +2,8 @@
 
 Lines of JSON. ``made`` describes how the outputs are made (see :func:`dim_runtime.batch.run.fingerprint`);
 ``claimed`` lists outputs that this batch is about to write, before the first of them exists; ``done`` is one
-that is complete, with the identity of its inputs. A file that exists and was never claimed is of other
-origin.
+that is complete, with the identity of its inputs and its size in bytes. A file that exists and was never
+claimed is of other origin.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from dim.documents import parse_json
 from dim.errors import InputError
-from dim.files import os_errors
+from dim.files import os_errors, require_writable
 from dim_runtime.batch import storage
 
 NAME = ".dim-batch"
@@ -45,11 +45,13 @@ class Journal:
 
     Attributes:
         done: identity of the inputs of each complete output.
+        sizes: bytes of each complete output; none for a line without them.
         claimed: outputs that this batch has written or is about to write.
     """
 
     def __init__(self, folder: str, fingerprint: Fingerprint, *, overwrite: bool = False) -> None:
         self.done: dict[str, str] = {}
+        self.sizes: dict[str, int] = {}
         self.claimed: set[str] = set()
         self._log: Log = RemoteLog(folder) if storage.is_remote(folder) else LocalLog(storage.local(folder))
         try:
@@ -80,7 +82,7 @@ class Journal:
             if isinstance(line.get("claimed"), list):
                 self.claimed.update(name for name in line["claimed"] if isinstance(name, str))
             if isinstance(line.get("done"), str) and isinstance(line.get("inputs"), str):
-                self.done[line["done"]] = line["inputs"]
+                self._note(line["done"], line["inputs"], line.get("bytes"))
         return made
 
     def claim(self, outputs: Iterable[str]) -> None:
@@ -94,10 +96,16 @@ class Journal:
             self._log.flush()
             self.claimed.update(new)
 
-    def finish(self, output: str, inputs: str) -> None:
-        """Record that this output is complete."""
+    def finish(self, output: str, inputs: str, size: int | None = None) -> None:
+        """Record that this output, of ``size`` bytes, is complete."""
+        self._note(output, inputs, size)
+        self._log.append({"done": output, "inputs": inputs, "bytes": size})
+
+    def _note(self, output: str, inputs: str, size: object) -> None:
         self.done[output] = inputs
-        self._log.append({"done": output, "inputs": inputs})
+        self.sizes.pop(output, None)
+        if isinstance(size, int):
+            self.sizes[output] = size
 
     def close(self) -> None:
         """Write the lines that wait and release the folder to other processes."""
@@ -133,6 +141,8 @@ class LocalLog:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / f"{NAME}.jsonl"
+        # Opening a pipe would wait for its other end.
+        require_writable(self._path)
         with os_errors(self._path):
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(folder)

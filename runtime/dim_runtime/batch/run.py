@@ -46,6 +46,7 @@ class ItemResult:
         seconds: time of the engine.
         windows: their number.
         cost: area of the windows over the padded image's.
+        output_bytes: size of the output file.
     """
 
     image: str
@@ -58,6 +59,7 @@ class ItemResult:
     seconds: float = 0.0
     windows: int = 0
     cost: float = 0.0
+    output_bytes: int = 0
 
 
 class Split(NamedTuple):
@@ -85,7 +87,8 @@ def fingerprint(options: MattingOptions, spec: OutputSpec) -> Fingerprint:
 def split(items: Iterable[Item], folder: str, journal: Journal, *, overwrite: bool = False) -> Split:
     """Separate the items that are to be computed from those that are done, and claim the former.
 
-    An output is done if the journal has it, its inputs have not changed since, and the file exists.
+    An output is done if the journal has it, the sizes and times of its inputs have not changed since, and the
+    file exists in the recorded size. Its content is not read.
 
     Raises:
         InputError: an output is an input of this batch; two outputs are one file in this folder; or a file of
@@ -100,7 +103,7 @@ def split(items: Iterable[Item], folder: str, journal: Journal, *, overwrite: bo
     for item in items:
         if item.problem is not None:
             settled.append(_failed(item, item.problem))
-        elif item.output in there and _is_done(item, journal):
+        elif item.output in there and _is_done(item, journal, there[item.output]):
             settled.append(_result(item, "skipped"))
         else:
             todo.append(item)
@@ -110,9 +113,9 @@ def split(items: Iterable[Item], folder: str, journal: Journal, *, overwrite: bo
     return Split(todo, settled)
 
 
-def _is_done(item: Item, journal: Journal) -> bool:
-    noted = journal.done.get(item.output)
-    if noted is None:
+def _is_done(item: Item, journal: Journal, size: int | None) -> bool:
+    noted, recorded = journal.done.get(item.output), journal.sizes.get(item.output)
+    if noted is None or (None not in (size, recorded) and size != recorded):
         return False
     with suppress(InputError):
         return noted == inputs_of(item)
@@ -160,7 +163,7 @@ class ItemTask:
     def __init__(self, item: Item, folder: str, spec: OutputSpec) -> None:
         self.item, self.spec = item, spec
         self.target = storage.join(folder, item.output)
-        self.inputs = ""
+        self.inputs, self.bytes = "", 0
         self._loaded: Loaded | None = None
 
     def load(self) -> tuple[Any, Any]:
@@ -175,6 +178,7 @@ class ItemTask:
         assert job.alpha is not None, "a job that is done has its alpha"
         with storage.writable(self.target) as path:
             save(path, self._loaded, job.alpha, self.spec)
+            self.bytes = path.stat().st_size
         self._loaded = job.alpha = None
 
     def result(self, job: Job) -> ItemResult:
@@ -182,10 +186,10 @@ class ItemTask:
         if job.error is not None:
             return _failed(self.item, error_text(job.error))
         assert job.plan is not None, "a job that is done was planned"
-        return _done(self.item, self.inputs, job.plan, job.seconds)
+        return _done(self.item, self.inputs, job.plan, job.seconds, self.bytes)
 
 
-def _done(item: Item, inputs: str, plan: Plan, seconds: float) -> ItemResult:
+def _done(item: Item, inputs: str, plan: Plan, seconds: float, output_bytes: int) -> ItemResult:
     return replace(
         _result(item, "done"),
         inputs=inputs,
@@ -193,6 +197,7 @@ def _done(item: Item, inputs: str, plan: Plan, seconds: float) -> ItemResult:
         seconds=seconds,
         windows=len(plan.windows),
         cost=plan.cost,
+        output_bytes=output_bytes,
     )
 
 
@@ -234,9 +239,10 @@ def _run_alone(matting: Matting, item: Item, folder: str, spec: OutputSpec) -> I
             image, trimap = (stack.enter_context(storage.readable(n)) for n in (item.image, item.trimap))
             path = stack.enter_context(storage.writable(target))
             outcome = run_pair(matting, image, trimap, path, spec)
+            output_bytes = path.stat().st_size
     except Exception as error:
         return _failed(item, error_text(error))
-    return _done(item, inputs, outcome.plan, outcome.seconds)
+    return _done(item, inputs, outcome.plan, outcome.seconds, output_bytes)
 
 
 def _run_overlapped(

@@ -39,15 +39,27 @@ def join(folder: str, name: str) -> str:
     return str(local(folder) / name)
 
 
-def existing(folder: str, names: Iterable[str]) -> set[str]:
-    """Return the names, relative to the folder, that exist. A remote folder is listed once."""
+def existing(folder: str, names: Iterable[str]) -> dict[str, int | None]:
+    """Return the sizes in bytes of the files that exist, by their names relative to the folder.
+
+    A remote folder is listed once; the size is None if its store does not state it.
+    """
     if not is_remote(folder):
-        # Not Path.exists, which raises for a name that is too long.
-        return {name for name in names if os.path.exists(local(join(folder, name)))}
+        sizes = ((name, _local_size(local(join(folder, name)))) for name in names)
+        return {name: size for name, size in sizes if size is not None}
     with _explained("list", folder):
         system, root = _located(folder)
-        found = set(system.find(root))
-        return {name for name in names if f"{root}/{name}" in found}
+        found = system.find(root, detail=True)
+        there = [name for name in names if f"{root}/{name}" in found]
+        return {name: found[f"{root}/{name}"].get("size") for name in there}
+
+
+def _local_size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except (OSError, ValueError):
+        # Also a name that is too long, or that no file can have.
+        return None
 
 
 def file_key(folder: str) -> Callable[[str], str]:

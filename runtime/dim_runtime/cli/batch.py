@@ -92,7 +92,7 @@ def _noted(
     with counting(count, shown=shown) as advance:
         for result in made:
             if result.status == "done":
-                journal.finish(result.output, result.inputs)
+                journal.finish(result.output, result.inputs, result.output_bytes)
             _print_failure(result)
             advance(result.megapixels)
             yield result

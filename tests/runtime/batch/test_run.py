@@ -23,7 +23,7 @@ from dim_runtime import Matting
 from dim_runtime.batch import run as batch_run
 from dim_runtime.batch import storage
 from dim_runtime.batch.items import Item, read_items
-from dim_runtime.batch.journal import Journal
+from dim_runtime.batch.journal import Journal, LocalLog
 from dim_runtime.batch.run import fingerprint, remove_leftovers, run_items, split
 from dim_runtime.cli import main
 from dim_runtime.images.samples import lemur
@@ -133,6 +133,37 @@ def test_what_is_done_is_not_done_again(batch: Any, folder: Path, tmp_path: Path
     again = {file.name: file.stat().st_mtime_ns != first[file] for file in out.glob("*.png")}
     assert again == {"00.png": False, "01.png": False, "02.png": True, "03.png": True}
     assert (read_alpha(out / "02.png") == 255).all()
+
+
+def test_an_output_of_another_size_is_done_again(batch: Any, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert batch(folder, "-o", out).returncode == 0
+    before = contents(out)
+    (out / "01.png").write_bytes(b"junk")
+    assert "1 done, 3 skipped, 0 failed" in batch(folder, "-o", out).stdout
+    images = {name: content for name, content in before.items() if str(name).endswith(".png")}
+    assert images.items() <= contents(out).items()
+
+
+def test_a_journal_that_is_no_file_is_refused(batch: Any, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    os.mkfifo(out / ".dim-batch.jsonl")
+    done = batch(folder, "-o", out)
+    assert done.returncode == 2
+    assert "not a regular file" in done.stderr
+    assert [path.name for path in out.iterdir()] == [".dim-batch.jsonl"]
+
+
+@pytest.mark.parametrize("column", ["image", "trimap", "output"])
+def test_a_lone_surrogate_in_a_table_is_an_error_of_its_line(batch: Any, tmp_path: Path, column: str) -> None:
+    row = {"image": "a.png", "trimap": "b.png", "output": "c.png"} | {column: "\ud800.png"}
+    (tmp_path / "table.jsonl").write_text(json.dumps(row))
+    done = batch(tmp_path / "table.jsonl", "-o", tmp_path / "out")
+    assert done.returncode == 2
+    assert "table.jsonl, line 1" in done.stderr
+    assert "surrogates not allowed" in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_outputs_made_in_another_way_are_refused(batch: Any, folder: Path, tmp_path: Path) -> None:
@@ -353,7 +384,7 @@ def start(
 
 DEADLY = """
 import os, signal, threading
-from dim_runtime.batch.journal import Journal
+from dim_runtime.batch.journal import Journal, LocalLog
 
 def die(items, seconds):
     finish, finished = Journal.finish, []
@@ -440,13 +471,14 @@ def test_a_start_that_made_nothing_does_not_block_other_options(tmp_path: Path) 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 def test_a_full_disk_is_a_typed_error(tmp_path: Path) -> None:
-    (tmp_path / ".dim-batch.jsonl").symlink_to("/dev/full")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Path, "read_bytes", lambda _: b"")
-        journal = Journal(str(tmp_path), {})
+    journal = Journal(str(tmp_path), {})
+    log = journal._log
+    assert isinstance(log, LocalLog)
+    log._file.close()
+    with Path("/dev/full").open("ab") as log._file:
         with pytest.raises(InputError, match=r"(?s)cannot write .*No space left"):
             journal.claim(["x.png"])
-        journal._log.close()
+        journal.close()
 
 
 @pytest.mark.skipif(
