@@ -15,7 +15,7 @@ from dim.errors import InputError
 from dim.images.decoding import MAX_PIXELS
 from dim_runtime.backends.open import BackendName, Precision
 from dim_runtime.memory import parse_bytes
-from dim_runtime.outputs.spec import WHITE, AlphaKind, Foreground, Output, OutputSpec
+from dim_runtime.outputs.spec import WHITE, AlphaKind, Foreground, Output, OutputSpec, require_used
 from dim_runtime.planning.planner import Context, Tile
 from dim_runtime.settings import MattingOptions
 
@@ -92,14 +92,16 @@ class OutputOptions(EngineOptions):
 
     out: Annotated[Output, typer.Option("--out", help="The kind of result to write.")] = Output.ALPHA
     foreground: Annotated[
-        Foreground,
+        Foreground | None,
         typer.Option(
-            help="Colours of cut-outs and composites: estimated (extra 'cutout'), or those of the image."
+            help="Colours of cut-outs and composites: estimated (extra 'cutout'), which is the default, "
+            "or those of the image."
         ),
-    ] = Foreground.ESTIMATED
+    ] = None
     background: Annotated[
-        str, typer.Option(metavar="#RRGGBB|IMAGE", help="The background of composites.")
-    ] = WHITE
+        str | None,
+        typer.Option(metavar="#RRGGBB|IMAGE", help="The background of composites. The default is #FFFFFF."),
+    ] = None
     alpha: Annotated[
         AlphaKind, typer.Option("--alpha", help="How a cut-out stores its colours: straight, or times alpha.")
     ] = AlphaKind.STRAIGHT
@@ -114,10 +116,11 @@ class OutputOptions(EngineOptions):
 
     def spec(self) -> OutputSpec:
         """Return what is made of each alpha, validated."""
+        require_used(self.out, foreground=self.foreground, background=self.background)
         made = OutputSpec(
             output=self.out,
-            foreground=self.foreground,
-            background=self.background,
+            foreground=Foreground.ESTIMATED if self.foreground is None else self.foreground,
+            background=WHITE if self.background is None else self.background,
             depth=None if self.depth is None else cast("Depth", int(self.depth)),
             max_pixels=self.max_pixels,
             alpha=self.alpha,

@@ -82,13 +82,6 @@ class OutputSpec:
         require_pixels(Path(self.background), self.max_pixels)
 
     def _refuse_what_does_not_apply(self) -> None:
-        if self.background != WHITE and self.output is not Output.COMPOSITE:
-            raise InputError(
-                f"cannot use the background {self.background}",
-                got=f"--out {self.output}",
-                expected="--out composite",
-                fix="leave --background out",
-            )
         if self.alpha is AlphaKind.PREMULTIPLIED and self.output is not Output.CUTOUT:
             raise InputError(
                 "cannot premultiply",
@@ -128,3 +121,22 @@ class OutputSpec:
     @property
     def premultiplied(self) -> bool:
         return self.alpha is AlphaKind.PREMULTIPLIED
+
+
+def require_used(output: Output, *, foreground: Foreground | None, background: str | None) -> None:
+    """Raise InputError for an option that the output has no use for; None is an option that was not given."""
+    if background is not None and output is not Output.COMPOSITE:
+        raise InputError(
+            f"cannot use the background {background}",
+            got=f"--out {output}",
+            expected="--out composite",
+            fix="leave --background out",
+        )
+    if foreground is not None and output is Output.ALPHA:
+        raise InputError(
+            f"cannot use the foreground {foreground}",
+            got=f"--out {output}",
+            expected="--out cutout or --out composite",
+            why="an alpha has no colours",
+            fix="leave --foreground out",
+        )

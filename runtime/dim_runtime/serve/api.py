@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Form, HTTPException, Request, UploadFile
+from fastapi import Depends, FastAPI, Form, HTTPException, Request, UploadFile
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, Response, StreamingResponse
 from fastapi.staticfiles import StaticFiles
@@ -35,12 +35,14 @@ from dim_runtime.outputs.spec import Output
 from dim_runtime.serve import work
 from dim_runtime.serve.failures import add_errors, describe, error_response
 from dim_runtime.serve.forms import (
+    SOURCE_FIELDS,
     Background,
     BitDepth,
-    Colours,
     Fields,
+    Foregrounds,
     Format,
     FormFields,
+    only,
 )
 from dim_runtime.serve.jobs import Job, JobQueue
 from dim_runtime.serve.limits import BodyGuard, Limits, UnauthorisedError, too_many_bytes
@@ -208,14 +210,19 @@ def _store(upload: UploadFile, path: Path) -> None:
 
 
 def _add_matting(app: FastAPI, service: Service) -> None:
-    @app.post("/v1/matte", response_class=FileResponse, summary="Matte one image and wait for the result.")
+    @app.post(
+        "/v1/matte",
+        response_class=FileResponse,
+        dependencies=[Depends(only(*SOURCE_FIELDS, "output", "format", "depth", "foreground", "background"))],
+        summary="Matte one image and wait for the result.",
+    )
     async def matte(
         image: UploadFile,
         fields: FormFields,
         output: Annotated[Output, Form()] = Output.CUTOUT,
         kind: Annotated[Format, Form(alias="format")] = Format.PNG,
-        foreground: Annotated[Colours, Form()] = Colours.ESTIMATED,
-        background: Background = "#FFFFFF",
+        foreground: Foregrounds = None,
+        background: Background = None,
         depth: BitDepth = None,
     ) -> Response:
         spec = work.spec_of(
@@ -231,7 +238,12 @@ def _add_matting(app: FastAPI, service: Service) -> None:
         await service.finished(job)
         return service.file(job, str(output), str(kind))
 
-    @app.post("/v1/trimap", response_class=FileResponse, summary="Make a trimap, or change its unknown band.")
+    @app.post(
+        "/v1/trimap",
+        response_class=FileResponse,
+        dependencies=[Depends(only(*SOURCE_FIELDS))],
+        summary="Make a trimap, or change its unknown band.",
+    )
     async def trimap(fields: FormFields, image: UploadFile | None = None) -> Response:
         job = await service.accept(image, fields, _trimap)
         await service.finished(job)
@@ -248,19 +260,25 @@ def _trimap(sources: TrimapSources, job: Job) -> None:
 
 def _add_jobs(app: FastAPI, service: Service) -> None:
     @app.post(
-        "/v1/jobs", status_code=202, summary="Accept a matte to be fetched later: alpha and cut-out, PNG."
+        "/v1/jobs",
+        status_code=202,
+        dependencies=[Depends(only(*SOURCE_FIELDS, "depth", "foreground"))],
+        summary="Accept a matte to be fetched later: alpha and cut-out, PNG.",
     )
     async def start(
         image: UploadFile,
         fields: FormFields,
-        foreground: Annotated[Colours, Form()] = Colours.ESTIMATED,
+        foreground: Foregrounds = None,
+        depth: BitDepth = None,
     ) -> dict[str, str]:
         specs = {
             str(output): (
                 work.spec_of(
                     output,
                     kind=Format.PNG,
-                    foreground=foreground,
+                    # The alpha has no colours.
+                    foreground=foreground if output is Output.CUTOUT else None,
+                    depth=depth,
                     max_pixels=service.limits.max_pixels,
                 ),
                 "png",

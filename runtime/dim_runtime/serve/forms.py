@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from difflib import get_close_matches
 from enum import StrEnum
 from typing import Annotated
 
-from fastapi import Depends, Form, UploadFile
+from fastapi import Depends, Form, Request, UploadFile
 
+from dim.errors import InputError
 from dim_runtime.trimaps.sources import parse_box
 from dim_runtime.trimaps.strokes import Box
+
+SOURCE_FIELDS = ("image", "trimap", "mask", "scribbles", "box", "inside", "outside", "band")
+"""Fields of every form."""
 
 
 class Format(StrEnum):
@@ -47,7 +53,13 @@ Band = Annotated[int, Form(ge=-200, le=200, description="Widens (or narrows) the
 Width = Annotated[
     int | None, Form(ge=0, le=500, description="Band of a mask; chosen from the mask if left out.")
 ]
-Background = Annotated[str, Form(max_length=16, description="Of a composite: #RRGGBB.")]
+Background = Annotated[
+    str | None, Form(max_length=16, description="Of a composite: #RRGGBB; #FFFFFF if left out.")
+]
+Foregrounds = Annotated[
+    Colours | None,
+    Form(description="Colours of cut-outs and composites; estimated if left out."),
+]
 BitDepth = Annotated[int | None, Form(description="Bits, 8 or 16; the image's if left out.")]
 
 
@@ -69,3 +81,28 @@ class Fields:
 
 
 FormFields = Annotated[Fields, Depends()]
+
+
+def only(*fields: str) -> Callable[[Request], Awaitable[None]]:
+    """Return a dependency that raises InputError for a form with other fields, or for a query.
+
+    A misspelt field would otherwise be ignored, and its default used.
+    """
+
+    async def require_known(request: Request) -> None:
+        if request.query_params:
+            raise InputError(
+                "cannot use parameters in the address",
+                got=", ".join(request.query_params),
+                expected="fields of a form",
+            )
+        for name in await request.form():
+            if name not in fields:
+                near = get_close_matches(name, fields, n=1, cutoff=0.5)
+                raise InputError(
+                    f"cannot use the field {name[:80]!r}",
+                    expected=", ".join(fields),
+                    fix=f"write {near[0]}" if near else None,
+                )
+
+    return require_known

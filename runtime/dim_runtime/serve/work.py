@@ -14,12 +14,15 @@ from dim.images.files import read_photograph, write_image
 from dim.images.headers import declared_pixels
 from dim_runtime.matting import Matting
 from dim_runtime.outputs.render import kept_metadata, render
-from dim_runtime.outputs.spec import Foreground, Output, OutputSpec
+from dim_runtime.outputs.spec import WHITE, Foreground, Output, OutputSpec
 from dim_runtime.serve.limits import TooLargeError
 from dim_runtime.trimaps.sources import TrimapSources
 
 SUFFIXES = {"png": ".png", "tiff": ".tif", "webp": ".webp", "jpeg": ".jpg"}
 MEDIA_TYPES = {"png": "image/png", "tiff": "image/tiff", "webp": "image/webp", "jpeg": "image/jpeg"}
+
+LOSSY_NAMES = {"webp": "WebP", "jpeg": "JPEG"}
+"""Formats for composites of 8 bits only."""
 
 
 def require_small(sources: TrimapSources) -> None:
@@ -71,28 +74,60 @@ def spec_of(
     output: Output,
     *,
     kind: str,
-    foreground: str,
     max_pixels: int,
-    background: str = "#FFFFFF",
+    foreground: str | None = None,
+    background: str | None = None,
     depth: int | None = None,
 ) -> OutputSpec:
-    """Return how an output is made.
+    """Return how an output is made; None for a field that was left out.
 
     Raises:
-        InputError: options that do not fit together.
+        InputError: fields that do not fit together; it names the fields.
     """
     if depth not in (None, 8, 16):
         raise InputError("cannot write this depth", got=f"{depth} bits", expected="8 or 16")
-    if output is Output.COMPOSITE and not background.startswith("#"):
+    _require_used(output, "background", background, (Output.COMPOSITE,))
+    _require_used(output, "foreground", foreground, (Output.CUTOUT, Output.COMPOSITE))
+    _require_holding(output, kind, depth)
+    if background is not None and not background.startswith("#"):
         # Never a path: a request must not read files of the server.
         raise InputError("cannot use this background", got=repr(background), expected="#RRGGBB")
     spec = OutputSpec(
         output=output,
-        foreground=Foreground(foreground),
-        background=background,
+        foreground=Foreground.ESTIMATED if foreground is None else Foreground(foreground),
+        background=WHITE if background is None else background,
         depth=cast("Depth | None", depth),
         max_pixels=max_pixels,
     )
     spec.check()
-    spec.require_writable(Path("output" + SUFFIXES[kind]))
     return spec
+
+
+def _require_used(output: Output, field: str, value: str | None, outputs: tuple[Output, ...]) -> None:
+    if value is not None and output not in outputs:
+        raise InputError(
+            f"cannot use the field {field!r} for this output",
+            got=f"output={output}",
+            expected=" or ".join(f"output={each}" for each in outputs),
+            fix=f"leave {field} out",
+        )
+
+
+def _require_holding(output: Output, kind: str, depth: int | None) -> None:
+    """Raise InputError for a format that cannot hold the output or its depth."""
+    if kind not in LOSSY_NAMES:
+        return
+    if output is not Output.COMPOSITE:
+        noun = {Output.ALPHA: "an alpha", Output.CUTOUT: "a cut-out"}[output]
+        raise InputError(
+            f"cannot return {noun} as {LOSSY_NAMES[kind]}",
+            got=f"format={kind}",
+            expected="format=png or format=tiff",
+        )
+    if depth == 16:
+        raise InputError(
+            f"cannot return 16 bits as {LOSSY_NAMES[kind]}",
+            got=f"format={kind}",
+            expected="format=png or format=tiff",
+            fix="leave depth out",
+        )

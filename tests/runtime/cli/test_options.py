@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from dim.errors import InputError
 from dim_runtime.cli.options import EngineOptions, OutputOptions, expand
-from dim_runtime.outputs.spec import Foreground, Output
+from dim_runtime.outputs.spec import Foreground, Output, OutputSpec
 from dim_runtime.settings import MattingOptions
 
 
@@ -92,4 +92,13 @@ def test_a_background_is_a_colour_or_a_file_of_a_composite(tmp_path: Path) -> No
         OutputOptions(out=Output.COMPOSITE, foreground=Foreground.IMAGE, background="green").spec()
     for output in (Output.ALPHA, Output.CUTOUT):
         with pytest.raises(InputError, match="cannot use the background #102030"):
-            OutputOptions(out=output, foreground=Foreground.IMAGE, background="#102030").spec()
+            OutputOptions(out=output, background="#102030").spec()
+
+
+def test_options_that_the_output_has_no_use_for_are_errors_even_if_they_repeat_the_default() -> None:
+    for colours in Foreground:
+        with pytest.raises(InputError, match=rf"foreground {colours}\n  got: --out alpha\n"):
+            OutputOptions(foreground=colours).spec()
+    with pytest.raises(InputError, match=r"background #FFFFFF\n  got: --out cutout"):
+        OutputOptions(out=Output.CUTOUT, background="#FFFFFF").spec()
+    assert OutputOptions().spec() == OutputSpec()

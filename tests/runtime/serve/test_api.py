@@ -89,7 +89,11 @@ def test_sources_are_missing_or_several(start: Start, files: dict[str, Any], pai
 @pytest.mark.parametrize(
     ("data", "part"),
     [
-        ({"output": "cutout", "format": "jpeg"}, "output"),
+        ({"output": "cutout", "format": "jpeg"}, "cannot return a cut-out as JPEG"),
+        ({"output": "alpha", "format": "webp"}, "cannot return an alpha as WebP"),
+        ({"output": "composite", "format": "jpeg", "depth": "16"}, "cannot return 16 bits as JPEG"),
+        ({"output": "alpha", "foreground": "estimated"}, "leave foreground out"),
+        ({"output": "cutout", "background": "#FFFFFF"}, "leave background out"),
         ({"depth": "9"}, "9 bits"),
         ({"output": "nonsense"}, "output"),
         ({"output": "composite", "background": "/etc/passwd"}, "/etc/passwd"),
@@ -103,6 +107,40 @@ def test_sources_are_missing_or_several(start: Start, files: dict[str, Any], pai
 def test_wrong_fields(start: Start, files: dict[str, Any], data: dict[str, str], part: str) -> None:
     answer = start().post("/v1/matte", files=files, data=data)
     assert part in str(refused(answer, 422))
+
+
+FIELDS = {
+    "/v1/matte": "output format depth foreground background",
+    "/v1/trimap": "",
+    "/v1/jobs": "depth foreground",
+}
+
+
+@pytest.mark.parametrize("route", FIELDS)
+def test_fields_that_a_route_does_not_have_are_refused(
+    start: Start, files: dict[str, Any], route: str
+) -> None:
+    client = start()
+    parts = refused(client.post(route, files=files, data={"bandd": "3"}), 422)
+    assert parts["problem"] == "cannot use the field 'bandd'"
+    assert parts["fix"] == "write band"
+    schemas = client.get("/openapi.json").json()
+    (body,) = schemas["paths"][route]["post"]["requestBody"]["content"].values()
+    described = schemas["components"]["schemas"][body["schema"]["$ref"].rsplit("/", 1)[1]]["properties"]
+    assert set(parts["expected"].split(", ")) == set(described)
+    sources = {"image", "trimap", "mask", "scribbles", "box", "inside", "outside", "band"}
+    assert set(described) == sources | set(FIELDS[route].split())
+    files["extra"] = ("e.png", io.BytesIO(b"a file"))
+    assert "'extra'" in refused(client.post(route, files=files), 422)["problem"]
+    assert "output" in refused(client.post(f"{route}?output=alpha", files=files), 422)["got"]
+
+
+def test_a_job_keeps_the_depth(start: Start, files: dict[str, Any]) -> None:
+    client = start()
+    answer = client.post("/v1/jobs", files=files, data={"depth": "16", "foreground": "image"})
+    for output in ("alpha", "cutout"):
+        result = client.get(f"/v1/jobs/{answer.json()['id']}/result", params={"output": output})
+        assert decode(result.content).dtype == np.uint16
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n" + b"\0" * 50, b"GIF89a"])
