@@ -50,7 +50,13 @@ def auto(
     """
     spec = options.spec()
     spec.require_writable(out_path)
-    sources = options.sources(image=photo, mask=options.mask, max_pixels=spec.max_pixels)
+    sources = options.sources(
+        image=photo,
+        mask=options.mask,
+        mask_name="--mask",
+        fix="--box X,Y,W,H around the object, or dim-matte run if there is a trimap",
+        max_pixels=spec.max_pixels,
+    )
     outputs = [out_path, *([save_trimap] if save_trimap else [])]
     require_no_input(outputs, sources.inputs)
     if save_trimap is not None:

@@ -15,6 +15,14 @@ from dim.images.files import require_writable, write_image
 from dim_runtime.cli.options import MaxPixels, Quiet, expand
 from dim_runtime.trimaps.sources import TrimapSources, parse_box
 
+OPTION_NAMES = {
+    "strokes": "--scribbles",
+    "box": "--box",
+    "mask_model": "--mask-model",
+    "rembg": "--rembg",
+}
+"""Options by attribute of :class:`~dim_runtime.trimaps.sources.TrimapSources`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SourceOptions:
@@ -54,8 +62,17 @@ class SourceOptions:
         typer.Option(metavar="PX", min=0, help="Width of the unknown band outside of the object."),
     ] = None
 
-    def sources(self, *, image: Path | None, mask: Path | None, max_pixels: int) -> TrimapSources:
-        """Return the one source that was given, validated."""
+    def sources(
+        self, *, image: Path | None, mask: Path | None, mask_name: str, fix: str, max_pixels: int
+    ) -> TrimapSources:
+        """Return the one source that was given, validated.
+
+        Args:
+            image, mask: of the command.
+            mask_name: the argument or option for a mask, as errors name it.
+            fix: of the error if there is not exactly one source, or no image.
+            max_pixels: larger images are refused.
+        """
         found = TrimapSources(
             image=image,
             mask=mask,
@@ -67,7 +84,7 @@ class SourceOptions:
             outside=self.outside,
             max_pixels=max_pixels,
         )
-        found.require_one()
+        found.require_one({"mask": mask_name, **OPTION_NAMES}, fix=fix)
         return found
 
 
@@ -89,7 +106,10 @@ def trimap(
 ) -> None:
     """Make a trimap from a mask or cut-out, or from a box, scribbles or a mask model and the photograph."""
     require_writable(out_path)
-    sources = options.sources(image=image, mask=mask, max_pixels=max_pixels)
+    fix = "dim-matte trimap MASK -o TRIMAP, or dim-matte trimap --image PHOTO --box X,Y,W,H -o TRIMAP"
+    if mask is not None and image is None:
+        fix = f"the argument {mask} is the mask; name a photograph with --image {mask}"
+    sources = options.sources(image=image, mask=mask, mask_name="MASK", fix=fix, max_pixels=max_pixels)
     require_no_input([out_path], sources.inputs)
     made = sources.make()
     write_image(out_path, made)

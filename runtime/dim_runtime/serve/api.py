@@ -46,10 +46,12 @@ from dim_runtime.serve.forms import (
 )
 from dim_runtime.serve.jobs import Job, JobQueue
 from dim_runtime.serve.limits import BodyGuard, Limits, UnauthorisedError, too_many_bytes
-from dim_runtime.trimaps.sources import TrimapSources
+from dim_runtime.trimaps.sources import NAMES, TrimapSources
 
 PAGE = Path(__file__).parent / "page"
 LOCAL_NAMES = ["localhost", "127.0.0.1", "[::1]"]
+FORM_SOURCES = {name: NAMES[name] for name in ("trimap", "mask", "strokes", "box")}
+"""Sources of a trimap that a form can carry, with the names of their fields."""
 EVENT_SECONDS = 0.2
 """Seconds between two looks at a job's progress."""
 SILENT_SECONDS = 15
@@ -126,7 +128,7 @@ class Service:
                 band=fields.band,
                 max_pixels=self.limits.max_pixels,
             )
-            sources.require_one()
+            sources.require_one(FORM_SOURCES)
             # Headers are read before a job waits; they get no more threads than jobs do.
             async with self._header_readers:
                 await run_in_threadpool(work.require_small, sources)

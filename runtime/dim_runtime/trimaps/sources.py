@@ -1,7 +1,8 @@
-"""From what people have to a trimap: a mask, strokes, a box, or a model that makes masks."""
+"""From what people have to a trimap: a mask, scribbles, a box, or a model that makes masks."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,16 +15,26 @@ from dim_runtime.trimaps.bands import from_soft_mask, resized_band
 from dim_runtime.trimaps.mask_model import MaskModel, rembg_mask
 from dim_runtime.trimaps.strokes import Box, Strokes, propose, read_strokes
 
+NAMES: Mapping[str, str] = {
+    "trimap": "trimap",
+    "mask": "mask",
+    "strokes": "scribbles",
+    "box": "box",
+    "mask_model": "mask model",
+    "rembg": "model of rembg",
+}
+"""Names of the sources in errors, by attribute of :class:`TrimapSources`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrimapSources:
     """What is known of one photograph.
 
     Attributes:
-        image: the photograph; needed for strokes, boxes and models.
+        image: the photograph; needed for scribbles, boxes and models.
         trimap: a finished trimap.
         mask: a mask, or a cut-out with transparency.
-        strokes: see :func:`~dim_runtime.trimaps.strokes.read_strokes`.
+        strokes: scribbles; see :func:`~dim_runtime.trimaps.strokes.read_strokes`.
         box: around the object; may come together with strokes.
         mask_model: an ONNX file that makes masks; see :class:`~dim_runtime.trimaps.mask_model.MaskModel`.
         rembg: the name of a model of the package rembg.
@@ -44,23 +55,27 @@ class TrimapSources:
     band: int = 0
     max_pixels: int = MAX_PIXELS
 
-    def require_one(self) -> None:
-        """Raise InputError unless there is exactly one source, with the photograph if it needs one."""
-        named = {
-            "trimap": self.trimap,
-            "mask": self.mask,
-            "scribbles or box": self.strokes or self.box,
-            "mask model": self.mask_model or self.rembg,
-        }
-        given = [name for name, source in named.items() if source is not None]
-        if len(given) != 1 or (self.mask_model and self.rembg):
+    def require_one(self, names: Mapping[str, str] = NAMES, *, fix: str | None = None) -> None:
+        """Raise InputError unless there is exactly one source, with the photograph if it needs one.
+
+        Args:
+            names: the sources that can be given, as the errors name them, by attribute.
+            fix: of the errors.
+        """
+        given = [name for name in names if getattr(self, name) is not None]
+        if len(given) != 1 and given != ["strokes", "box"]:
             raise InputError(
                 "cannot make a trimap",
-                got=" and ".join(given) or "nothing that separates the object from the background",
-                expected="one of: trimap, mask, scribbles (with a box or without), box, mask model",
+                got=" and ".join(names[name] for name in given)
+                or "nothing that separates the object from the background",
+                expected=f"one of: {', '.join(names.values())}; "
+                f"{names['strokes']} and {names['box']} may come together",
+                fix=fix,
             )
-        if self.image is None and self.trimap is None and self.mask is None:
-            raise InputError(f"cannot make a trimap of {given[0]} without the image", expected="the image")
+        if self.image is None and given[0] not in ("trimap", "mask"):
+            raise InputError(
+                f"cannot make a trimap of {names[given[0]]} without the image", expected="the image", fix=fix
+            )
 
     @property
     def inputs(self) -> list[Path]:

@@ -93,7 +93,7 @@ def propose(image: Image, strokes: Strokes, box: Box | None = None) -> UInt8:
     height, width = image.shape[:2]
     if strokes.levels.shape != (height, width):
         raise InputError(
-            "cannot use these strokes",
+            "cannot use these scribbles",
             got=f"{strokes.levels.shape[1]}×{strokes.levels.shape[0]} px",
             expected=f"the image's {width}×{height} px",
         )
@@ -284,11 +284,11 @@ def read_strokes(path: Path, *, max_pixels: int) -> Strokes:
     Raises:
         InputError: not an image, too large, or without transparency.
     """
-    pixels = eight_bits(read_rgba(path, max_pixels=max_pixels))
+    pixels = eight_bits(read_rgba(path, noun="scribbles", max_pixels=max_pixels))
     marked = pixels[..., 3] >= 128
     if marked.all():
         raise InputError(
-            f"cannot read strokes from {path}",
+            f"cannot use the scribbles {path}",
             got="no transparent pixel",
             expected="white foreground, black background, gray unknown, transparent where nothing is marked",
         )

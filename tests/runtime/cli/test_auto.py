@@ -80,8 +80,9 @@ def test_scribbles_give_a_trimap(photo: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "part"),
     [
-        ([], "nothing that separates"),
-        (["--box", "1,2,3,4", "--mask", "photo.png"], "mask and scribbles or box"),
+        ([], r"nothing that separates .*\n  expected: one of: --mask, --scribbles, .*\n  fix: --box X,Y,W,H"),
+        (["--box", "1,2,3,4", "--mask", "photo.png"], "--mask and --box"),
+        (["--scribbles", "gray.png"], "cannot use the scribbles gray.png\n  got: no RGBA image"),
         (["--box", "1,2"], "x,y,width,height"),
         (["--mask-model", "none.onnx"], "no such file"),
     ],
@@ -90,9 +91,17 @@ def test_wrong_use(
     photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], part: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    cv2.imwrite("gray.png", np.zeros((160, 200), np.uint8))
     with pytest.raises(InputError, match=part):
         run("auto", photo, "-o", tmp_path / "out.png", "--foreground", "image", *options)
     assert not (tmp_path / "out.png").exists()
+
+
+def test_a_photograph_in_the_place_of_a_mask_names_the_option(photo: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"MASK and --box\n(.*\n)*.*is the mask; .* with --image"):
+        run("trimap", photo, "-o", tmp_path / "t.png", "--box", "1,2,30,40")
+    with pytest.raises(InputError, match=r"of --box without the image\n(.*\n)*.*--image PHOTO"):
+        run("trimap", "-o", tmp_path / "t.png", "--box", "1,2,30,40")
 
 
 def test_the_photograph_is_not_overwritten(photo: Path) -> None:

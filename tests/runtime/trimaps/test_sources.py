@@ -56,9 +56,9 @@ def test_a_band_is_widened_afterwards(files: dict[str, Path]) -> None:
     [
         ((), "nothing that separates"),
         (("trimap", "mask"), "trimap and mask"),
-        (("mask", "mask_model"), "mask and mask model"),
-        (("mask_model", "rembg"), "mask model"),
-        (("strokes",), "of scribbles or box without the image"),
+        (("mask", "mask_model"), "mask and mask model\n"),
+        (("mask_model", "rembg"), "mask model and model of rembg"),
+        (("strokes",), "of scribbles without the image"),
         (("mask_model",), "of mask model without the image"),
     ],
 )
