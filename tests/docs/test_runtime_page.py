@@ -26,10 +26,12 @@ def cells(pattern: str) -> list[list[str]]:
 
 def test_the_output_options_and_their_defaults() -> None:
     inherited = {field.name for field in fields(EngineOptions)}
-    expected = {}
+    expected, made = {}, OutputOptions().spec()
     for field in fields(OutputOptions):
         if field.name not in inherited:
-            default = field.default.value if isinstance(field.default, Enum) else field.default
+            # An option that was not given has the default of what is made.
+            default = getattr(made, field.name) if field.default is None else field.default
+            default = default.value if isinstance(default, Enum) else default
             usual = {None: "the image's", False: "off"}.get(default, f"`{default}`")
             expected[f"`--{field.name.replace('_', '-')}`"] = usual
     found = {row[0]: row[1].split(" (")[0] for row in cells("`--.*`")}
