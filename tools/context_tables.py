@@ -13,12 +13,14 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from dim.contract.receptive_field import network_context
 from dim.files import write_text
 from dim_export.bench.context import ContextRow, measure, read_trimaps
 from dim_runtime.images.pairs import read_samples
+from dim_runtime.planning.planner import Tile
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
-TILES = (1536, 672)
+TILES: tuple[Tile, ...] = ("auto", 416)
 """The default tile, and the smallest one that exact mode allows for the embedded model."""
 RECOMMENDED = 64
 """The context of the speed mode, in bold."""
@@ -74,7 +76,7 @@ def main() -> None:
     from dim_runtime.matting import default_model
 
     scenes, trimaps = list(read_samples(given.photos)), read_trimaps(given.trimaps)
-    context = read_metadata(default_model()).context
+    context = network_context(read_metadata(default_model()).network)
     text = DOCUMENT.read_text("utf-8")
     for tile in TILES:
         rows = measure(None, scenes, trimaps=trimaps if tile == TILES[0] else [], tile=tile)

@@ -16,7 +16,7 @@ from dim.images.folders import image_files
 from dim_runtime.backends.open import BackendName
 from dim_runtime.images.pairs import MattingSample
 from dim_runtime.matting import Matting
-from dim_runtime.planning.planner import DEFAULT_TILE, Context
+from dim_runtime.planning.planner import Context, Tile
 
 CONTEXTS = (32, 64, 96, 128, 160)
 """Measured contexts, pixels; "exact" is measured, too."""
@@ -47,7 +47,7 @@ def measure(
     scenes: Sequence[MattingSample],
     *,
     trimaps: Sequence[UInt8] = (),
-    tile: int = DEFAULT_TILE,
+    tile: Tile = "auto",
     backend: BackendName | None = None,
     threads: int | None = None,
 ) -> list[ContextRow]:
@@ -57,7 +57,7 @@ def measure(
         model: artefact; None takes the embedded model.
         scenes: photographs to matte.
         trimaps: further trimaps, uint8 H, W, which are planned only.
-        tile: largest side of a window, context included, pixels.
+        tile: largest side of a window, context included, pixels; "auto" as in the runtime.
         backend: None takes the default by suffix.
         threads: threads of one operator; None for the engine's choice.
     """

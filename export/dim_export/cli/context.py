@@ -14,7 +14,6 @@ from dim.cli_support import AsJson, ReportFile, publish
 from dim_export.bench.context import ContextRow, measure, read_trimaps
 from dim_runtime.backends.open import BackendName
 from dim_runtime.images.pairs import read_samples
-from dim_runtime.planning.planner import DEFAULT_TILE
 
 
 def context(
@@ -25,8 +24,9 @@ def context(
         Path | None, typer.Option(help="Folder of further trimaps, for the planned cost only.")
     ] = None,
     tile: Annotated[
-        int, typer.Option(help="Largest side of a window, context included, in pixels.")
-    ] = DEFAULT_TILE,
+        int | None,
+        typer.Option(help="Largest side of a window, context included, in pixels. The default is auto."),
+    ] = None,
     backend: Annotated[
         BackendName | None, typer.Option(help="Inference engine. The default depends on the suffix.")
     ] = None,
@@ -39,7 +39,7 @@ def context(
         model,
         list(read_samples(images)),
         trimaps=[] if trimaps is None else read_trimaps(trimaps),
-        tile=tile,
+        tile="auto" if tile is None else tile,
         backend=backend,
         threads=threads,
     )

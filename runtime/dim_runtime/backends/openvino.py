@@ -56,6 +56,8 @@ from dim_runtime.backends.openvino_memory import (
     fixed_bytes,
     free_bytes,
     free_pixels,
+    propagation_bytes,
+    released_bytes,
 )
 from dim_runtime.backends.threads import EngineThreads
 from dim_runtime.errors import ArtefactError, BackendError, DeviceError, MissingExtraError
@@ -195,8 +197,12 @@ class OpenVinoBackend(Backend):
 
     def _propagate(self, inputs: dict[str, Any]) -> Floating:
         with self._lock:
-            request = self._propagation.create_infer_request()
-            alpha: Floating = request.infer(inputs, share_inputs=True)[OUTPUT_ALPHA]
+            found = self._propagation.create_infer_request().infer(inputs, share_inputs=True)
+            # A copy: the request's tensor goes with its memory.
+            alpha: Floating = found[OUTPUT_ALPHA].copy()
+            del found
+            if not self._is_small(WindowCall(inputs[INPUT_TRIMAP].shape)):
+                self._propagation.release_memory()
             return alpha
 
     @contextmanager
@@ -303,7 +309,12 @@ class OpenVinoBackend(Backend):
         held = round(KEPT_SHARE * free_bytes(*what, self._widest)) if self._widest else 0
         free = max(free_bytes(*what, small) - held, 0) if small else 0
         # 4. The graph with free shapes keeps its tensors while a compiled graph runs, so both are added.
-        return free + (fixed_bytes(*what, large) + room if large else 0)
+        if not self.phases:
+            return free + (fixed_bytes(*what, large) + room if large else 0)
+        # 5. Propagation follows in a separate graph, which keeps the tensors of small windows. Of large ones
+        #    each graph keeps a part while the other runs.
+        most = max(fixed_bytes(*what, large), propagation_bytes(large)) + released_bytes(large)
+        return free + propagation_bytes(small) + (most + room if large else 0)
 
     def close(self) -> None:
         """Free the engine. Closing twice is fine."""

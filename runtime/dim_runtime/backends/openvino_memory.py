@@ -30,6 +30,10 @@ FREE_CUES = 45
 """Bytes per pixel that the cues add in graphs with free shapes."""
 FREE_PROPAGATION = 450
 """Bytes per pixel alive while alpha is propagated there; 398 to 443 measured."""
+SEPARATE_PROPAGATION = 303
+"""Bytes per pixel of propagation in a separate graph with free shapes: 278 to 303 measured."""
+RELEASED = 86
+"""Bytes per pixel that a graph keeps after its memory was released: 14 to 80 measured, the most in bf16."""
 FREE_VALUES = 6.7
 """Values for each of 64 × width channels and pixel in the graph with free shapes, where less is fused."""
 FREE_QUANTISED_BYTES = {4: 19.5, 2: 13.5}
@@ -75,24 +79,36 @@ def fixed_bytes(metadata: ArtefactMetadata, arithmetic: Arithmetic, pixels: int)
         per_pixel += REFINER_VALUES * arithmetic.value_size
     if metadata.network.cue_radii:
         per_pixel = max(per_pixel, CUE_BYTES)
-    if metadata.network.propagation_steps:
+    if metadata.network.propagation_steps and not metadata.phases:
         per_pixel = max(per_pixel, LOWERED_PROPAGATION_BYTES if arithmetic.lowered else PROPAGATION_BYTES)
     return round(MARGIN * per_pixel * pixels)
 
 
 def free_bytes(metadata: ArtefactMetadata, arithmetic: Arithmetic, pixels: int) -> int:
     """Return the bytes of a window in the graph with free shapes, and those kept for earlier shapes."""
-    return KERNEL_CACHE + round(_free_bytes_per_pixel(metadata, arithmetic) * pixels)
+    per_pixel = _free_bytes_per_pixel(metadata, arithmetic, propagates=not metadata.phases)
+    return KERNEL_CACHE + round(per_pixel * pixels)
+
+
+def propagation_bytes(pixels: int) -> int:
+    """Return the bytes of a window of propagation in a separate graph."""
+    return round(MARGIN * SEPARATE_PROPAGATION * pixels)
+
+
+def released_bytes(pixels: int) -> int:
+    """Return what a graph keeps of a window's bytes after its memory was released."""
+    return round(MARGIN * RELEASED * pixels)
 
 
 def free_pixels(metadata: ArtefactMetadata, arithmetic: Arithmetic, limit: int) -> int:
     """Return the pixels of the largest window whose tensors fit a limit in the graph with free shapes."""
-    return int(max(limit - KERNEL_CACHE, 0) / _free_bytes_per_pixel(metadata, arithmetic))
+    return int(max(limit - KERNEL_CACHE, 0) / _free_bytes_per_pixel(metadata, arithmetic, propagates=True))
 
 
-def _free_bytes_per_pixel(metadata: ArtefactMetadata, arithmetic: Arithmetic) -> float:
+def _free_bytes_per_pixel(metadata: ArtefactMetadata, arithmetic: Arithmetic, *, propagates: bool) -> float:
     size = arithmetic.value_size
     per_channel = FREE_QUANTISED_BYTES[size] if arithmetic.precision == "int8" else FREE_VALUES * size
     per_pixel = metadata.network.channels(64) * per_channel + FREE_PIXEL
     per_pixel += FREE_CUES * bool(metadata.network.cue_radii)
-    return MARGIN * max(per_pixel, FREE_PROPAGATION * bool(metadata.network.propagation_steps))
+    propagation = FREE_PROPAGATION if propagates and metadata.network.propagation_steps else 0
+    return MARGIN * max(per_pixel, propagation)

@@ -16,6 +16,8 @@ from dim_runtime.backends.openvino_memory import (
     fixed_bytes,
     free_bytes,
     free_pixels,
+    propagation_bytes,
+    released_bytes,
 )
 
 FP32, BF16, LOWERED, INT8 = (
@@ -56,6 +58,16 @@ def test_cues_and_propagation_need_room_where_the_network_is_narrow() -> None:
     assert plain < cued < propagated < lowered
     wide = fixed_bytes(network(stage=3), FP32, MEGAPIXEL)
     assert fixed_bytes(network(stage=3, cue_radii=(8,)), FP32, MEGAPIXEL) == wide
+
+
+def test_a_separate_phase_takes_propagation_out_of_the_network() -> None:
+    changes: dict[str, Any] = {"stage": 3, "width": 0.125, "propagation_steps": (4, 3, 2)}
+    at_once, apart = network(**changes), network(**changes).model_copy(update={"phases": True})
+    plain = network(stage=3, width=0.125)
+    assert fixed_bytes(apart, FP32, MEGAPIXEL) == fixed_bytes(plain, FP32, MEGAPIXEL)
+    assert free_bytes(apart, FP32, MEGAPIXEL) == free_bytes(plain, FP32, MEGAPIXEL)
+    assert free_bytes(apart, FP32, MEGAPIXEL) < free_bytes(at_once, FP32, MEGAPIXEL)
+    assert released_bytes(MEGAPIXEL) < propagation_bytes(MEGAPIXEL) == round(1.05 * 303e6)
 
 
 @pytest.mark.parametrize("arithmetic", [FP32, BF16, LOWERED, INT8])

@@ -470,7 +470,7 @@ def test_without_the_packages_the_error_names_the_extra(
     with pytest.raises(MissingExtraError, match=r"dim-matting\[tensorrt-rtx\]"):
         TensorRTBackend(path(), core=core)
     monkeypatch.setitem(sys.modules, "cuda.core", None)
-    with pytest.raises(MissingExtraError, match=r"cuda-core.*\n.*dim-matting\[tensorrt\]"):
+    with pytest.raises(MissingExtraError, match=r"(?s)cuda-core.*dim-matting\[tensorrt\]"):
         import_core("tensorrt")
 
 
