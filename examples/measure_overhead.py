@@ -110,11 +110,11 @@ def large_windows(engine: Backend, runs: int = 2) -> float:
 
 
 def enlarged(image: Path, trimap: Path, folder: Path) -> tuple[Path, Path]:
-    colours, hints = read_image(image), read_trimap(trimap)
-    scale = (MEGAPIXELS * 1e6 / hints.size) ** 0.5
-    size = (round(hints.shape[1] * scale), round(hints.shape[0] * scale))
+    colours, levels = read_image(image), read_trimap(trimap)
+    scale = (MEGAPIXELS * 1e6 / levels.size) ** 0.5
+    size = (round(levels.shape[1] * scale), round(levels.shape[0] * scale))
     write_image(folder / "image.png", cv2.resize(colours, size, interpolation=cv2.INTER_CUBIC))
-    write_image(folder / "trimap.png", cv2.resize(hints, size, interpolation=cv2.INTER_NEAREST))
+    write_image(folder / "trimap.png", cv2.resize(levels, size, interpolation=cv2.INTER_NEAREST))
     return folder / "image.png", folder / "trimap.png"
 
 

@@ -41,14 +41,14 @@ LEVELS = (FOREGROUND, BACKGROUND, UNKNOWN)
 ROUNDS = 6
 """Rounds of the corrected strokes, the first included."""
 STROKE_SHARE = 0.15
-"""Longest stroke, over the photograph's longer side."""
+"""Longest stroke as a share of the photograph's longer side."""
 DIRECTIONS = 16
 TURN = 3
 """Largest turn between two steps of a stroke, in sixteenths of a full turn."""
 MISTAKEN_KNOWN = 0.5
 """Weight of unknown pixels taken for known ones, beside object and background taken for each other."""
 BOX_MARGIN = 0.02
-"""Over the photograph's longer side."""
+"""Margin of the box around the object, as a share of the photograph's longer side."""
 
 
 @dataclass

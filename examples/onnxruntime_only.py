@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 import onnxruntime
 
-model, photo, hints, output = sys.argv[1:]
+model, photo, trimap_file, output = sys.argv[1:]
 image = cv2.imread(photo, cv2.IMREAD_COLOR)[..., ::-1]  # uint8 H, W, 3, from OpenCV's BGR to RGB
-trimap = cv2.imread(hints, cv2.IMREAD_GRAYSCALE)  # uint8 H, W: 0 background, 128 unknown, 255 foreground
+trimap = cv2.imread(trimap_file, cv2.IMREAD_GRAYSCALE)  # uint8 H, W: 0, 128 or 255
 height, width = trimap.shape
 
 pad = [(0, -height % 32), (0, -width % 32)]  # the network halves its input five times

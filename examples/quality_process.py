@@ -40,7 +40,7 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 class Task(FrozenModel):
-    """What to measure.
+    """A measurement to make.
 
     Attributes:
         truth: true alpha; None where nobody knows it.
@@ -75,7 +75,7 @@ class Task(FrozenModel):
 
 
 class Result(FrozenModel):
-    """What was measured.
+    """Result of a measurement.
 
     Attributes:
         metrics: over unknown pixels; None without a truth.
@@ -100,7 +100,7 @@ class Result(FrozenModel):
 
     @property
     def own_bytes(self) -> int:
-        """What the photograph's alpha took on top of what was held."""
+        """Bytes that the photograph's alpha took on top of what was held."""
         return self.peak_bytes - self.held_bytes
 
 

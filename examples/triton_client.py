@@ -17,10 +17,10 @@ from dim_runtime import Matting
 from dim_runtime.backends.kserve import KServeBackend
 
 
-def main(url: str, model: str, photo: str, hints: str, output: str) -> None:
+def main(url: str, model: str, photo: str, trimap_file: str, output: str) -> None:
     """Matte one pair; arguments as on the command line; ``output`` gets 8 bits a pixel."""
     image = cv2.imread(photo, cv2.IMREAD_COLOR)[..., ::-1]
-    trimap = cv2.imread(hints, cv2.IMREAD_GRAYSCALE)
+    trimap = cv2.imread(trimap_file, cv2.IMREAD_GRAYSCALE)
     with Matting.from_backend(KServeBackend(url, model)) as matting:
         plan = matting.plan(trimap)
         print(f"{len(plan.windows)} windows, {plan.cost:.0%} of the photograph's area")

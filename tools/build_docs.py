@@ -23,7 +23,7 @@ LOADED = {"img": "src", "script": "src", "link": "href", "source": "src"}
 
 
 class Page(HTMLParser):
-    """What a page links to, what it loads, and the names that links can point at."""
+    """Links of a page, files that it loads, and its anchors."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()

@@ -32,7 +32,7 @@ SIDES = (160, 224, 320, 440)
 
 @dataclass
 class Record:
-    """What the clients saw."""
+    """Results of the clients."""
 
     seconds: list[float] = field(default_factory=list)
     refused: int = 0

@@ -1,4 +1,4 @@
-"""What the command-line tools share: errors without tracebacks, and the checkpoint argument."""
+"""Shared parts of the command-line tools: errors without tracebacks, and the checkpoint argument."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ ElementSide = Annotated[int, Field(gt=0, le=LARGEST_ELEMENT)]
 
 
 class DataConfig(_Section):
-    """Where samples come from and how they are cut.
+    """Sources of samples, and their crops.
 
     Attributes:
         kind: "procedural" draws foregrounds and backgrounds; "rgba" reads them from ``root``; "comp1k"

@@ -24,7 +24,7 @@ GAUSSIAN = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 
 
 class Truth(NamedTuple):
-    """What the losses compare with; float N, C, H, W in 0-1, colours not normalised.
+    """References of the losses; float N, C, H, W in 0-1, colours not normalised.
 
     Attributes:
         alpha: true alpha, C = 1.

@@ -44,7 +44,7 @@ class ContractError(DimError):
 
 
 class QuantisationInfo(FrozenModel):
-    """How an int8 artefact was made.
+    """Quantisation of an int8 artefact.
 
     Attributes:
         method: how the ranges of the activations were chosen.

@@ -1,4 +1,4 @@
-"""Where an exported graph drops the margins of a window that its further layers do not need.
+"""Crops of an exported graph: margins of a window that further layers do not need are dropped.
 
 A window carries context on each side of its core, because the encoder needs it. The decoder needs less with
 each level. So an exported graph holds a Slice before each unpooling, one for the values that are unpooled

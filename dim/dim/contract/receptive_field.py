@@ -1,4 +1,4 @@
-"""How far a network sees: the context that a window needs around the pixels that it computes.
+"""Receptive fields: the context that a window needs around the pixels that it computes.
 
 The computation follows a block of the output back to the input. A block's border is a multiple of STRIDE,
 where the grids of all levels have a border too, so that each level only adds the radii of its convolutions.

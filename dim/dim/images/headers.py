@@ -46,7 +46,7 @@ class HeaderError(ValueError):
 
 
 class Header(NamedTuple):
-    """What a file declares.
+    """Size and kind that a file declares.
 
     Attributes:
         format: name of the format.

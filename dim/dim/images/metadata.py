@@ -1,4 +1,4 @@
-"""What an image file holds beside its pixels and what outputs keep: ICC profile, resolution, gamma.
+"""ICC profile, resolution and gamma of an image file, which outputs keep.
 
 OpenCV finds the ICC profiles and EXIF blocks of PNG, JPEG and WebP, and stores profiles in PNG and WebP. Its
 JPEG encoder refuses profiles of more than one segment, so these are written here. TIFF keeps all in tags.
@@ -40,7 +40,7 @@ SMALLEST_PROFILE = 128
 
 
 class Metadata(NamedTuple):
-    """What is kept of an image file.
+    """Properties of an image file that outputs keep.
 
     Attributes:
         profile: ICC profile of the colours.

@@ -40,7 +40,7 @@ HALF_LEVEL = 0.5 / 255
 
 
 class Known(NamedTuple):
-    """Where the trimap is known; booleans N, 1, H, W."""
+    """Masks of the known pixels; booleans N, 1, H, W."""
 
     background: Tensor
     foreground: Tensor

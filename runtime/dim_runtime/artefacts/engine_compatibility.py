@@ -21,7 +21,7 @@ B200 (10.0) are not among them."""
 
 
 class Place(NamedTuple):
-    """Where an engine is to run.
+    """The machine that is to run an engine.
 
     Attributes:
         builder: the installed package.

@@ -68,7 +68,7 @@ def crop_limits(network: NetworkConfig, margins: Margins) -> dict[str, npt.NDArr
 
 
 class Parts(NamedTuple):
-    """What the runtime opens of an artefact.
+    """Parts of an artefact that the runtime opens.
 
     Attributes:
         metadata: the file's; without crops and phases if its graph lacks them.

@@ -20,7 +20,7 @@ Number = TypeVar("Number", bound=np.generic)
 
 
 class Estimate(NamedTuple):
-    """What the network computes for a batch of windows, floating N, H, W in [0, 1].
+    """Output of the network for a batch of windows, floating N, H, W in [0, 1].
 
     Attributes:
         alpha: the opacity.
@@ -244,7 +244,7 @@ def require_windows(image: tuple[int, ...], trimap: tuple[int, ...]) -> None:
 
 
 ALPHA_TOLERANCE = 1e-3
-"""How far a value may lie outside of [0, 1] by rounding; it is clipped. More is an error."""
+"""Distance outside of [0, 1] that rounding explains, and that is clipped. More is an error."""
 
 
 def valid_alpha(alpha: object, shape: tuple[int, ...]) -> Floating:

@@ -15,7 +15,7 @@ from typing import Generic, Self, TypeVar
 Item = TypeVar("Item")
 
 EXIT_SECONDS = 5.0
-"""How long the end of the interpreter waits for a thread that is inside the caller's code."""
+"""Seconds that the end of the interpreter waits for a thread that is inside the caller's code."""
 
 
 class Stopped(Exception):  # noqa: N818 - a signal, not an error: it never leaves this module's threads

@@ -1,4 +1,4 @@
-"""What is made of a pair: matte, cut-out or composite, and how."""
+"""Specification of a result: matte, cut-out or composite, and its options."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dim_runtime.outputs import foreground
 
 
 class Output(StrEnum):
-    """What is written: the matte, the foreground with alpha, or the foreground over a background."""
+    """Kind of result: the matte, the foreground with alpha, or the foreground over a background."""
 
     ALPHA = "alpha"
     CUTOUT = "cutout"
@@ -23,14 +23,14 @@ class Output(StrEnum):
 
 
 class Foreground(StrEnum):
-    """Where the foreground's colours come from."""
+    """Source of the foreground's colours."""
 
     ESTIMATED = "estimated"
     IMAGE = "image"
 
 
 class AlphaKind(StrEnum):
-    """How a cut-out's colours are stored: as they are, or times alpha."""
+    """Storage of a cut-out's colours: as they are, or times alpha."""
 
     STRAIGHT = "straight"
     PREMULTIPLIED = "premultiplied"
@@ -42,7 +42,7 @@ WHITE = "#FFFFFF"
 
 @dataclass(frozen=True, kw_only=True)
 class OutputSpec:
-    """How a result is made.
+    """Options of a result.
 
     Attributes:
         output: what is written.

@@ -42,7 +42,7 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class Limits:
-    """What a window may be, in blocks.
+    """Limits of a window, in blocks.
 
     Attributes:
         grid: rows and columns of the padded image.

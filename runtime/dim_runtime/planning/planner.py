@@ -95,7 +95,7 @@ def _is_whole(value: object) -> TypeGuard[int]:
 
 
 class _Way(NamedTuple):
-    """How windows are computed.
+    """A way to compute windows.
 
     Attributes:
         phases: propagation has windows of its own.
@@ -166,7 +166,7 @@ class Planner:
         self.padded = (max(round_up(self.height), at_least[0]), max(round_up(self.width), at_least[1]))
         self.way = _way(backend, options.context, phases=backend.phases)
         self.at_once = _way(backend, options.context, phases=False) if backend.phases else None
-        """How a window that can hold the whole image is computed, if that is less work."""
+        """The way of a window that holds the whole image, if that is less work."""
         self.context = self.way.context
 
     def plan(self) -> Plan:

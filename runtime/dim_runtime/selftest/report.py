@@ -102,7 +102,7 @@ def line(check: Check) -> str:
 
 
 class Outcome:
-    """What a check found so far; filled inside :func:`checked`."""
+    """Findings of a check so far; filled inside :func:`checked`."""
 
     def __init__(self) -> None:
         self.verdict = Verdict.PASSED

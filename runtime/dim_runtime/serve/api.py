@@ -67,7 +67,7 @@ HEADERS = {
 }
 
 Task = Callable[[TrimapSources, Job], None]
-"""What a worker does for a job, with its sources."""
+"""The work of a job, with its sources."""
 
 
 class Service:

@@ -28,7 +28,7 @@ TYPICAL_SECONDS = 2.0
 
 
 class State(StrEnum):
-    """Where a job is."""
+    """State of a job."""
 
     WAITING = "waiting"
     RUNNING = "running"

@@ -1,4 +1,4 @@
-"""What a request may take: settings with safe defaults, and the guard that counts bytes while they arrive."""
+"""Limits of a request: settings with safe defaults, and the guard that counts bytes while they arrive."""
 
 from __future__ import annotations
 

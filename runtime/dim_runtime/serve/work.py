@@ -1,4 +1,4 @@
-"""What a worker does for one request: files in a folder in, files in the same folder out."""
+"""Work for one request: files in a folder in, files in the same folder out."""
 
 from __future__ import annotations
 

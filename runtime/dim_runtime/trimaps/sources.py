@@ -28,7 +28,7 @@ NAMES: Mapping[str, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class TrimapSources:
-    """What is known of one photograph.
+    """Sources of the trimap of one photograph.
 
     Attributes:
         image: the photograph; needed for scribbles, boxes and models.

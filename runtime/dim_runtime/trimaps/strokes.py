@@ -55,7 +55,7 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class Strokes:
-    """What a person marked.
+    """Marks of a person.
 
     Attributes:
         levels: uint8 H, W: 0 background, 128 unknown, 255 foreground; of no meaning where nothing is marked.
@@ -118,7 +118,7 @@ def propose(image: Image, strokes: Strokes, box: Box | None = None) -> UInt8:
 
 
 class _Marks(NamedTuple):
-    """What is marked on the small copy; each bool H, W."""
+    """Marks on the small copy; each bool H, W."""
 
     foreground: Bool
     background: Bool

@@ -17,7 +17,7 @@ from dim.documents import parse_json
 from dim.errors import InputError
 
 SUFFIX = "_path"
-"""What every key of a file ends with; the ones that MMEditing's documentation shows lack it."""
+"""Suffix of every key of a file; the ones that MMEditing's documentation shows lack it."""
 
 _DRAWN_TOGETHER = frozenset({"fg", "merged", "trimap"})
 """Keys of files whose pixels belong to the alpha's; a background may have any orientation."""

@@ -1,4 +1,4 @@
-"""How fast the data of a recipe is made, without any network."""
+"""Speed of a recipe's data pipeline, without any network."""
 
 from __future__ import annotations
 

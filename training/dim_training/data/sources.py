@@ -1,4 +1,4 @@
-"""Where foregrounds and backgrounds come from: drawn, or read from folders."""
+"""Sources of foregrounds and backgrounds: drawn, or read from folders."""
 
 from __future__ import annotations
 

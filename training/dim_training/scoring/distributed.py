@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar
 T = TypeVar("T")
 
 _PATIENCE = timedelta(days=1)
-"""How long a process waits for the slowest one; a launcher ends them all if one of them dies."""
+"""Time that a process waits for the slowest one; a launcher ends them all if one of them dies."""
 
 
 @dataclass(frozen=True)

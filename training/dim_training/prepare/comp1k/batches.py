@@ -1,4 +1,4 @@
-"""What is to be written for Composition-1k: a few compositions at a time that share one foreground."""
+"""Files to write for Composition-1k: a few compositions at a time that share one foreground."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where things lie in the archive of Composition-1k, and which background goes with which foreground.
+"""Layout of the archive of Composition-1k, and the background of each foreground.
 
 Names, folders and the order of the entries are those of MMEditing's preparation, so that annotation files
 and prepared folders can be exchanged.

@@ -21,7 +21,7 @@ from dim_training.processes import Crew, crew
 
 
 class SetSummary(NamedTuple):
-    """What was prepared of one set: its annotation file, and how much that lists."""
+    """Result for one set: its annotation file, and how much that lists."""
 
     annotation: Path
     foregrounds: int
@@ -29,7 +29,7 @@ class SetSummary(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """What a preparation did.
+    """Result of a preparation.
 
     Attributes:
         training: None where it was left out.

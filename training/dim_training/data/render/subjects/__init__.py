@@ -1,4 +1,4 @@
-"""What is rendered: functions that add parts to a scene, by name, with the share of images that each gets."""
+"""Subjects to render: functions that add parts to a scene, and the share of images that each gets."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ GUIDES, GUIDE_POINTS = 350, 26
 
 @dataclass(frozen=True)
 class Style:
-    """How hair lies.
+    """Style of hair.
 
     Attributes:
         length: of the strands, in scene units: a head is one unit high.
