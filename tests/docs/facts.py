@@ -86,13 +86,6 @@ def parameters_of_embedded_model() -> str:
     return _number(sum(parameter.numel() for parameter in model.parameters()))
 
 
-def context_of_the_first_phase() -> str:
-    """Return the exact context of the embedded network's windows, without propagation."""
-    from dim.contract.receptive_field import network_context
-
-    return str(network_context(embedded().network))
-
-
 def context(stage: int) -> str:
     from dim.contract import NetworkConfig, exact_context
 
@@ -145,7 +138,7 @@ FACTS = (
     Fact(r"hence (\d+) of context", lambda: str(embedded().context), "docs/runtime.md"),
     Fact(r"\((\d+) in the embedded\s+model", lambda: str(embedded().context)),
     Fact(r"(\d+) for the\s+embedded model\)", lambda: str(embedded().context)),
-    Fact(r"exact \((\d+)\)", context_of_the_first_phase, "docs/performance.md"),
+    Fact(r"exact \((\d+)\)", lambda: str(embedded().context), "docs/performance.md"),
     Fact(r"value of at most (\d+) is background", largest_background, "docs/runtime.md"),
     Fact(r"of at least (\d+)\s+foreground", smallest_foreground, "docs/runtime.md"),
     Fact(r"TIFF files above (\d+) megapixels", streamed_megapixels, "docs/runtime.md"),

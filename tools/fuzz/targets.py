@@ -221,11 +221,15 @@ def _receive(connection: socket.socket) -> None:
 
 
 def _beside_a_state() -> seeds.Files:
+    import torch
     from safetensors.numpy import save
 
     made = seeds.checkpoints()
-    tensors = save({"a": np.zeros(3, np.float32)})
-    return made | {"optimizer.safetensors": tensors, "random-0.safetensors": tensors}
+    generators = save({"cpu": torch.get_rng_state().numpy()})
+    return made | {
+        "optimizer.safetensors": save({"a": np.zeros(3, np.float32)}),
+        "random-0.safetensors": generators,
+    }
 
 
 def _beside_a_table() -> seeds.Files:

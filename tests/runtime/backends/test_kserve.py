@@ -227,16 +227,15 @@ def test_a_server_that_fails_for_a_while_is_tried_again(server: FakeServer, fail
 
 
 class _Restart(logging.Handler):
-    """Starts the server again when the client has found that there is none."""
+    """Starts the server again when the client repeats a request after the server has stopped."""
 
-    def __init__(self, server: FakeServer) -> None:
+    def __init__(self, server: FakeServer, stopped: threading.Event) -> None:
         super().__init__()
-        self.server, self.done = server, 0
+        self.server, self.stopped, self.done = server, stopped, 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage().lower()
         # The log's lock is held here, so that this happens once.
-        if not self.done and ("refused" in text or "failed to connect" in text):
+        if not self.done and self.stopped.is_set():
             self.done += 1
             self.server.start_again()
 
@@ -244,9 +243,9 @@ class _Restart(logging.Handler):
 def test_an_image_is_completed_after_a_restart_in_its_middle(server: FakeServer) -> None:
     image, trimap = wide()
     log = logging.getLogger(kserve_client.__name__)
-    restart = _Restart(server)
-    log.addHandler(restart)
     stopped = threading.Event()
+    restart = _Restart(server, stopped)
+    log.addHandler(restart)
 
     def compute(image: Array, trimap: Array) -> Array:
         if len(server.shapes) == 5:
