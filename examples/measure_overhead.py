@@ -75,6 +75,7 @@ class Timed(Backend):
 
 
 def main() -> None:
+    """Read the command line, measure, and print the table."""
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("image", type=Path)

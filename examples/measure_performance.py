@@ -24,6 +24,7 @@ SPEED_CONTEXT = "64"
 
 
 def main() -> None:
+    """Read the command line, measure every model on every pair, and write the tables."""
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("fp32", type=Path)
     parser.add_argument("int8", type=Path)

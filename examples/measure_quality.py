@@ -51,6 +51,7 @@ Files = tuple[str, Path, Path, Path | None]
 
 
 def arguments() -> Namespace:
+    """Read the command line."""
     parser = ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
         "photos", type=Path, help="folder of images/, trimaps/, alphas/, perhaps trimaps_wide/"

@@ -201,6 +201,7 @@ WAYS: dict[str, Callable[[UInt8, UInt8, Namespace], UInt8]] = {
 
 
 def main() -> None:
+    """Read the command line, score every photograph in every way, and print or write the table."""
     parser = ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("photos", type=Path, help="folder of images/, trimaps/, alphas/")
     parser.add_argument("-o", "--output", type=Path, help="Markdown file for the table")

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -16,6 +16,7 @@ from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingCo
 from rich.progress import Progress as Bar
 from rich.text import Text
 
+import dim
 from dim import files
 from dim.download import Progress
 from dim.errors import CheckpointError, DimError, InputError
@@ -34,6 +35,17 @@ ReportFile = Annotated[
     Path | None, typer.Option("--report", metavar="FILE", help="Also write the result as JSON to this file.")
 ]
 """Option of the same commands."""
+
+
+def version_option(tool: str) -> Any:
+    """Return the option ``--version`` of a tool, which prints its name and version and ends it."""
+
+    def show(wanted: bool) -> None:
+        if wanted:
+            typer.echo(f"{tool} {dim.__version__}")
+            raise typer.Exit
+
+    return typer.Option("--version", callback=show, is_eager=True, help="Print the version.")
 
 
 def publish(document: str, *, as_json: bool, report: Path | None) -> None:

@@ -42,7 +42,7 @@ def _weights(folder: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.slow
 def test_the_published_recipes_chained(tmp_path: Path) -> None:
-    short = ("steps=20", "log_every=20")
+    short = ("steps=4", "log_every=4")
     folders = [tmp_path / name for name in ("stage1", "stage2", "stage3", "online")]
     _fit("stage1", folders[0], *short)
     _fit("stage2", folders[1], *short, init=folders[0] / "best.safetensors")

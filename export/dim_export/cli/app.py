@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-import dim
 from dim import cli_support
+from dim.cli_support import version_option
 from dim.extras import require as _require
 from dim_export.cli import bench, context, onnx, sensitivity, triton, trt, verify
 
@@ -23,18 +23,10 @@ app = typer.Typer(
 )
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"dim-export {dim.__version__}")
-        raise typer.Exit
-
-
 @app.callback(epilog="Start with: dim-export onnx CHECKPOINT -o model.onnx")
 def common(
     *,
-    version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
-    ] = False,
+    version: Annotated[bool, version_option("dim-export")] = False,
 ) -> None:
     """Turn Deep Image Matting checkpoints into files that run without PyTorch."""
 

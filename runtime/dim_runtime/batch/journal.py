@@ -203,6 +203,7 @@ class RemoteLog:
         self._waiting, self._since = [], time.monotonic()
 
     def close(self) -> None:
+        """Close the journal and release its lock; one without lines leaves no file."""
         self.flush()
 
 

@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-import dim
 import dim.cli_support
+from dim.cli_support import version_option
 from dim_runtime.cli.auto import auto
 from dim_runtime.cli.batch import batch
 from dim_runtime.cli.bench import bench
@@ -28,18 +28,10 @@ app = typer.Typer(
 )
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"dim-matte {dim.__version__}")
-        raise typer.Exit
-
-
 @app.callback(epilog="Start with: dim-matte doctor, then dim-matte run photo.png trimap.png -o alpha.png")
 def common(
     *,
-    version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
-    ] = False,
+    version: Annotated[bool, version_option("dim-matte")] = False,
     verbose: Annotated[
         bool, typer.Option("-v", "--verbose", help="Log to standard error what is opened, planned and run.")
     ] = False,

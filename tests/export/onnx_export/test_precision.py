@@ -231,9 +231,10 @@ def test_the_command_passes_its_options_on_and_records_itself(
 ) -> None:
     given: dict[str, Any] = {}
 
-    def export(source: Path, target: Path, **options: Any) -> None:
+    def export(source: Path, target: Path, **options: Any) -> ArtefactMetadata:
         given.update(options)
         target.touch()
+        return read_metadata(default_model())
 
     monkeypatch.setattr("dim_export.onnx_export.export.export", export)
     options: list[Any] = ["--precision", "int8", "--calibration", calibration_folder, "--no-verify"]

@@ -263,7 +263,7 @@ def test_options_that_do_not_fit_an_engine(tmp_path: Path, options: Options, wor
     [
         (Options(engine="tensorrt"), "dim-export trt"),
         (Options(engine="openvino", device="gpu"), "the CPU only"),
-        (Options(device="gpu", threads=2), "threads are of the CPU"),
+        (Options(device="gpu", threads=2), "threads are an option of the CPU"),
         (Options(windows=((500, 512),)), "multiples of 32"),
         (Options(windows=((0, 512),)), "multiples of 32"),
         (Options(engine="openvino", windows=((512, 512),), max_batch=2), "joins no requests"),

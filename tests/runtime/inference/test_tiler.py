@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import timeit
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,12 +13,13 @@ import numpy.typing as npt
 import pytest
 
 from dim.contract import ArtefactMetadata
-from dim_runtime.backends.base import Backend
+from dim_runtime.backends.base import Backend, valid_alpha
 from dim_runtime.backends.fake import FakeBackend
+from dim_runtime.backends.open import open_backend
 from dim_runtime.errors import BackendError
 from dim_runtime.inference import tiler
 from dim_runtime.inference.tiler import run_plan
-from dim_runtime.matting import Matting
+from dim_runtime.matting import Matting, default_model
 from dim_runtime.planning.geometry import Plan
 from dim_runtime.planning.planner import Planner, PlanOptions
 from dim_runtime.planning.survey import survey
@@ -210,3 +212,18 @@ def test_rounding_beyond_the_range_is_clipped(identity: Any, pair: Any) -> None:
     identity.alpha = lambda image, trimap: image[..., 0] / np.float32(255) * 1.0008 - 4e-4
     alpha = Matting.from_backend(identity)(image, trimap)
     assert set(np.unique(alpha)) == {0.0, 1.0}
+
+
+@pytest.mark.bench
+def test_validating_a_window_takes_a_hundredth_of_its_time(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of one window of 0.6 megapixels in ONNX Runtime; the least of ten and of three runs."""
+    pytest.importorskip("onnxruntime")
+    image = np.random.default_rng(0).integers(0, 256, (1, 768, 768, 3), np.uint8)
+    trimap = np.full((1, 768, 768), 128, np.uint8)
+    backend = open_backend(default_model(), threads=2)
+    alpha = backend.run(image, trimap)
+    window = min(timeit.repeat(lambda: backend.run(image, trimap), number=1, repeat=3))
+    validation = min(timeit.repeat(lambda: valid_alpha(alpha, alpha.shape), number=1, repeat=10))
+    with capsys.disabled():
+        print(f"window {window:.3f} s, validation {validation / window:.3%} of it")
+    assert validation < 0.01 * window

@@ -9,9 +9,8 @@ from typing import Annotated
 
 import typer
 
-import dim
 from dim import cli_support
-from dim.cli_support import checkpoint_file
+from dim.cli_support import checkpoint_file, version_option
 from dim.extras import require
 from dim_training.cli import recipe as recipes
 from dim_training.cli.recipe import More, Overrides, Recipe
@@ -28,18 +27,10 @@ RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.
 NewFolder = Annotated[Path, typer.Option("-o", "--output", help="Folder to make.")]
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"dim-train {dim.__version__}")
-        raise typer.Exit
-
-
 @app.callback()
 def common(
     *,
-    version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
-    ] = False,
+    version: Annotated[bool, version_option("dim-train")] = False,
 ) -> None:
     """Train and score Deep Image Matting networks."""
 
