@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from dim_export.bench.checkpoint import WindowBench
     from dim_export.inspection import Inspection
     from dim_export.parity.gates import Judgement
+    from dim_export.parity.other_tools import ToolResult
     from dim_export.parity.report import ReleaseReport
     from dim_export.parity.result import CaseResult, ParityReport
 
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 LEGEND = (
     "> 1/255, mean, max: difference of alpha from PyTorch over unknown pixels; SAD: their sum / 1000; "
     "pooling: 2×2 pools whose maximum is another pixel. The image of equal rows is full of ties, which "
-    "engines may break differently: only its own gate judges it."
+    "engines may break differently: only its own gate judges it. The rows onnxslim and OpenVINO fp16 "
+    "compare the artefact with itself, after that tool has rewritten it."
 )
 
 
@@ -35,6 +37,9 @@ def print_parity(report: ParityReport, console: Console) -> None:
     console.print(_case_table(report))
     for name in report.left_out:
         console.print(f"left out: {name} does not fit the frozen shape", highlight=False, soft_wrap=True)
+    for tool in report.tools:
+        if tool.skipped:
+            console.print(f"skipped: {tool.tool}: {tool.skipped}", highlight=False, soft_wrap=True)
     console.print(LEGEND, style="dim", highlight=False, soft_wrap=True)
     for line in _gate_lines(report):
         console.print(line, soft_wrap=True)
@@ -84,6 +89,8 @@ def _case_table(report: ParityReport) -> Table:
         column.justify = "right"
     for case in report.cases:
         table.add_row(*_case_row(case))
+    for tool in report.tools:
+        table.add_row(*_tool_row(tool))
     return table
 
 
@@ -100,6 +107,22 @@ def _case_row(case: CaseResult) -> list[str]:
     ]
 
 
+def _tool_row(tool: ToolResult) -> list[str]:
+    if tool.difference is None:
+        return [tool.tool, "-", "skipped" if tool.skipped else "error", *["-"] * 5]
+    found = tool.difference
+    return [
+        tool.tool,
+        f"{tool.width}×{tool.height}",
+        "1",
+        _percent(found.share_beyond),
+        f"{found.mean_difference:.1e}",
+        f"{found.max_difference:.1e}",
+        f"{found.sad:.4f}",
+        "-",
+    ]
+
+
 def _percent(share: float) -> str:
     return "NaN" if math.isnan(share) else f"{share:.3%}"
 
@@ -108,6 +131,9 @@ def _gate_lines(report: ParityReport) -> Iterator[RenderableType]:
     yield from map(_gate_line, report.judgements)
     if report.nan_pixels:
         yield Text(f"FAIL  {report.nan_pixels} unknown pixels are NaN", "red")
+    for tool in report.tools:
+        if tool.error:
+            yield Text(f"FAIL  {tool.tool} does not accept the file: {tool.error}", "red")
     for name in report.not_finite:
         yield Text(f"FAIL  NaN or infinite values in the tensor {name}", "red")
     if report.passed:

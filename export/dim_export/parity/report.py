@@ -149,6 +149,9 @@ def examine(
             examination.look_at(picture)
         rounding += _rounding(reference)
         reference.forget()
+    for examination in examinations:
+        announce(f"other tools: {examination.artefact.path.name}")
+        examination.rewrite()
     announce("timing")
     speeds = _speeds(artefacts, runs)
     snapshots = tuple(window.snapshot for window in worst)

@@ -12,6 +12,7 @@ from dim.errors import DimError
 from dim.frozen_model import FrozenModel
 from dim_export.parity.comparison import AgainstTruth, Difference, relative_shift
 from dim_export.parity.gates import Gate, Judgement, Measure, judge
+from dim_export.parity.other_tools import ToolResult
 
 
 class ParityError(DimError):
@@ -63,6 +64,10 @@ class ParityReport(FrozenModel):
     cases: tuple[CaseResult, ...]
     left_out: tuple[str, ...] = ()
     """Names of the cases that do not fit the artefact's frozen shape."""
+    node_outputs: int | None = None
+    """Largest number of outputs of one node; None for an engine."""
+    tools: tuple[ToolResult, ...] = ()
+    """The artefact after other tools have rewritten it; empty if that was not requested."""
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -116,6 +121,7 @@ class ParityReport(FrozenModel):
     def judgements(self) -> tuple[Judgement, ...]:
         """Every gate with its measured value; None if no case measured it."""
         ties = [case for case in self.cases if case.ties]
+        compared = [tool for tool in self.tools if tool.difference is not None]
         return judge(
             self.gates,
             {
@@ -127,6 +133,9 @@ class ParityReport(FrozenModel):
                 Measure.TIES: _mean(case.share_beyond for case in ties) if ties else None,
                 Measure.TIES_DIFFERENCE: _mean(case.mean_difference for case in ties) if ties else None,
                 Measure.SAD_SHIFT: self.sad_shift,
+                Measure.NODE_OUTPUTS: self.node_outputs,
+                Measure.REWRITTEN_KNOWN: sum(tool.changed_known for tool in compared) if compared else None,
+                **{tool.measure: tool.found for tool in self.tools},
             },
         )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,12 +17,16 @@ from dim_export.measure.opened import OpenedArtefact, open_artefact
 from dim_export.parity.cases import LARGE_TILE, Case, Picture, cases, pictures
 from dim_export.parity.comparison import Difference, against_truth, compare
 from dim_export.parity.gates import Gate, gates_for
+from dim_export.parity.other_tools import ToolResult, after_other_tools, most_outputs
 from dim_export.parity.pooling_choices import SwitchProbe, count_different
 from dim_export.parity.reference import Expected, Reference, padded
 from dim_export.parity.result import CaseResult, ParityReport, PoolingCount
 from dim_runtime.errors import AlphaError, TileError
 from dim_runtime.matting import Matting
 from dim_runtime.planning.geometry import Plan
+
+if TYPE_CHECKING:
+    import onnx
 
 Observer = Callable[[Case, Floating, Floating], object]
 """Called after each case with the case, the reference's alpha and the artefact's, both floating H, W."""
@@ -44,6 +48,7 @@ class Examination:
         self._probe = _probe(artefact)
         self._results: list[CaseResult] = []
         self._left_out: list[str] = []
+        self._tools: tuple[ToolResult, ...] = ()
 
     def look_at(self, picture: Picture) -> None:
         """Run and compare every case of a picture; cases that a frozen shape does not admit are left out."""
@@ -56,6 +61,10 @@ class Examination:
             assert not case.tiled or len(plan.windows) > 1, f"the case {case.sample.name} is one window"
             self._measure(case, plan)
 
+    def rewrite(self) -> None:
+        """Compare the artefact with itself after other tools have rewritten it."""
+        self._tools = after_other_tools(self.artefact)
+
     def report(self, checkpoint: Path, gates: tuple[Gate, ...] | None = None) -> ParityReport:
         """Return the results so far.
 
@@ -64,6 +73,7 @@ class Examination:
             gates: None takes the gates of the precision that the artefact computes in.
         """
         artefact = self.artefact
+        model = _model(artefact.path)
         return ParityReport(
             checkpoint=checkpoint.name,
             artefact=artefact.path.name,
@@ -74,11 +84,13 @@ class Examination:
             recorded_sha256=artefact.backend.metadata.checkpoint_sha256,
             not_finite=(
                 *_not_finite(checkpoint, self._reference.tensors()),
-                *_not_finite(artefact.path, _initialisers(artefact.path)),
+                *_not_finite(artefact.path, _initialisers(model)),
             ),
             gates=gates or gates_for(artefact.precision),
             cases=tuple(self._results),
             left_out=tuple(self._left_out),
+            node_outputs=None if model is None else most_outputs(model),
+            tools=self._tools,
         )
 
     def _measure(self, case: Case, plan: Plan) -> None:
@@ -148,13 +160,23 @@ def _not_finite(file: Path, tensors: Iterable[tuple[str, Any]]) -> Iterator[str]
             yield f"{file.name}: {name}"
 
 
-def _initialisers(artefact: Path) -> Iterator[tuple[str, Any]]:
-    """Yield name and values of the tensors inside an ``.onnx`` file; an engine's cannot be read."""
-    if artefact.suffix == ".onnx":
-        import onnx
+def _model(artefact: Path) -> onnx.ModelProto | None:
+    """Return the graph of an ``.onnx`` file; None for an engine, which cannot be read."""
+    if artefact.suffix != ".onnx":
+        return None
+    import onnx
 
-        for tensor in onnx.load(artefact).graph.initializer:
-            yield tensor.name, onnx.numpy_helper.to_array(tensor)
+    return onnx.load(artefact)
+
+
+def _initialisers(model: onnx.ModelProto | None) -> Iterator[tuple[str, Any]]:
+    """Yield name and values of the tensors of a graph."""
+    if model is None:
+        return
+    from onnx import numpy_helper
+
+    for tensor in model.graph.initializer:
+        yield tensor.name, numpy_helper.to_array(tensor)
 
 
 def _probe(artefact: OpenedArtefact) -> SwitchProbe | None:

@@ -12,8 +12,9 @@ import pytest
 from dim.contract import NetworkConfig
 from dim_export.measure.environment import environment
 from dim_export.parity.comparison import VISIBLE, Difference, Errors
-from dim_export.parity.gates import gates_for
+from dim_export.parity.gates import Measure, gates_for
 from dim_export.parity.heat_map import NAN_COLOUR, gray_picture, heat_map, worst_window
+from dim_export.parity.other_tools import ToolResult
 from dim_export.parity.report import ArtefactReport, Release, ReleaseReport, RoundingResult, Speed
 from dim_export.parity.report_html import data_uri, percent, render, shots, signed, small
 from dim_export.parity.result import CaseResult, ParityReport
@@ -140,6 +141,11 @@ def _release(alphas: tuple[np.ndarray, np.ndarray], share: float) -> Release:
         checkpoint="net.pth", artefact="net.onnx", precision="fp32", engine="fake 1", device="cpu",
         checkpoint_sha256="12", recorded_sha256="34", gates=gates_for("fp32"), cases=(case,),
         left_out=("too big",), not_finite=("net.onnx: conv.bias",) if share else (),
+        node_outputs=4, tools=(
+            ToolResult(tool="a tool", version="1.2", measure=Measure.SLIMMED, height=3, width=4,
+                       difference=_difference(share), changed_known=0),
+            ToolResult(tool="another", measure=Measure.HALF_WEIGHTS, skipped="it is not installed"),
+        ),
     )  # fmt: skip
     snapshot = worst_window(_sample(), *alphas)
     artefact = ArtefactReport(
@@ -163,7 +169,7 @@ def test_the_document_is_whole_and_fetches_nothing(alphas: tuple[np.ndarray, np.
     for expected in (
         "Passed", "<b>case", "not counted", "0.600 s", "left out: too big",
         "which is not the one compared with", "The effect of rounding alone", "beyond 1/255 of fp64",
-        "Against the truth", "+0.00%",
+        "Against the truth", "+0.00%", "a tool 1.2", "skipped: it is not installed",
     ):  # fmt: skip
         assert expected.lower() in text.lower(), expected
 

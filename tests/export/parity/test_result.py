@@ -15,8 +15,9 @@ from dim.network import DIM
 from dim_export.cli.printing import print_parity
 from dim_export.graph.onnx_file import describe
 from dim_export.parity.cases import cases, equal_rows, pictures, sample_cases
-from dim_export.parity.comparison import against_truth, compare, gain, relative_shift
-from dim_export.parity.gates import gates_for
+from dim_export.parity.comparison import Difference, against_truth, compare, gain, relative_shift
+from dim_export.parity.gates import Measure, gates_for
+from dim_export.parity.other_tools import ToolResult
 from dim_export.parity.result import CaseResult, ParityError, ParityReport, require_passed
 from dim_runtime.images.samples import lemur
 
@@ -83,6 +84,28 @@ def test_fp32_gates_judge_the_means_and_the_tie_image_apart(
     results: list[dict[str, Any]], passed: bool
 ) -> None:
     assert _report(*results).passed is passed
+
+
+@pytest.mark.parametrize(
+    ("measure", "mean", "changed", "passed"),
+    [
+        (Measure.SLIMMED, 0.004, 0, True),
+        (Measure.SLIMMED, 0.006, 0, False),
+        (Measure.HALF_WEIGHTS, 0.02, 0, True),
+        (Measure.HALF_WEIGHTS, 0.04, 0, False),
+        (Measure.HALF_WEIGHTS, math.nan, 0, False),
+        (Measure.SLIMMED, 0, 1, False),
+    ],
+)
+def test_gates_judge_what_other_tools_make_of_the_file(
+    measure: Measure, mean: float, changed: int, passed: bool
+) -> None:
+    difference = Difference(
+        unknown_pixels=9, share_beyond=0, mean_difference=mean, max_difference=0, sad=0, nan_pixels=0,
+        spread=0.3,
+    )  # fmt: skip
+    tool = ToolResult(tool="a", measure=measure, difference=difference, changed_known=changed)
+    assert _report({}, tools=(tool,)).passed is passed
 
 
 def test_a_nan_weight_alone_fails() -> None:
