@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from dim.contract.receptive_field import network_context
+from dim.contract.layers import network_context
 from dim.files import write_text
 from dim_export.bench.context import ContextRow, measure, read_trimaps
 from dim_runtime.images.pairs import read_samples

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import dim.trimap
 from dim.arrays import Floating, UInt8
 from dim.contract import ArtefactMetadata, NetworkConfig, exact_context
-from dim.contract.work import multiply_adds_per_pixel
+from dim.contract.layers import multiply_adds_per_pixel
 from dim.images.folders import image_files
 from dim_runtime.artefacts.onnx_file import read_metadata
 from dim_runtime.backends.base import Backend

@@ -92,6 +92,13 @@ def context(stage: int) -> str:
     return str(exact_context(NetworkConfig(stage=stage)))  # type: ignore[arg-type]
 
 
+def embedded_network_context() -> str:
+    """Return the embedded model's context in engines that propagate alpha in separate windows."""
+    from dim.contract.layers import network_context
+
+    return str(network_context(embedded().network))
+
+
 def megabytes(suffix: str) -> str:
     from dim_runtime.matting import default_model
 
@@ -138,7 +145,7 @@ FACTS = (
     Fact(r"hence (\d+) of context", lambda: str(embedded().context), "docs/runtime.md"),
     Fact(r"\((\d+) in the embedded\s+model", lambda: str(embedded().context)),
     Fact(r"(\d+) for the\s+embedded model\)", lambda: str(embedded().context)),
-    Fact(r"exact \((\d+)\)", lambda: str(embedded().context), "docs/performance.md"),
+    Fact(r"exact \((\d+)\)", embedded_network_context, "docs/performance.md"),
     Fact(r"value of at most (\d+) is background", largest_background, "docs/runtime.md"),
     Fact(r"of at least (\d+)\s+foreground", smallest_foreground, "docs/runtime.md"),
     Fact(r"TIFF files above (\d+) megapixels", streamed_megapixels, "docs/runtime.md"),

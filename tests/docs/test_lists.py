@@ -96,3 +96,21 @@ def test_the_table_of_folders_in_the_readme_is_complete() -> None:
     assert {folder for folder in found if not (TOP / folder).exists()} == set()
     top = {f"{path.name}/" for path in TOP.iterdir() if path.is_dir() and not path.name.startswith(".")}
     assert top - {"out/", "site/", "work/"} <= set(found)
+
+
+FOLDERS_OF_PROGRAMS = {"examples": "examples/README.md", "tools": "CONTRIBUTING.md"}
+
+
+@pytest.mark.parametrize("folder", FOLDERS_OF_PROGRAMS)
+def test_every_program_of_a_folder_is_listed(folder: str) -> None:
+    listed = set(inline_code((TOP / FOLDERS_OF_PROGRAMS[folder]).read_text("utf-8")))
+    programs = {path.name for path in (TOP / folder).glob("*.py")}
+    packages = {f"{path.parent.name}/" for path in (TOP / folder).glob("*/*.py")}
+    assert programs
+    assert programs | packages <= listed
+
+
+def test_every_shipped_recipe_is_described() -> None:
+    recipes = {path.name for path in (TOP / "training/dim_training/recipes").glob("*.toml")}
+    assert recipes
+    assert recipes <= set(inline_code((TOP / "docs" / "training.md").read_text("utf-8")))

@@ -30,7 +30,7 @@ from dim.contract.config import (
     cue_cell,
     propagation_cells,
 )
-from dim.contract.receptive_field import DECODER_RADIUS, ENCODER_DEPTHS, REFINER_RADIUS, exact_context
+from dim.contract.layers import DECODER_RADIUS, ENCODER_DEPTHS, REFINER_RADIUS, exact_context
 
 __all__ = [
     "CUES_PER_RADIUS",

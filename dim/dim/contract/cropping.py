@@ -14,11 +14,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from dim.contract.config import STRIDE, NetworkConfig, cue_cell
-from dim.contract.receptive_field import DECODER_RADIUS, ENCODER_DEPTHS, refiner_reach
+from dim.contract.config import STRIDE, NetworkConfig
+from dim.contract.layers import LEVELS, kept_margins
 
-LEVELS = len(ENCODER_DEPTHS)
-"""Number of pools, and of unpoolings."""
 ENDLESS = 2**31 - 1
 """The end of a slice that drops nothing."""
 IMAGE_CROP = "crop_image"
@@ -80,23 +78,6 @@ def crop_names() -> Iterator[str]:
         yield switches_crop(level)
 
 
-def kept_margins(config: NetworkConfig) -> tuple[int, ...]:
-    """Return the margins that are kept around the core before each unpooling, in values of its level.
-
-    Returns:
-        For level 1 to 5. Twice the first are the pixels around the core that the refiner computes.
-    """
-    cells = [cue_cell(radius) for radius in config.cue_radii]
-    # Logits are read by the refiner, and computed by two convolutions: the decoder's last level has two.
-    needed = _half(refiner_reach(config) + 2 * DECODER_RADIUS)
-    # What the refiner sees begins and ends at a border of its cells; pixels come in pairs.
-    kept = [_up(needed, max([2, *cells]) // 2)]
-    for _ in ENCODER_DEPTHS[1:]:
-        needed = _half(needed + DECODER_RADIUS)
-        kept.append(max(needed, _half(kept[-1])))
-    return tuple(kept)
-
-
 def crops(config: NetworkConfig, margins: Margins) -> dict[str, Crop]:
     """Return what each Slice drops for a window with these margins, by the names of the crops."""
     sides = [_side_crops(config, margin) for margin in margins]
@@ -120,11 +101,3 @@ def _side_crops(config: NetworkConfig, margin: int) -> dict[str, int]:
         # The unpooling doubles the side.
         arriving = 2 * kept
     return {**found, IMAGE_CROP: margin - arriving}
-
-
-def _half(reach: int) -> int:
-    return -(-reach // 2)
-
-
-def _up(value: int, step: int) -> int:
-    return -(-value // step) * step

@@ -1,6 +1,6 @@
 """The network and its parts. Importing this package imports torch."""
 
-from dim.contract.work import DECODER_STEPS, ENCODER_STAGES, multiply_adds_per_pixel
+from dim.contract.layers import DECODER_STEPS, ENCODER_STAGES, multiply_adds_per_pixel
 from dim.network.dim import (
     DIM,
     FIRST_TRUST,

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dim.contract import IMAGE_MEAN, IMAGE_STD, STRIDE, NetworkConfig
-from dim.contract.work import DECODER_STEPS, ENCODER_STAGES
+from dim.contract.layers import DECODER_STEPS, ENCODER_STAGES
 from dim.errors import InputError
 from dim.network.colour_cues import Known, colour_cues
 from dim.network.pooling import IndexPooling, Pooling, PoolState

@@ -27,8 +27,8 @@ class ContextRow(FrozenModel):
 
     Attributes:
         context: pixels around each core; None is "exact".
-        cost: area of the windows over the area of the image.
-        planned_cost: mean cost of the further trimaps, which are planned only; None without any.
+        cost: planned multiply-adds over those of the whole image.
+        planned_cost: the same for the further trimaps, which are planned only; None without any.
         difference: mean absolute difference of an unknown pixel's alpha from "exact".
         largest: largest difference of an unknown pixel.
         sad: Σ |alpha − truth| over unknown pixels / 1000; None without true alphas.

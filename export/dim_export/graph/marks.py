@@ -17,11 +17,11 @@ from torch import Tensor
 from dim.contract.cropping import (
     ENDLESS,
     IMAGE_CROP,
-    LEVELS,
     features_crop,
     starts_and_ends,
     switches_crop,
 )
+from dim.contract.layers import LEVELS
 
 _DOMAIN = "dim"
 _CROP, _NAME = "Crop", "Name"

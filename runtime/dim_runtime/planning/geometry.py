@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from dim.contract import STRIDE
 from dim.contract.cropping import Margins
-from dim.contract.work import PROPAGATION_SHARE, Work
+from dim.contract.layers import PROPAGATION_SHARE, Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ class Plan:
     def cost(self) -> float:
         """Multiply-adds of all windows over the whole image's: 1 is as much work as the whole at once.
 
-        Propagation counts as :data:`~dim.contract.work.PROPAGATION_SHARE` of the network for each pixel.
+        Propagation counts as :data:`~dim.contract.layers.PROPAGATION_SHARE` of the network for each pixel.
         """
         return self.area / (self.padded_height * self.padded_width)
 

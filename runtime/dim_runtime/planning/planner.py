@@ -9,8 +9,7 @@ from typing import Literal, NamedTuple, TypeGuard, cast
 import numpy as np
 
 from dim.contract import STRIDE
-from dim.contract.receptive_field import network_context, propagation_context
-from dim.contract.work import Work, layer_work
+from dim.contract.layers import Work, layer_work, network_context, propagation_context
 from dim.errors import InputError
 from dim_runtime.backends.base import Backend
 from dim_runtime.errors import MemoryLimitError, TileError

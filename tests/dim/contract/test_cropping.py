@@ -10,19 +10,23 @@ from dim.contract import STRIDE, NetworkConfig, exact_context
 from dim.contract.cropping import (
     ENDLESS,
     IMAGE_CROP,
-    LEVELS,
     NO_MARGINS,
     Crop,
     Margins,
     crop_names,
     crops,
     features_crop,
-    kept_margins,
     output_margins,
     switches_crop,
 )
-from dim.contract.receptive_field import network_context, propagation_context
-from dim.contract.work import layer_work, multiply_adds_per_pixel
+from dim.contract.layers import (
+    LEVELS,
+    kept_margins,
+    layer_work,
+    multiply_adds_per_pixel,
+    network_context,
+    propagation_context,
+)
 
 EMBEDDED = NetworkConfig(stage=3, width=0.25, cue_radii=(4, 16), propagation_steps=(4, 3, 2))
 NETWORKS = (NetworkConfig(stage=1), NetworkConfig(stage=3), EMBEDDED)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dim.arrays import Floating, UInt8
 from dim.contract import STRIDE, ArtefactMetadata
-from dim.contract.work import layer_work
+from dim.contract.layers import layer_work
 from dim.errors import InputError
 from dim_runtime.backends.base import Backend
 from dim_runtime.errors import MemoryLimitError, TileError
