@@ -10,7 +10,7 @@ SERVERS := .venv-servers
 # Tests of these need torch, which the check of the lowest versions leaves out.
 NEED_TORCH := tests/dim/network tests/dim/checkpoint tests/dim/test_checkpoint.py tests/dim/test_network.py
 
-.PHONY: demo test test-servers quick fuzz lint format lowest docs docs-assets clean
+.PHONY: demo test test-servers quick fuzz hostile lint format lowest docs docs-assets clean
 
 demo: .venv/.demo-installed
 	$(BIN)/python examples/demo.py
@@ -29,6 +29,10 @@ quick: .venv/.test-installed
 # Mutated files for every reader, in child processes with limits; docs/security.md describes it.
 fuzz: .venv/.test-installed
 	PYTHONPATH=tools $(BIN)/python -m fuzz $(FUZZ)
+
+# Hostile requests to dim-matte serve, in a child process with limits; docs/security.md describes it.
+hostile: .venv/.test-installed
+	PYTHONPATH=tools $(BIN)/python -m hostile $(HOSTILE)
 
 lint: .venv/.test-installed
 	$(BIN)/ruff check .

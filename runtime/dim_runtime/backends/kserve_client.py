@@ -198,13 +198,19 @@ def unread(
 ) -> BackendError:
     """Return the error for a response that did not come, or not completely."""
     usual = f"start the server, check its address, or raise timeout= ({target.timeout:g} s)"
+    if target.is_encrypted:
+        # Over gRPC a server that misses the client's certificate only closes the connection.
+        usual += "; certificate= and key= in tls= if the server requires the client's"
     return kind(f"no response from {target.server}", why=why, fix=fix or usual)
 
 
 def untrusted(target: Target, why: str) -> BackendError:
-    """Return the error for a TLS handshake that failed."""
-    fix = 'tls=Tls(ca="ca.pem"), the certificate that signed the server\'s; check the host name and the clock'
-    return BackendError(f"cannot trust {target.server}", why=why, fix=fix)
+    """Return the error for a TLS handshake that failed: one side does not trust the other."""
+    fix = (
+        'tls=Tls(ca="ca.pem"), the certificate that signed the server\'s; certificate= and key= if the server '
+        "requires the client's; check the host name and the clock"
+    )
+    return BackendError(f"cannot agree on TLS with {target.server}", why=why, fix=fix)
 
 
 def unreadable(target: Target, why: object) -> BackendError:

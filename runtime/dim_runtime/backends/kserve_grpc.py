@@ -39,6 +39,8 @@ _BYTES_PER_PIXEL = 4 + 3 * 4 + 3 * 4
 """Of a window here: its arrays; the request as message, text and buffers of gRPC; the response likewise."""
 _CONNECTION_BYTES = 8 * 10**6
 _LONGEST_REASON = 300
+_TLS_WORDS = ("ssl", "certificate", "verification check")
+"""Words of gRPC's errors about a handshake, which have the status of a server that is not there."""
 
 
 class GrpcTransport(Transport):
@@ -118,7 +120,7 @@ class GrpcTransport(Transport):
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             return unread(self._target, f"timed out: {details}")
         if code is grpc.StatusCode.UNAVAILABLE:
-            if "SSL" in details or "certificate" in details:
+            if any(word in details.lower() for word in _TLS_WORDS):
                 return untrusted(self._target, details)
             is_connected = "failed to connect" not in details.lower()
             return unread(self._target, details, kind=PassingError if is_connected else UnreachableError)

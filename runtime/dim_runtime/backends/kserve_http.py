@@ -150,7 +150,10 @@ class HttpTransport(Transport):
         import httpx
 
         cause = _cause(error)
-        if isinstance(cause, ssl.SSLError) and isinstance(error, httpx.ConnectError):
+        # With TLS 1.3 a server refuses the client's certificate after the handshake, with an alert.
+        if isinstance(cause, ssl.SSLError) and (
+            isinstance(error, httpx.ConnectError) or "ALERT" in (cause.reason or "")
+        ):
             return untrusted(self._target, str(cause))
         why = str(error) or type(error).__name__
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):

@@ -33,7 +33,7 @@ from dim.images.files import write_image
 from dim_runtime.matting import Matting
 from dim_runtime.outputs.spec import Output
 from dim_runtime.serve import work
-from dim_runtime.serve.failures import add_errors, describe, error_response
+from dim_runtime.serve.failures import RESPONSES, add_errors, describe, error_response
 from dim_runtime.serve.forms import (
     SOURCE_FIELDS,
     Background,
@@ -42,6 +42,7 @@ from dim_runtime.serve.forms import (
     Foregrounds,
     Format,
     FormFields,
+    FormRoute,
     only,
 )
 from dim_runtime.serve.jobs import Job, JobQueue
@@ -168,8 +169,7 @@ def create_app(
         limits: see :class:`~dim_runtime.serve.limits.Limits`.
         token: bearer token that requests to /v1 and /metrics must carry; None for no token.
         hosts: names under which the server is reached; others get status 400, so that no foreign page
-        reaches a
-            local server by DNS rebinding. None for the names of this machine, ``["*"]`` for any.
+            reaches a local server by DNS rebinding. None for the names of this machine, ``["*"]`` for any.
     """
     service = Service(matting, limits or Limits(), token)
 
@@ -186,7 +186,9 @@ def create_app(
         docs_url=None,  # its pages load scripts from elsewhere
         redoc_url=None,
         openapi_url="/openapi.json",
+        responses=RESPONSES,
     )
+    app.router.route_class = FormRoute
     app.state.service = service
     add_errors(app)
     _add_matting(app, service)
@@ -211,10 +213,17 @@ def _store(upload: UploadFile, path: Path) -> None:
         shutil.copyfileobj(upload.file, file)
 
 
+def _file_of(*kinds: str) -> dict[int | str, dict[str, Any]]:
+    """Return the OpenAPI description of a response that is a file."""
+    binary = {"schema": {"type": "string", "format": "binary"}}
+    return {200: {"description": "The file.", "content": {work.MEDIA_TYPES[kind]: binary for kind in kinds}}}
+
+
 def _add_matting(app: FastAPI, service: Service) -> None:
     @app.post(
         "/v1/matte",
         response_class=FileResponse,
+        responses=_file_of(*Format),
         dependencies=[Depends(only(*SOURCE_FIELDS, "output", "format", "depth", "foreground", "background"))],
         summary="Matte one image and wait for the result.",
     )
@@ -243,6 +252,7 @@ def _add_matting(app: FastAPI, service: Service) -> None:
     @app.post(
         "/v1/trimap",
         response_class=FileResponse,
+        responses=_file_of("png"),
         dependencies=[Depends(only(*SOURCE_FIELDS))],
         summary="Make a trimap, or change its unknown band.",
     )
@@ -299,7 +309,12 @@ def _add_jobs(app: FastAPI, service: Service) -> None:
         job = _job(service, identity)
         return StreamingResponse(_events(job), media_type="text/event-stream")
 
-    @app.get("/v1/jobs/{identity}/result", response_class=FileResponse, summary="One output of a job.")
+    @app.get(
+        "/v1/jobs/{identity}/result",
+        response_class=FileResponse,
+        responses=_file_of("png"),
+        summary="One output of a job.",
+    )
     async def result(identity: str, output: Output = Output.CUTOUT) -> Response:
         job = _job(service, identity)
         if output is Output.COMPOSITE:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from dim.errors import DimError, InputError
@@ -16,6 +17,7 @@ from dim_runtime.errors import MemoryLimitError
 from dim_runtime.serve.jobs import FOLDER_PREFIX
 from dim_runtime.serve.limits import (
     BusyError,
+    CrowdedError,
     RemovedJobError,
     SlowBodyError,
     StoppingError,
@@ -40,6 +42,35 @@ STATUS: Mapping[type[Exception], int] = {
 """The status of an error, by the first type that fits; 500 for every other."""
 
 
+class Problem(BaseModel):
+    """An error of the interface, in up to four parts."""
+
+    problem: str
+    got: str | None = Field(None, description="What was found.")
+    expected: str | None = Field(None, description="What is accepted.")
+    why: str | None = Field(None, description="The reason.")
+    fix: str | None = Field(None, description="What to change.")
+
+
+DESCRIPTIONS: Mapping[int, str] = {
+    400: "No form, or a form with too many or too long parts.",
+    401: "The server requires another token.",
+    404: "No such path or job.",
+    405: "A method that the path does not have.",
+    408: "The body arrived too slowly.",
+    410: "The job was removed.",
+    413: "Too many bytes or pixels.",
+    422: "Wrong fields or files.",
+    429: "The queue is full, or too many bytes arrive at once; Retry-After gives seconds.",
+    500: "A fault of the server.",
+    503: "The server is stopping, or the request took too long.",
+}
+"""Reasons of the statuses that are errors."""
+RESPONSES: dict[int | str, dict[str, object]] = {
+    status: {"model": Problem, "description": text} for status, text in DESCRIPTIONS.items()
+}
+"""The same for the OpenAPI description of every route."""
+
 UPLOAD_PATH = re.compile(rf"\S*{FOLDER_PREFIX}[^/\\]+[/\\][^/\\]+[/\\]")
 """Folders of uploads: clients get the names of their fields in errors, not paths of the server."""
 
@@ -62,7 +93,7 @@ def error_response(error: BaseException) -> JSONResponse:
         headers["Retry-After"] = str(error.retry_after)
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    if status in (408, 413):
+    if isinstance(error, SlowBodyError | TooLargeError | CrowdedError):
         # The rest of the body is not read: the connection cannot be used again.
         headers["Connection"] = "close"
     return JSONResponse(describe(error), status, headers)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from difflib import get_close_matches
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import Depends, Form, Request, UploadFile
+from fastapi import Depends, Form, Request, Response, UploadFile
+from fastapi.routing import APIRoute
 
 from dim.errors import InputError
 from dim_runtime.trimaps.sources import parse_box
@@ -15,6 +16,10 @@ from dim_runtime.trimaps.strokes import Box
 
 SOURCE_FIELDS = ("image", "trimap", "mask", "scribbles", "box", "inside", "outside", "band")
 """Fields of every form."""
+MAX_FILES, MAX_TEXTS = 8, 32
+"""Parts of a form: twice as many as any route has, so that errors can name what is too much."""
+MAX_TEXT_BYTES = 1 << 16
+"""Bytes of a part that is no file: these stay in memory."""
 
 
 class Format(StrEnum):
@@ -106,3 +111,21 @@ def only(*fields: str) -> Callable[[Request], Awaitable[None]]:
                 )
 
     return require_known
+
+
+class FormRoute(APIRoute):
+    """A route whose forms have few parts: up to a megabyte of each part stays in memory."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handle_few_parts(request: Request) -> Response:
+            return await handle(_Request(request.scope, request.receive))
+
+        return handle_few_parts
+
+
+class _Request(Request):
+    # Only the newest FastAPI has limits of forms as an option.
+    def form(self, **_: Any) -> Any:
+        return super().form(max_files=MAX_FILES, max_fields=MAX_TEXTS, max_part_size=MAX_TEXT_BYTES)

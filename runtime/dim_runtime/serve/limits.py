@@ -15,6 +15,9 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Message, Receive, Send], Awaitable[None]]
 
+CROWDED_SECONDS = 10
+"""Seconds after which a request is repeated that met too many others."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -22,17 +25,18 @@ class Limits:
 
     Attributes:
         max_bytes: of a request's body.
+        arriving_bytes: of all bodies together whose requests have no response yet; more get status 429.
         max_pixels: of an image.
         queue: jobs that may wait; more get status 429.
         workers: jobs that are worked on at once. The network uses all cores for one; the second worker reads
-        and
-            writes files meanwhile.
+            and writes files meanwhile.
         body_seconds: time in which a request's body must arrive.
         job_seconds: time that a job may wait and run.
         keep_seconds: time for which a result that was not fetched is kept.
     """
 
     max_bytes: int = 256 * 10**6
+    arriving_bytes: int = 1024 * 10**6
     max_pixels: int = 60 * 10**6
     queue: int = 32
     workers: int = 2
@@ -55,6 +59,10 @@ class BusyError(DimError):
 
 class StoppingError(BusyError):
     """The server finishes what it accepted and takes nothing more."""
+
+
+class CrowdedError(BusyError):
+    """More bytes arrive at once than the server takes; the rest of the body is not read."""
 
 
 class TimeLimitError(DimError):
@@ -92,6 +100,7 @@ class BodyGuard:
         refuse: Callable[[BaseException], Application],
     ) -> None:
         self.app, self.limits, self.admit, self.refuse = app, limits, admit, refuse
+        self._arriving = _Arriving(limits.arriving_bytes)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -102,15 +111,26 @@ class BodyGuard:
         except DimError as error:
             await self.refuse(error)(scope, receive, send)
             return
-        await self.app(scope, _Body(receive, self.limits).receive, send)
+        body = _Body(receive, self.limits, self._arriving)
+        try:
+            await self.app(scope, body.receive, send)
+        finally:
+            self._arriving.bytes -= body.bytes
+
+
+class _Arriving:
+    """Bytes of all bodies whose requests have no response yet: they are in memory or in temporary files."""
+
+    def __init__(self, allowed: int) -> None:
+        self.bytes, self.allowed = 0, allowed
 
 
 class _Body:
     """Counts the bytes and the time of one body."""
 
-    def __init__(self, receive: Receive, limits: Limits) -> None:
-        self._receive, self._limits = receive, limits
-        self._left = limits.max_bytes
+    def __init__(self, receive: Receive, limits: Limits, arriving: _Arriving) -> None:
+        self._receive, self._limits, self._arriving = receive, limits, arriving
+        self.bytes = 0
         self._deadline = time.monotonic() + limits.body_seconds
         self._complete = False
 
@@ -125,11 +145,21 @@ class _Body:
                 "cannot read the request: it arrives too slowly",
                 expected=f"the whole body within {self._limits.body_seconds:g} s",
             ) from error
-        self._left -= len(message.get("body", b""))
+        self._count(len(message.get("body", b"")))
         self._complete = not message.get("more_body", False)
-        if self._left < 0:
-            raise too_many_bytes("more", self._limits.max_bytes)
         return message
+
+    def _count(self, size: int) -> None:
+        self.bytes += size
+        self._arriving.bytes += size
+        if self.bytes > self._limits.max_bytes:
+            raise too_many_bytes("more", self._limits.max_bytes)
+        if self._arriving.bytes > self._arriving.allowed:
+            raise CrowdedError(
+                "cannot take the request: too many others arrive at once",
+                why=f"they have {self._arriving.allowed} bytes together",
+                retry_after=CROWDED_SECONDS,
+            )
 
 
 def too_many_bytes(got: object, allowed: int) -> TooLargeError:

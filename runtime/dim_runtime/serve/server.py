@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import signal
 import time
 from typing import Any
 
+import h11
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -16,6 +18,8 @@ log = logging.getLogger(__name__)
 
 HEADER_SECONDS = 15.0
 """Seconds in which the headers of a connection's first request must arrive."""
+IDLE_SECONDS = 20
+"""Seconds that a connection is kept without a further request; its headers then have the same time again."""
 FETCH_SECONDS = 30.0
 """Seconds that a stopping server waits for finished results to be fetched."""
 
@@ -27,12 +31,32 @@ class TimedProtocol(H11Protocol):
         super().connection_made(transport)
         self._timer = self.loop.call_later(HEADER_SECONDS, self._close_if_silent)
 
+    def on_response_complete(self) -> None:
+        # Uvicorn ends its own limit with the first byte of the next request.
+        self._timer.cancel()
+        self._timer = self.loop.call_later(IDLE_SECONDS + HEADER_SECONDS, self._close_if_silent)
+        super().on_response_complete()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._timer.cancel()
         super().connection_lost(exc)
 
+    def send_400_response(self, msg: str) -> None:
+        """Refuse bytes that are no HTTP with an error in JSON; after a response nothing can be sent."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            headers = [("content-type", "application/json"), ("connection", "close")]
+            body = json.dumps({"problem": "cannot read the request", "expected": "HTTP/1.1"}).encode()
+            for event in (
+                h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
+                h11.Data(data=body),
+                h11.EndOfMessage(),
+            ):
+                self.transport.write(self.conn.send(event))
+        self.transport.close()
+
     def _close_if_silent(self) -> None:
-        if self.cycle is None and not self.transport.is_closing():
+        is_idle = self.cycle is None or self.cycle.response_complete
+        if is_idle and not self.transport.is_closing():
             self.transport.close()
 
 
@@ -72,7 +96,7 @@ def serve(app: FastAPI, *, host: str, port: int) -> None:
         http=TimedProtocol,
         ws="none",
         log_level="info",
-        timeout_keep_alive=20,
+        timeout_keep_alive=IDLE_SECONDS,
         server_header=False,
     )
     DrainingServer(config).run()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -37,6 +38,37 @@ def red(image: Array, trimap: Array) -> Array:
     return (image[..., 0] / np.float32(255)).astype(np.float32)
 
 
+class ServerTls:
+    """Certificate of 127.0.0.1 by an authority of trustme.
+
+    Args:
+        authority: issues it.
+        clients: another one, whose certificates clients must have.
+    """
+
+    def __init__(self, authority: Any, clients: Any = None) -> None:
+        self.leaf, self.clients = authority.issue_cert("127.0.0.1"), clients
+
+    def context(self) -> ssl.SSLContext:
+        """Return the settings for the HTTP server."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.leaf.configure_cert(context)
+        if self.clients is not None:
+            self.clients.configure_trust(context)
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+    def credentials(self) -> Any:
+        """Return the settings for the gRPC server."""
+        import grpc
+
+        chain = b"".join(pem.bytes() for pem in self.leaf.cert_chain_pems)
+        roots = self.clients.cert_pem.bytes() if self.clients is not None else None
+        return grpc.ssl_server_credentials(
+            [(self.leaf.private_key_pem.bytes(), chain)], roots, require_client_auth=roots is not None
+        )
+
+
 class FakeServer(ABC):
     """One model.
 
@@ -50,7 +82,8 @@ class FakeServer(ABC):
         versions: that were requested.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ServerTls | None = None) -> None:
+        self.tls = tls
         self.compute: Compute = red
         self.types = dict(TYPES)
         self.document: str | None = read_metadata(default_model()).to_json()
@@ -81,8 +114,8 @@ class FakeServer(ABC):
 class HttpFake(FakeServer):
     """Over HTTP. ``answer`` makes the whole response; ``binary`` False returns numbers in JSON."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, tls: ServerTls | None = None) -> None:
+        super().__init__(tls)
         self.binary = True
         self.answer: Callable[[Array], HttpAnswer] | None = None
         self.model_answer: HttpAnswer | None = None
@@ -94,7 +127,7 @@ class HttpFake(FakeServer):
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._http.server_port}"
+        return f"http{'s' if self.tls else ''}://127.0.0.1:{self._http.server_port}"
 
     def stop(self) -> None:
         self._http.shutdown()
@@ -119,6 +152,11 @@ class _Http(ThreadingHTTPServer):
     def __init__(self, fake: HttpFake, port: int) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
         self.fake = fake
+        if fake.tls:
+            # The handshake is made by the connection's own thread.
+            self.socket = fake.tls.context().wrap_socket(
+                self.socket, server_side=True, do_handshake_on_connect=False
+            )
 
     def handle_error(self, *_: object) -> None:
         """Clients that hang up are part of these tests."""
@@ -224,15 +262,15 @@ def http_answer(alpha: Array, *, binary: bool = True, **more: Any) -> tuple[byte
 class GrpcFake(FakeServer):
     """Over gRPC, with Triton's service. ``answer`` makes the whole response."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, tls: ServerTls | None = None) -> None:
+        super().__init__(tls)
         self.answer: Callable[[Array], Any] | None = None
         self._port = 0
         self.start_again()
 
     @property
     def url(self) -> str:
-        return f"grpc://127.0.0.1:{self._port}"
+        return f"grpc{'s' if self.tls else ''}://127.0.0.1:{self._port}"
 
     def stop(self) -> None:
         self._server.stop(0).wait()
@@ -244,7 +282,12 @@ class GrpcFake(FakeServer):
         unlimited = [("grpc.max_receive_message_length", -1), ("grpc.so_reuseport", 0)]
         self._server = grpc.server(ThreadPoolExecutor(16), options=unlimited)
         service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(_service(self), self._server)
-        self._port = self._server.add_insecure_port(f"127.0.0.1:{self._port}")
+        place = f"127.0.0.1:{self._port}"
+        self._port = (
+            self._server.add_secure_port(place, self.tls.credentials())
+            if self.tls
+            else self._server.add_insecure_port(place)
+        )
         self._server.start()
 
 

@@ -20,6 +20,7 @@ from dim.arrays import Floating, UInt8
 from dim_runtime import Matting
 from dim_runtime.backends.fake import FakeBackend, red_channel
 from dim_runtime.outputs.render import render
+from dim_runtime.serve.failures import DESCRIPTIONS, STATUS
 from dim_runtime.trimaps.sources import TrimapSources
 
 from .conftest import Start, decode, png
@@ -208,6 +209,34 @@ def test_a_body_that_turns_out_too_large_is_refused(start: Start, files: dict[st
     client = start(max_bytes=20_000)
     headers = {"Content-Type": "multipart/form-data; boundary=b"}
     refused(client.post("/v1/matte", content=chunks(), headers=headers), 413)
+
+
+def test_a_form_has_few_parts_and_short_texts(start: Start, files: dict[str, Any]) -> None:
+    client = start()
+    refused(client.post("/v1/matte", files=[("image", b"x")] * 9), 400)
+    refused(client.post("/v1/matte", files=files, data={f"field{i}": "x" for i in range(40)}), 400)
+    refused(client.post("/v1/matte", files=files, data={"background": "x" * 100_000}), 400)
+
+
+def test_bodies_that_arrive_at_once_have_a_common_limit(start: Start, files: dict[str, Any]) -> None:
+    client = start(max_bytes=100_000, arriving_bytes=50_000)
+    crowded = client.post("/v1/matte", files={**files, "mask": b"x" * 60_000})
+    refused(crowded, 429)
+    assert int(crowded.headers["Retry-After"]) >= 1
+    assert crowded.headers["Connection"] == "close"
+    assert client.post("/v1/matte", files=files).status_code == 200, "what was counted is free again"
+
+
+def test_the_description_has_every_error(start: Start) -> None:
+    described = start().get("/openapi.json").json()
+    for route in described["paths"].values():
+        for operation in route.values():
+            errors = {status: each for status, each in operation["responses"].items() if int(status) >= 400}
+            assert set(map(int, errors)) == set(DESCRIPTIONS)
+            for each in errors.values():
+                assert each["content"]["application/json"]["schema"]["$ref"].endswith("/Problem")
+    assert set(described["components"]["schemas"]["Problem"]["properties"]) == PARTS
+    assert {*STATUS.values()} <= set(DESCRIPTIONS)
 
 
 class Gate:

@@ -31,7 +31,7 @@ def slow(image, trimap):
     time.sleep(0.1)
     return red_channel(image, trimap)
 
-server.HEADER_SECONDS = 3.0
+server.HEADER_SECONDS, server.IDLE_SECONDS = 3.0, 1
 matting = Matting.from_backend(FakeBackend(alpha=slow))
 app = api.create_app(matting, limits=limits.Limits(queue=64, body_seconds=3.0))
 server.serve(app, host="127.0.0.1", port=int(sys.argv[1]))
@@ -139,3 +139,11 @@ def test_a_client_that_sends_nothing_more_is_closed(server: Running, begun: byte
         connection.sendall(begun)
         assert _closed_within(connection, 60)
     assert httpx.get(f"{server.url}/ready", timeout=60).status_code == 200
+
+
+def test_a_second_request_that_stops_in_its_headers_is_closed(server: Running) -> None:
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+        connection.sendall(b"GET /health HTTP/1.1\r\nX-")
+        assert _closed_within(connection, 60)

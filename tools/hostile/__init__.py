@@ -1,0 +1,1 @@
+"""Hostile requests to ``dim-matte serve``: hand-made ones, and Schemathesis over its OpenAPI description."""

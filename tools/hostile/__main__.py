@@ -1,0 +1,7 @@
+"""``python -m hostile``."""
+
+import sys
+
+from hostile.command import main
+
+sys.exit(main())
