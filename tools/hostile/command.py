@@ -29,7 +29,7 @@ GOOD_EVERY = 20
 """Hostile requests between two good ones."""
 SLOW_CLOSED_S = 120
 """Seconds in which slow clients must be closed; the server's own limit is 60 s."""
-RECOVERY_S = 300
+RECOVERY_S = 600
 """Seconds in which a good request must be taken: the queue may be full."""
 MEMORY = 1000
 """Largest resident memory that is allowed by default, MB."""

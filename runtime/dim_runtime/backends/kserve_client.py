@@ -207,8 +207,8 @@ def unread(
 def untrusted(target: Target, why: str) -> BackendError:
     """Return the error for a TLS handshake that failed: one side does not trust the other."""
     fix = (
-        'tls=Tls(ca="ca.pem"), the certificate that signed the server\'s; certificate= and key= if the server '
-        "requires the client's; check the host name and the clock"
+        'tls=Tls(ca="ca.pem"), the certificate that signed the server\'s; certificate= and key= if the '
+        "server requires the client's; check the host name and the clock"
     )
     return BackendError(f"cannot agree on TLS with {target.server}", why=why, fix=fix)
 
