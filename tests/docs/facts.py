@@ -61,10 +61,10 @@ def nodes_of_stage(stage: int) -> str:
 
     from dim.contract import NetworkConfig
     from dim.network import DIM
-    from dim_export.graph.trace import trace
+    from dim_export.onnx_export.export import lower
 
     model = DIM(NetworkConfig(stage=stage, width=0.0625)).eval()  # type: ignore[arg-type]
-    return str(len(ir.to_proto(trace(model)).graph.node))
+    return str(len(ir.to_proto(lower(model, "fp32").graph).graph.node))
 
 
 def parameters(stage: int) -> str:
@@ -137,7 +137,7 @@ def lowest_python() -> str:
 FACTS = (
     Fact(r"stages 2 and 3 have (\d+)", lambda: nodes_of_stage(3), "export/README.md"),
     Fact(r"stage 1 has (\d+)\s+nodes", lambda: nodes_of_stage(1), "export/README.md"),
-    Fact(r"and\s+(\d+)\s+with\s+the\s+crops", lambda: nodes_of_stage(3), "docs/decisions.md"),
+    Fact(r"and\s+(\d+)\s+with\s+blocks\s+of\s+pixels", lambda: nodes_of_stage(3), "docs/decisions.md"),
     Fact(r"the embedded model (\d+), pre-", nodes_of_embedded_model, "export/README.md"),
     Fact(r"with\s+(\d+)\s+pixels\s+of\s+context", lambda: context(3), "docs/runtime.md"),
     Fact(r"carry\s+(\d+)\s+pixels\s+of\s+context", lambda: context(3)),

@@ -34,6 +34,8 @@ DECODER_RADIUS = 2
 REFINER_RADIUS = 4
 """Radius, in pixels, of the refiner's four 3×3 convolutions together."""
 
+PIXEL_BLOCK = 4
+"""Pixels: convolutions at the image's size may compute blocks of this side, so crops keep whole blocks."""
 PROPAGATION_SHARE = 0.07
 """Time of propagation over the time of all other layers. Its multiply-adds are fewer, but it is limited by
 memory: measured in ONNX Runtime on the embedded network."""
@@ -116,8 +118,8 @@ def kept_margins(config: NetworkConfig) -> tuple[int, ...]:
     cells = [cue_cell(radius) for radius in config.cue_radii]
     # Logits are read by the refiner, and computed by two convolutions: the decoder's last level has two.
     needed = _half(refiner_reach(config) + 2 * DECODER_RADIUS)
-    # What the refiner sees begins and ends at a border of its cells; pixels come in pairs.
-    kept = [_up(needed, max([2, *cells]) // 2)]
+    # What the refiner sees begins and ends at a border of its cells and of blocks of pixels.
+    kept = [_up(needed, max([PIXEL_BLOCK, *cells]) // 2)]
     for _ in ENCODER_DEPTHS[1:]:
         needed = _half(needed + DECODER_RADIUS)
         kept.append(max(needed, _half(kept[-1])))

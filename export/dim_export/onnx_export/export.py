@@ -20,6 +20,7 @@ from dim.files import atomic_path, sha256
 from dim.network import DIM
 from dim.network.folding import fold_batch_norm
 from dim_export.graph.onnx_file import describe, write
+from dim_export.graph.pixel_blocks import compute_blocks
 from dim_export.graph.trace import IR_VERSION, OPSET, trace
 
 if TYPE_CHECKING:
@@ -119,18 +120,18 @@ def lower(
         )
     if precision == "fp16":
         _require_fp16(model)
-        return Lowered(trace(model, static_shape=static_shape, dtype=torch.float16))
-    if precision == "bf16":
-        return Lowered(
-            trace(
-                model,
-                static_shape=static_shape,
-                dtype=torch.bfloat16,
-                opset=BF16_OPSET,
-                ir_version=BF16_IR_VERSION,
-            )
+        traced = trace(model, static_shape=static_shape, dtype=torch.float16)
+    elif precision == "bf16":
+        traced = trace(
+            model,
+            static_shape=static_shape,
+            dtype=torch.bfloat16,
+            opset=BF16_OPSET,
+            ir_version=BF16_IR_VERSION,
         )
-    return Lowered(trace(model, static_shape=static_shape, opset=OPSET, ir_version=IR_VERSION))
+    else:
+        traced = trace(model, static_shape=static_shape, opset=OPSET, ir_version=IR_VERSION)
+    return Lowered(compute_blocks(traced))
 
 
 def _require_fp16(model: DIM) -> None:

@@ -131,7 +131,8 @@ def test_so_do_those_of_a_network_that_propagates_alpha(
         for name in ("weight", "bias"):
             found = arrays[f"refiner.refine_pred.{name}"]
             scaled = numpy_helper.to_array(found).copy()
-            scaled[:1] *= 1.05
+            # The channels of refined alpha, one for each pixel of a block of 2 × 2.
+            scaled[::2] *= 1.05
             found.CopyFrom(numpy_helper.from_array(scaled, found.name))
 
     report = _report(reference, _edited(default_model(), tmp_path / "scaled.onnx", scale), cut)
@@ -168,7 +169,7 @@ def _strict(model: Any, names: set[str] | None) -> None:
 def test_nan_weights_are_named(reference: Reference, cut: Picture, tmp_path: Path) -> None:
     def spoil(model: Any) -> None:
         (bias,) = [w for w in model.graph.initializer if w.name == "backbone.decoder.deconv1.bias"]
-        bias.CopyFrom(numpy_helper.from_array(np.array([np.nan], np.float32), bias.name))
+        bias.CopyFrom(numpy_helper.from_array(np.full(16, np.nan, np.float32), bias.name))
 
     report = _report(reference, _edited(default_model(), tmp_path / "nan.onnx", spoil), cut)
     assert report.not_finite == ("nan.onnx: backbone.decoder.deconv1.bias",)
