@@ -174,7 +174,7 @@ def draw(entry: Pair, output: Path) -> None:
 
 
 def draw_lemur(methods: Iterable[Method], picture: Path, given: Namespace) -> None:
-    """Return the photograph that may be shown; its alpha is not known."""
+    """Draw the shipped photograph, whose true alpha is not known: ours beside the classical methods."""
     shown = [method for method in methods if method.name in (OURS, CLOSED_FORM, KNN)]
     measured(shown, [(LEMUR, *sample_paths(), None)], "sample", given, runs=0)
     image, trimap = lemur()

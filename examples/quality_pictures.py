@@ -13,7 +13,7 @@ from dim.images.files import write_image
 
 Window = tuple[slice, slice]
 
-TITLE = 22
+TITLE = 34
 """Height of the line above each panel, pixels."""
 SHARE = 4
 """The enlarged part has a fourth of the photograph's height and width."""
@@ -61,5 +61,5 @@ def _scaled(panel: UInt8, width: int) -> UInt8:
 
 def _titled(panel: UInt8, title: str) -> UInt8:
     line = np.full((TITLE, panel.shape[1], 3), 255, np.uint8)
-    cv2.putText(line, title, (4, TITLE - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
+    cv2.putText(line, title, (4, TITLE - 10), cv2.FONT_HERSHEY_SIMPLEX, 0.8, (0, 0, 0), 1, cv2.LINE_AA)
     return np.vstack([line, panel])

@@ -143,6 +143,12 @@ def from_mask(mask: UInt8, *, inside: int = 10, outside: int = 10) -> UInt8:
         mask: uint8 H, W; 128 and more is object.
         inside: width of the band on the object's side, pixels.
         outside: width of the band on the background's side, pixels.
+
+    Returns:
+        uint8 H, W: 0, 128, 255.
+
+    Raises:
+        InputError: another type or shape, or a negative width.
     """
     validate(mask)
     if inside < 0 or outside < 0:
@@ -154,7 +160,11 @@ def from_mask(mask: UInt8, *, inside: int = 10, outside: int = 10) -> UInt8:
 
 
 def ellipse(side: int) -> UInt8:
-    """Return an elliptical structuring element, uint8 side, side of 0 and 1; its anchor is ``side // 2``."""
+    """Return an elliptical structuring element, uint8 side, side of 0 and 1; its anchor is ``side // 2``.
+
+    Raises:
+        InputError: a side below 1.
+    """
     if side < 1:
         raise InputError("cannot make a trimap", got=f"element of side {side}", expected="1 or more")
     return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)).astype(np.uint8, copy=False)

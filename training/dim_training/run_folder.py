@@ -55,7 +55,11 @@ def write_config(output: Path, config: TrainConfig, *, step: int, changed: bool)
 
 
 def read_config_of(output: Path) -> dict[str, Any] | None:
-    """Return the settings of the run in a folder; None if it has no ``config.json``."""
+    """Return the settings of the run in a folder; None if it has no ``config.json``.
+
+    Raises:
+        InputError: a ``config.json`` that is damaged or cannot be read.
+    """
     try:
         document = parse_json((output / CONFIG).read_text("utf-8"))
     except FileNotFoundError:

@@ -158,7 +158,11 @@ def png_chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
 
 
 def jpeg_segments(file: BinaryIO) -> Iterator[tuple[int, int, int]]:
-    """Yield marker, position and length of the content of every segment before the first scan."""
+    """Yield marker, position and length of the content of every segment before the first scan.
+
+    Raises:
+        HeaderError: no JPEG, too many segments, or one that ends beyond the file.
+    """
     position, size = 2, _size(file)
     for _ in range(MOST_SEGMENTS):
         marker, position = _jpeg_marker(file, position)

@@ -80,7 +80,11 @@ def measure(
 
 
 def read_trimaps(folder: Path) -> list[UInt8]:
-    """Read every trimap of a folder."""
+    """Read every trimap of a folder: canonical, uint8 H, W.
+
+    Raises:
+        InputError: a folder without images, or a file that is no trimap.
+    """
     files = image_files(folder)
     if not files:
         raise InputError(f"cannot find trimaps in {folder}", got="none")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 LEGEND = (
     "> 1/255, mean, max: difference of alpha from PyTorch over unknown pixels; SAD: their sum / 1000; "
-    "pooling: 2×2 pools whose maximum is another pixel. The image of equal rows is full of ties, which "
+    "pooling: 2×2 pools whose maximum is another pixel. The tie image is full of ties, which "
     "engines may break differently: only its own gate judges it. The rows onnxslim and OpenVINO fp16 "
     "compare the artefact with itself, after that tool has rewritten it."
 )

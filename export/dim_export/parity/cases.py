@@ -70,7 +70,7 @@ def pictures(folder: Path | None = None) -> Iterator[Picture]:
     """
     image, trimap = lemur()
     yield Picture(MattingSample(image, trimap, name="lemur"), "sample")
-    yield equal_rows(*_TIES_SIZE)
+    yield tie_image(*_TIES_SIZE)
     if folder is not None:
         yield from map(Picture, read_samples(folder))
 
@@ -81,7 +81,7 @@ def cases(picture: Picture, metadata: ArtefactMetadata) -> list[Case]:
         return sample_cases(metadata, picture.sample.image, picture.sample.trimap)
     if picture.kind == "ties":
         height, width = _at_most(metadata, picture.sample.trimap.shape)
-        return [Case(equal_rows(height, width).sample, ties=True)]
+        return [Case(tie_image(height, width).sample, ties=True)]
     return [Case(picture.sample)]
 
 
@@ -118,7 +118,7 @@ def _widened(plane: UInt8, tile: int) -> UInt8:
     return np.pad(plane, padding, "symmetric") if missing else plane
 
 
-def equal_rows(height: int, width: int) -> Picture:
+def tie_image(height: int, width: int) -> Picture:
     """Return bands of random colours from edge to edge, unknown except for a known band at top and bottom.
 
     Away from the left and right edges, the two columns of every pooling window are equal at every level: ties
@@ -130,7 +130,7 @@ def equal_rows(height: int, width: int) -> Picture:
     trimap = np.full((height, width), UNKNOWN, np.uint8)
     known = height // 6
     trimap[:known] = trimap[height - known :] = BACKGROUND
-    return Picture(MattingSample(image, trimap, name="equal rows"), "ties")
+    return Picture(MattingSample(image, trimap, name="tie image"), "ties")
 
 
 def _at_most(metadata: ArtefactMetadata, shape: tuple[int, ...]) -> tuple[int, int]:

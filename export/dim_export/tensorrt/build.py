@@ -111,6 +111,11 @@ class Workbench:
         self.parser = self.config = self.network = self.builder = None
 
     def parse(self, onnx_model: bytes) -> None:
+        """Read a serialised ONNX model into a strongly typed network.
+
+        Raises:
+            EngineError: the library cannot read the graph; lists its errors.
+        """
         self.network = self.builder.create_network(_strongly_typed(self.module))
         self.parser = self.module.OnnxParser(self.network, self.log)
         if self.parser.parse(onnx_model):
@@ -148,6 +153,11 @@ class Workbench:
             load_timings(self.config, options.timing_cache)
 
     def build(self) -> bytes:
+        """Build the parsed network as configured, and return the serialised engine.
+
+        Raises:
+            EngineError: the builder failed; lists its errors.
+        """
         self.log.forget()
         plan = self.builder.build_serialized_network(self.network, self.config)
         if plan is None:

@@ -159,7 +159,12 @@ def _entry(file: BinaryIO, end: int) -> tuple[str, str]:
 
 
 def fields(file: BinaryIO, end: int) -> Iterator[Field]:
-    """Yield the fields up to ``end``; the file is positioned at a field's content when it is yielded."""
+    """Yield the fields up to ``end``; the file is positioned at a field's content when it is yielded.
+
+    Raises:
+        ValueError: no field of a protocol buffer.
+        EOFError: a field ends beyond ``end``, or the file within a number.
+    """
     while file.tell() < end:
         tag = _varint(file)
         number, kind = tag >> 3, tag & 7

@@ -124,7 +124,11 @@ class Gpu:
             return self._core.utils.StridedMemoryView.from_buffer(buffer, shape, dtype=dtype)
 
     def free_bytes(self) -> int:
-        """Return how much of the GPU's memory is free, for all processes together; bytes."""
+        """Return how much of the GPU's memory is free, for all processes together; bytes.
+
+        Raises:
+            BackendError: CUDA does not report it.
+        """
         self.use()
         with explained("cuMemGetInfo"):
             from cuda.bindings import driver
@@ -221,7 +225,11 @@ class StagedWindows:
         self._tensors[OUTPUT_ALPHA].download(stream)
 
     def alpha(self) -> Floating:
-        """Return a copy of the alpha that was downloaded: float32 N, H, W. The buffer is the next batch's."""
+        """Return a copy of the alpha that was downloaded: float32 N, H, W. The buffer is the next batch's.
+
+        Raises:
+            BackendError: no batch has been prepared yet.
+        """
         if self._shape is None:
             raise BackendError("buffers were read before they had a shape")
         return self._tensors[OUTPUT_ALPHA].host.view(np.float32).reshape(self._shape).copy()

@@ -81,10 +81,12 @@ class Target:
 
     @property
     def is_grpc(self) -> bool:
+        """Whether the URL is one of gRPC."""
         return self.url.startswith("grpc")
 
     @property
     def is_encrypted(self) -> bool:
+        """Whether the connection uses TLS."""
         return self.url.startswith(("https:", "grpcs:"))
 
     @property

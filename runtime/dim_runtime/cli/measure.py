@@ -185,6 +185,7 @@ def eager_pytorch(
 
 
 def model_name(model: Path | None) -> str:
+    """Return a model's name for reports."""
     return "the embedded model" if model is None else model.name
 
 

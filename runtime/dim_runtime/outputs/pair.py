@@ -41,6 +41,7 @@ class Outcome:
     peak_bytes: int
 
     def summary(self) -> str:
+        """Describe size, time, plan and memory in one line."""
         megapixels = self.plan.height * self.plan.width / 1e6
         return (
             f"{self.plan.width}×{self.plan.height} px in {self.seconds:.2f} s, "

@@ -120,6 +120,7 @@ class OutputSpec:
 
     @property
     def premultiplied(self) -> bool:
+        """Whether a cut-out stores its colours times alpha."""
         return self.alpha is AlphaKind.PREMULTIPLIED
 
 

@@ -24,14 +24,17 @@ class Rectangle:
 
     @property
     def bottom(self) -> int:
+        """The first row below."""
         return self.y + self.height
 
     @property
     def right(self) -> int:
+        """The first column to the right."""
         return self.x + self.width
 
     @property
     def area(self) -> int:
+        """Number of pixels."""
         return self.height * self.width
 
     def grown(self, pixels: int, limits: Rectangle) -> Rectangle:
@@ -45,6 +48,7 @@ class Rectangle:
         return slice(self.y, min(self.bottom, height)), slice(self.x, min(self.right, width))
 
     def overlaps(self, other: Rectangle) -> bool:
+        """Return whether the two share a pixel."""
         rows = self.y < other.bottom and other.y < self.bottom
         return rows and self.x < other.right and other.x < self.right
 

@@ -67,6 +67,7 @@ class Job:
 
     @property
     def over(self) -> bool:
+        """Whether the job is done or has failed."""
         return self.state in (State.DONE, State.FAILED)
 
 
@@ -116,6 +117,7 @@ class JobQueue:
 
     @property
     def stopping(self) -> bool:
+        """Whether new jobs are refused because the server stops."""
         return self._stopping
 
     def require_room(self) -> None:
@@ -138,6 +140,7 @@ class JobQueue:
         return job
 
     def find(self, identity: str) -> Job | None:
+        """Return the job of this identity; None if there is none, or no longer."""
         with self._lock:
             return self._jobs.get(identity)
 

@@ -14,7 +14,7 @@ from dim.contract import NetworkConfig
 from dim.network import DIM
 from dim_export.cli.printing import print_parity
 from dim_export.graph.onnx_file import describe
-from dim_export.parity.cases import cases, equal_rows, pictures, sample_cases
+from dim_export.parity.cases import cases, tie_image, pictures, sample_cases
 from dim_export.parity.comparison import Difference, against_truth, compare, gain, relative_shift
 from dim_export.parity.gates import Measure, gates_for
 from dim_export.parity.other_tools import ToolResult
@@ -168,7 +168,7 @@ def test_sample_cases_cover_what_differs() -> None:
 def test_cases_fit_a_small_frozen_shape() -> None:
     metadata = describe(DIM(NetworkConfig(width=0.125)), checkpoint_sha256="", static_shape=(1, 96, 64))
     found = [case for picture in pictures() for case in cases(picture, metadata)]
-    assert [case.sample.name for case in found if case.ties] == ["equal rows"]
+    assert [case.sample.name for case in found if case.ties] == ["tie image"]
     for case in found:
         assert case.sample.trimap.shape[0] <= 96
         assert case.sample.trimap.shape[1] <= 64
@@ -177,7 +177,7 @@ def test_cases_fit_a_small_frozen_shape() -> None:
 
 
 def test_the_columns_of_every_pooling_window_of_the_tie_image_are_equal() -> None:
-    picture = equal_rows(96, 128)
+    picture = tie_image(96, 128)
     assert (picture.sample.image[:, 0::2] == picture.sample.image[:, 1::2]).all()
     assert (picture.sample.trimap[:, 0::2] == picture.sample.trimap[:, 1::2]).all()
     assert len(np.unique(picture.sample.image[:, 0], axis=0)) > 12

@@ -19,7 +19,7 @@ from dim_export.measure import opened as engines
 from dim_export.measure.opened import open_artefact
 from dim_export.measure.timing import alternate, random_window, times_faster
 from dim_export.onnx_export.export import export
-from dim_export.parity.cases import Picture, cases, equal_rows, pictures, sample_cases
+from dim_export.parity.cases import Picture, cases, tie_image, pictures, sample_cases
 from dim_export.parity.gates import Measure
 from dim_export.parity.pooling_choices import POOLS, SwitchProbe, find_switches
 from dim_export.parity.reference import Reference, runs_whole
@@ -72,7 +72,7 @@ def _failed(report: ParityReport) -> set[Measure]:
 
 
 def test_the_embedded_artefact_passes(reference: Reference, cut: Picture) -> None:
-    report = _report(reference, default_model(), cut, equal_rows(192, 416))
+    report = _report(reference, default_model(), cut, tie_image(192, 416))
     assert report.passed
     assert report.same_checkpoint
     assert report.gain == pytest.approx(1, abs=1e-4)
@@ -148,7 +148,7 @@ def test_every_comparison_that_breaks_ties_the_wrong_way_fails(reference: Refere
         path = _edited(
             default_model(), tmp_path / "wrong.onnx", lambda model, name=name: _strict(model, {name})
         )
-        report = _report(reference, path, equal_rows(192, 416))
+        report = _report(reference, path, tie_image(192, 416))
         assert _failed(report) == {Measure.TIES}, name
         assert report.cases[0].pooling.different > 10, name  # type: ignore[union-attr]
 
@@ -178,7 +178,7 @@ def test_nan_weights_are_named(reference: Reference, cut: Picture, tmp_path: Pat
 
 
 def test_the_probe_sees_what_pytorch_chooses(live_model: Callable[..., Any], live_artefact: Path) -> None:
-    sample = equal_rows(64, 96).sample
+    sample = tie_image(64, 96).sample
     batch = sample.image[None], sample.trimap[None]
     watched = TorchBackend(live_model(batch_norm=True)).watch(*batch)
     probe = SwitchProbe(live_artefact, threads=1)
@@ -258,7 +258,7 @@ def test_the_report_of_two_artefacts(live_checkpoint: Path, frozen: Path, folder
     assert second.parity.left_out == ("a",)
     assert second.parity.sad_shift is None
     # An image that two cases share is computed once.
-    assert {row.name for row in report.rounding} == {"multiple of 32", "small", "tiny", "equal rows"}
+    assert {row.name for row in report.rounding} == {"multiple of 32", "small", "tiny", "tie image"}
     assert all(case.against_float64 is not None for case in first.parity.cases)
     assert all(snapshot is not None for snapshot in snapshots)
     assert report.environment.processor
@@ -283,9 +283,9 @@ def test_a_large_reference_is_tiled_and_a_small_one_whole(live_artefact: Path) -
 
 def test_cases_that_share_an_image_share_an_answer(live_checkpoint: Path, live_artefact: Path) -> None:
     engine = open_artefact(live_artefact, threads=1)
-    first = equal_rows(64, 64)
+    first = tie_image(64, 64)
     reference = Reference(live_checkpoint)
-    for picture in (first, equal_rows(64, 64), equal_rows(64, 96)):
+    for picture in (first, tie_image(64, 64), tie_image(64, 96)):
         (case,) = cases(picture, engine.backend.metadata)
         reference.expected(case, Matting.from_backend(engine.backend).plan(case.sample.trimap))
     assert len(reference.results) == 2

@@ -105,7 +105,11 @@ def build_dataset(config: DataConfig, *, seed: int, length: int) -> MattingDatas
 
 
 def build_scenes(config: DataConfig, seed: int) -> Scenes:
-    """Build the source of scenes of a configuration; every file that it needs is checked first."""
+    """Build the source of scenes of a configuration; every file that it needs is checked first.
+
+    Raises:
+        InputError: no folder, or files that are missing or cannot be used.
+    """
     if config.kind == "procedural":
         backgrounds = ProceduralBackgrounds()
         return ComposedScenes(ProceduralForegrounds(_canvas(config), backgrounds), backgrounds, config)

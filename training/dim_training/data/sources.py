@@ -122,7 +122,11 @@ class Mixture:
 
 
 def read_all(paths: Sequence[Path], read: Callable[[Path], T]) -> list[T]:
-    """Read every file; the ones that cannot be used are listed together, before any training starts."""
+    """Read every file; the ones that cannot be used are listed together, before any training starts.
+
+    Raises:
+        InputError: files that cannot be used.
+    """
     found, problems = [], []
     for path in paths:
         try:

@@ -38,10 +38,12 @@ class Ranks:
 
     @property
     def is_first(self) -> bool:
+        """Whether this process prints and writes."""
         return self.rank == 0
 
     @property
     def is_alone(self) -> bool:
+        """Whether there is one process only."""
         return self.count == 1
 
     @contextmanager

@@ -60,6 +60,7 @@ def open_predictor(
         threads: artefacts: threads of one operator; None leaves the choice to the engine.
 
     Raises:
+        InputError: a tile for a checkpoint.
         DimError: a file that cannot be used, or a device that is not there.
     """
     if is_artefact(path):

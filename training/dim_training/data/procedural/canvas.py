@@ -59,6 +59,7 @@ class Canvas:
         return Shape(alpha.astype(np.uint8, copy=False), self.tint)
 
     def fill(self, outline: Points, value: int = 255, *, tint: npt.NDArray[np.float64] | None = None) -> None:
+        """Fill a polygon with alpha ``value``, 0-255, and its tint if given."""
         cv2.fillPoly(self.alpha, [_fixed(outline)], value, cv2.LINE_AA, _SHIFT)
         if tint is not None:
             cv2.fillPoly(self._tint(), [_fixed(outline / SUPERSAMPLING)], _level(tint), cv2.LINE_8, _SHIFT)
@@ -116,6 +117,7 @@ def curve(start: Points, angle: float, length: float, rng: Random) -> Points:
 
 
 def log_uniform(low: float, high: float, rng: Random) -> float:
+    """Draw a number whose logarithm is uniform; both bounds are above 0."""
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 

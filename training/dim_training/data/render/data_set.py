@@ -106,6 +106,7 @@ def read_index(folder: Path) -> list[Entry]:
 
 
 def file_name(seed: int, subject: str) -> str:
+    """Return the name of the image of a seed."""
     return f"{seed:06d}_{subject}.png"
 
 

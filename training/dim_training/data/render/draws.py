@@ -25,6 +25,7 @@ class Draws:
         self.record: dict[str, Value] = {}
 
     def uniform(self, name: str, low: float, high: float) -> float:
+        """Draw a number from ``low`` to ``high``."""
         return self._float(name, self.rng.uniform(low, high))
 
     def log_uniform(self, name: str, low: float, high: float) -> float:
@@ -38,6 +39,7 @@ class Draws:
         return value
 
     def chance(self, name: str, probability: float) -> bool:
+        """Draw True with this probability."""
         value = bool(self.rng.random() < probability)
         self.record[name] = value
         return value

@@ -104,6 +104,7 @@ class Camera:
 
     @property
     def moves(self) -> bool:
+        """Whether the camera moves while the shutter is open."""
         return bool(self.turn or np.any(self.shift))
 
 
@@ -153,6 +154,7 @@ class Scene:
     bounces: int = 3
 
     def add(self, *parts: Part) -> None:
+        """Add parts to the scene."""
         self.parts.extend(parts)
 
     @property

@@ -54,6 +54,7 @@ class Ellipsoid:
         return float(4 * np.pi * ((a * b + a * c + b * c) / 3) ** (1 / 1.6075))
 
     def surface(self, tint: Floats, material: Material, *, scale: float = 1.0) -> Surface:
+        """Return the ellipsoid's mesh, its radii multiplied by ``scale``."""
         u, v, quads = grid(49, 25)
         ball = ball_points(u, v)
         return Surface(self.centre + ball * self.radii * scale @ self.turn.T, quads, tint, material)

@@ -21,7 +21,11 @@ _BAND = 64
 
 
 def read_rgb(path: Path) -> Image.Image:
-    """Read a file as an RGB picture of 8 bits; embedded colour profiles and orientations are ignored."""
+    """Read a file as an RGB picture of 8 bits; embedded colour profiles and orientations are ignored.
+
+    Raises:
+        InputError: no image, or a damaged one.
+    """
     try:
         with Image.open(path) as image:
             return image.convert("RGB")
