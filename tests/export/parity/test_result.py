@@ -14,7 +14,7 @@ from dim.contract import NetworkConfig
 from dim.network import DIM
 from dim_export.cli.printing import print_parity
 from dim_export.graph.onnx_file import describe
-from dim_export.parity.cases import cases, tie_image, pictures, sample_cases
+from dim_export.parity.cases import cases, pictures, sample_cases, tie_image
 from dim_export.parity.comparison import Difference, against_truth, compare, gain, relative_shift
 from dim_export.parity.gates import Measure, gates_for
 from dim_export.parity.other_tools import ToolResult

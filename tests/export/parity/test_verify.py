@@ -19,7 +19,7 @@ from dim_export.measure import opened as engines
 from dim_export.measure.opened import open_artefact
 from dim_export.measure.timing import alternate, random_window, times_faster
 from dim_export.onnx_export.export import export
-from dim_export.parity.cases import Picture, cases, tie_image, pictures, sample_cases
+from dim_export.parity.cases import Picture, cases, pictures, sample_cases, tie_image
 from dim_export.parity.gates import Measure
 from dim_export.parity.pooling_choices import POOLS, SwitchProbe, find_switches
 from dim_export.parity.reference import Reference, runs_whole

@@ -22,12 +22,13 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Train and score Deep Image Matting networks.",
     context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode="markdown",  # joins the lines of a paragraph
 )
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
 NewFolder = Annotated[Path, typer.Option("-o", "--output", help="Folder to make.")]
 
 
-@app.callback()
+@app.callback(epilog="Start with: dim-train recipes")
 def common(
     *,
     version: Annotated[bool, version_option("dim-train")] = False,
@@ -35,7 +36,10 @@ def common(
     """Train and score Deep Image Matting networks."""
 
 
-@app.command()
+@app.command(
+    epilog="Example: dim-train fit compact -o out/try --set data.kind=procedural steps=200 warmup_steps=20 "
+    "decay_steps=100"
+)
 def fit(
     recipe: Recipe,
     more: More = None,
@@ -67,9 +71,6 @@ def fit(
 
     Writes last/, best.safetensors, final.safetensors, config.json and metrics.csv.
 
-    Example: dim-train fit compact -o out/try --set data.kind=procedural steps=200 warmup_steps=20
-    decay_steps=100
-
     Several processes: torchrun --nproc_per_node N -m dim_training.cli fit …, or accelerate launch.
     """
     config = recipes.read(recipe, overrides, more, task="train")
@@ -90,10 +91,10 @@ def fit(
 
 
 app.command("recipes")(recipes.list_recipes)
-app.command("test")(score)
+app.command("test", epilog="Example: dim-train test best.safetensors --data PHOTOS")(score)
 
 
-@app.command()
+@app.command(epilog="Example: dim-train pack-run out/own -o packed")
 def pack_run(run: RunFolder, output: NewFolder) -> None:
     """Copy a run's last/ and metrics.csv at half the size, so that others can continue it with --resume."""
     require("pack a run", "torch", "accelerate", "safetensors", extra="training")
@@ -102,7 +103,7 @@ def pack_run(run: RunFolder, output: NewFolder) -> None:
     typer.echo(f"{pack(run, output) / 1e6:.1f} MB in {output}")
 
 
-@app.command()
+@app.command(epilog="Example: dim-train convert-run out/old -o out/new")
 def convert_run(
     run: RunFolder,
     output: NewFolder,
@@ -120,11 +121,11 @@ def convert_run(
     typer.echo(f"converted to {output}")
 
 
-app.command()(samples)
-app.command()(render)
+app.command(epilog="Example: dim-train samples own -o out/samples --set data.root=DATA")(samples)
+app.command(epilog="Example: dim-train render -o DATA/foregrounds/rendered --seeds 1000:1100")(render)
 
 
-@app.command()
+@app.command(epilog="Example: dim-train bench-loader own --set data.root=DATA")
 def bench_loader(
     recipe: Recipe,
     more: More = None,
@@ -144,7 +145,7 @@ def bench_loader(
     typer.echo(result.profile)
 
 
-@app.command()
+@app.command(epilog="Example: dim-train prepare-cutouts IMAGES ALPHAS -o DATA/foregrounds/mine")
 def prepare_cutouts(
     images: Annotated[Path, typer.Argument(help="Folder of photographs.")],
     alphas: Annotated[Path, typer.Argument(help="Folder of their alphas, at the same relative paths.")],
@@ -160,7 +161,7 @@ def prepare_cutouts(
     typer.echo(f"{prepare(images, alphas, output, solve=solve)} cut-outs in {output}")
 
 
-@app.command()
+@app.command(epilog="Example: dim-train prepare-comp1k ADOBE COCO VOCdevkit --composite")
 def prepare_comp1k(
     data_root: Annotated[Path, typer.Argument(help="The unpacked Adobe archive.")],
     coco_root: Annotated[Path, typer.Argument(help="COCO, with train2014 or train2017.")],

@@ -11,22 +11,24 @@ from dim.errors import DimError
 
 
 def render(
-    output: Annotated[Path, typer.Option("-o", "--output", help="folder for the RGBA files and their index")],
-    seeds: Annotated[str, typer.Option(metavar="FIRST:END", help="seeds to render; END is not included")],
-    size: Annotated[int, typer.Option(min=16, max=4096, help="side of the images, px")] = 480,
-    samples: Annotated[int, typer.Option(min=1, help="light paths for each pixel of the colours")] = 12,
-    alpha_samples: Annotated[int, typer.Option(min=1, help="paths for each pixel of alpha")] = 256,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder for the RGBA files and their index.")
+    ],
+    seeds: Annotated[str, typer.Option(metavar="FIRST:END", help="Seeds to render; END is not included.")],
+    size: Annotated[int, typer.Option(min=16, max=4096, help="Side of the images, px.")] = 480,
+    samples: Annotated[int, typer.Option(min=1, help="Light paths for each pixel of the colours.")] = 12,
+    alpha_samples: Annotated[int, typer.Option(min=1, help="Paths for each pixel of alpha.")] = 256,
     processes: Annotated[
-        int, typer.Option(min=1, help="Blender processes, one core and about 1 GB each")
+        int, typer.Option(min=1, help="Blender processes, one core and about 1 GB each.")
     ] = 1,
     subject: Annotated[
-        str | None, typer.Option(help="render this subject only, such as person or net")
+        str | None, typer.Option(help="Render this subject only, such as person or net.")
     ] = None,
     held_out: Annotated[
-        bool, typer.Option("--held-out", help="seeds of validation and test sets, 900000 and up")
+        bool, typer.Option("--held-out", help="Seeds of validation and test sets, 900000 and up.")
     ] = False,
     contact_sheet: Annotated[
-        Path | None, typer.Option(help="write small composites of all images in OUTPUT to this .jpg or .png")
+        Path | None, typer.Option(help="Write small composites of all images in OUTPUT to this .jpg or .png.")
     ] = None,
 ) -> None:
     """Render foregrounds with exact alpha; a stopped run continues where it was.
