@@ -3,12 +3,12 @@
     python examples/measure_trimaps.py PHOTOS -o out/trimaps.md
 
 PHOTOS is a folder of images/, trimaps/ and alphas/. A simulated person draws with a round brush, and marks at
-most a share of the photograph's pixels. Strokes never leave the region of the true trimap that they mark:
-foreground, background or unknown. There are two simulations, both with a seed:
+most a share of the photograph's pixels. Strokes are connected and bend little. They never leave the region of
+the true trimap that they mark: foreground, background or unknown. There are two simulations, with a seed:
 
 at once: strokes along the middle of the regions, far from one another, before any trimap is seen.
 corrected: a part of the strokes as above, then rounds. In each, `dim_runtime.trimaps.strokes.propose` makes a
-    trimap, and strokes go where it is most wrong: the largest part of an object taken for background, of a
+    trimap, and strokes go where it is most wrong: the widest part of an object taken for background, of a
     background taken for object, or of unknown pixels taken for known ones.
 
 The box is the smallest one around all pixels that are not certainly background, and a margin. The SAD is the
@@ -38,15 +38,15 @@ from dim_runtime.images.pairs import Pair, find_pairs, read_sample
 from dim_runtime.trimaps.strokes import Box, Strokes, propose
 
 LEVELS = (FOREGROUND, BACKGROUND, UNKNOWN)
-ROUNDS = 6
+ROUNDS = 8
 """Rounds of the corrected strokes, the first included."""
-STROKE_SHARE = 0.15
-"""Longest stroke as a share of the photograph's longer side."""
+FIRST_SHARE = 0.3
+"""Share of the marked pixels that the first round draws."""
+STROKE_SHARE = 0.05
+"""Longest stroke as a share of the photograph's longer side: short strokes reach more places."""
 DIRECTIONS = 16
 TURN = 3
 """Largest turn between two steps of a stroke, in sixteenths of a full turn."""
-MISTAKEN_KNOWN = 0.5
-"""Weight of unknown pixels taken for known ones, beside object and background taken for each other."""
 BOX_MARGIN = 0.02
 """Margin of the box around the object, as a share of the photograph's longer side."""
 
@@ -60,17 +60,14 @@ class Hand:
         brush: width of the brush, pixels.
         random: chooses among places that are nearly as good.
         strokes: what is drawn so far.
+        marked: number of pixels that are marked so far.
     """
 
     truth: UInt8
     brush: int
     random: np.random.Generator
     strokes: Strokes
-
-    @property
-    def marked(self) -> int:
-        """Pixels marked so far."""
-        return int(np.count_nonzero(self.strokes.marked))
+    marked: int = 0
 
     def blind(self, level: int, budget: int) -> None:
         """Draw along the middle of a region, far from earlier strokes, until the budget is marked."""
@@ -82,35 +79,40 @@ class Hand:
                 return
 
     def correct(self, trimap: UInt8, budget: int) -> None:
-        """Draw where the trimap is most wrong, until the budget is marked."""
+        """Draw where the trimap is most wrong, until the budget is marked or mistakes are as thin as strokes."""
         last = self.marked + budget
         wrong = {level: (self.truth == level) & (trimap != level) for level in LEVELS}
         # A band that is too wide is no mistake that a person corrects.
         for level in (FOREGROUND, BACKGROUND):
             wrong[level] &= trimap != UNKNOWN
-        weights = {FOREGROUND: 1.0, BACKGROUND: 1.0, UNKNOWN: MISTAKEN_KNOWN}
         while self.marked < last:
             clearances = {level: _clearance(wrong[level] & ~self.strokes.at(level)) for level in LEVELS}
-            worst = max(LEVELS, key=lambda level: weights[level] * clearances[level].max())
-            if clearances[worst].max() < 1 or not self.draw(wrong[worst], clearances[worst], last):
+            worst = max(LEVELS, key=lambda level: clearances[level].max())
+            if clearances[worst].max() < self.brush or not self.draw(wrong[worst], clearances[worst], last):
                 return
 
     def draw(self, region: Bool, clearance: Float32, last: int) -> bool:
         """Draw one stroke; return False if nothing new could be marked."""
-        place = np.argmax(clearance * self.random.uniform(0.8, 1, clearance.shape))
-        start = np.unravel_index(place, clearance.shape)
+        noise = self.random.random(clearance.shape, np.float32)
+        start = np.unravel_index(np.argmax(clearance * (0.8 + 0.2 * noise)), clearance.shape)
         level = int(self.truth[start])
         before = self.marked
-        for first, second in _path(clearance, (int(start[1]), int(start[0])), self.brush):
-            layer = np.zeros(region.shape, np.uint8)
-            cv2.line(layer, first, second, 1, self.brush)
-            new = (layer > 0) & region & ~self.strokes.marked
+        for first, second in _path(clearance, (int(start[1]), int(start[0])), 2 * self.brush):
+            # The part of the photograph that the segment can touch.
+            left, top = (max(0, min(ends) - self.brush) for ends in zip(first, second, strict=True))
+            right, bottom = (max(ends) + self.brush + 1 for ends in zip(first, second, strict=True))
+            part = np.s_[top:bottom, left:right]
+            layer = np.zeros(region[part].shape, np.uint8)
+            points = ((x - left, y - top) for x, y in (first, second))
+            cv2.line(layer, *points, 1, self.brush)
+            marked, levels = self.strokes.marked[part], self.strokes.levels[part]
+            rows, columns = np.nonzero((layer > 0) & region[part] & ~marked)
             room = last - self.marked
-            if room <= 0:
+            marked[rows[:room], columns[:room]] = True
+            levels[rows[:room], columns[:room]] = level
+            self.marked += min(room, len(rows))
+            if self.marked >= last:
                 break
-            chosen = np.flatnonzero(new)[:room]
-            self.strokes.marked.ravel()[chosen] = True
-            self.strokes.levels.ravel()[chosen] = level
         return self.marked > before
 
 
@@ -175,7 +177,7 @@ def corrected(image: UInt8, truth: UInt8, given: Namespace) -> UInt8:
     person = hand(truth, given)
     budget = int(given.share * truth.size)
     for level in (FOREGROUND, BACKGROUND):
-        person.blind(level, budget // ROUNDS // 2)
+        person.blind(level, int(FIRST_SHARE * budget / 2))
     for left in range(ROUNDS - 1, 0, -1):
         person.correct(propose(image, person.strokes), (budget - person.marked) // left)
     assert person.marked <= budget, "the share of marked pixels is part of the measurement"
@@ -206,7 +208,7 @@ def main() -> None:
     parser.add_argument("photos", type=Path, help="folder of images/, trimaps/, alphas/")
     parser.add_argument("-o", "--output", type=Path, help="Markdown file for the table")
     parser.add_argument("--share", type=float, default=0.01, help="of the pixels that strokes mark")
-    parser.add_argument("--brush", type=float, default=0.005, help="its width, over the longer side")
+    parser.add_argument("--brush", type=float, default=0.0025, help="its width, over the longer side")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="photographs; all by default")
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))

@@ -11,7 +11,7 @@ import pytest
 from dim.arrays import UInt8
 from dim.errors import InputError
 from dim_runtime.trimaps.bands import chosen_band, from_soft_mask, resized_band
-from dim_runtime.trimaps.strokes import Box, Strokes, _nearer, propose, read_strokes
+from dim_runtime.trimaps.strokes import Box, Strokes, _nearer, _without_specks, propose, read_strokes
 
 HEIGHT, WIDTH, RADIUS = 240, 320, 70
 
@@ -85,11 +85,25 @@ def test_the_same_strokes_give_the_same_trimap(picture: UInt8) -> None:
     np.testing.assert_array_equal(propose(picture, marks), propose(picture, marks))
 
 
-def test_specks_that_no_stroke_touches_are_dropped(picture: UInt8) -> None:
-    spotted = picture.copy()
-    spotted[200:206, 280:286] = (220, 120, 30)
-    trimap = propose(spotted, strokes(CROSS, *BORDERS))
-    assert (trimap[190:216, 270:296] == 0).all()
+def test_specks_that_no_stroke_touches_are_dropped() -> None:
+    region = np.zeros((300, 400), np.bool_)
+    region[50:250, 50:250] = True
+    gap, speck, touched = np.s_[10:15, 300:305], np.s_[100:101, 300:302], np.s_[200:201, 300:302]
+    for part in (gap, speck, touched):
+        region[part] = True
+    marked = np.zeros_like(region)
+    marked[200, 300] = True
+    kept = _without_specks(region, marked)
+    expected = region.copy()
+    expected[speck] = False
+    np.testing.assert_array_equal(kept, expected)
+
+
+def test_gaps_of_the_object_stay_open(picture: UInt8) -> None:
+    """A gap between leaves is no speck, although no stroke touches it."""
+    leafy = picture.copy()
+    leafy[150:162, 185:197] = (30, 80, 160)
+    assert (propose(leafy, strokes(CROSS, *BORDERS))[152:160, 187:195] != 255).all()
 
 
 def test_a_stroke_over_the_unknown_widens_the_band_where_it_passes(picture: UInt8) -> None:
