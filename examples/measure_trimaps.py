@@ -79,7 +79,7 @@ class Hand:
                 return
 
     def correct(self, trimap: UInt8, budget: int) -> None:
-        """Draw where the trimap is most wrong, until the budget is marked or mistakes are as thin as strokes."""
+        """Draw where the trimap is most wrong, until the budget is marked or mistakes are thin."""
         last = self.marked + budget
         wrong = {level: (self.truth == level) & (trimap != level) for level in LEVELS}
         # A band that is too wide is no mistake that a person corrects.

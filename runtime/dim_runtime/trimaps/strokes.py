@@ -26,7 +26,8 @@ WORKING_SIDE = 1024
 strands are lost on smaller copies."""
 ITERATIONS = 3
 SPECK_SHARE = 1e-4
-"""Smallest share of the object's area that a part of it has which no stroke touches: gaps between leaves stay."""
+"""Smallest share of the object's area that a part of it has which no stroke touches: gaps between leaves are
+larger."""
 LEAST_SHARE = 0.2
 """Share of a small pixel that strokes must cover to mark it."""
 NEAREST_SIDE = 256
@@ -39,7 +40,7 @@ POSITION_WEIGHT = 60.0
 """Distance along the image's longer side, in the units of CIELAB colours: less lets colour decide alone."""
 LIGHTNESS_WEIGHT = 0.5
 """Weight of lightness beside a* and b*: shadows must not separate an object from itself."""
-GROWTH = 1.5
+GROWTH = 1.0
 """Farthest that an unknown stroke widens the unknown region, in widths of the band."""
 GROWTH_STEPS = 6
 """Number of radii by which unknown strokes grow."""
