@@ -94,7 +94,7 @@ class GoodRequest:
             self._alpha = np.round(matting(small, marks) * 255).astype(np.uint8)
 
     def fault(self, server: Server) -> str | None:
-        """Send it, again while the queue is full; return what is wrong."""
+        """Send it, again while the server is too busy; return what is wrong."""
         ends = time.monotonic() + RECOVERY_S
         while True:
             answer = httpx.post(
@@ -105,9 +105,9 @@ class GoodRequest:
                 timeout=TIMEOUT_S,
                 verify=False,  # reading the system's certificates takes longer than the request
             )
-            if answer.status_code != 429 or time.monotonic() > ends:
+            if answer.status_code not in (429, 503) or time.monotonic() > ends:
                 break
-            time.sleep(min(2.0, float(answer.headers["Retry-After"])))
+            time.sleep(1)
         if answer.status_code != 200:
             return f"a good request: status {answer.status_code} {answer.text[:200]}"
         alpha = cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_UNCHANGED)

@@ -184,17 +184,31 @@ def test_what_is_missing_is_reported_before_anything_is_sent(page: Any) -> None:
     status.to_contain_text("Draw over the background first")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_no_serious_accessibility_fault(page: Any, scheme: str) -> None:
+@pytest.mark.parametrize(("scheme", "width"), [("light", 390), ("dark", 1280)])
+def test_no_serious_accessibility_fault_in_any_state(page: Any, scheme: str, width: int) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+
+    def require_none(state: str) -> None:
+        faults = [
+            (fault["id"], [node["html"] for node in fault["nodes"]])
+            for fault in axe.run(page).response["violations"]
+            if fault["impact"] in ("serious", "critical")
+        ]
+        assert not faults, state
+
     page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({"width": width, "height": 844})
+    require_none("empty")
     load(page, sample_paths()[0])
-    faults = [
-        (fault["id"], [node["html"] for node in fault["nodes"]])
-        for fault in axe.run(page).response["violations"]
-        if fault["impact"] in ("serious", "critical")
-    ]
-    assert not faults
+    require_none("loaded")
+    page.click("#run")
+    require_none("an error")
+    draw(page)
+    compute(page)
+    require_none("done")
+    for key in "45":
+        page.keyboard.press(key)
+        require_none(f"view {key}")
 
 
 @pytest.mark.parametrize("width", [1200, 390])
@@ -234,3 +248,97 @@ def test_a_photograph_of_24_megapixels_stays_quick(page: Any, tmp_path: Path) ->
     paints = page.evaluate("() => window.paints")
     assert len(paints) > 20
     assert np.percentile(paints, 95) < 50, paints
+
+
+@pytest.fixture
+def phone(browser: Any, address: str) -> Iterator[Any]:
+    """Return the page on a touch screen of 390 × 844 px, and the session that sends touches."""
+    faults: list[str] = []
+    context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    opened = context.new_page()
+    opened.on("pageerror", lambda error: faults.append(str(error)))
+    opened.goto(address)
+    yield opened, context.new_cdp_session(opened)
+    context.close()
+    assert not faults
+
+
+def touch(session: Any, kind: str, *points: tuple[float, float]) -> None:
+    session.send(
+        "Input.dispatchTouchEvent",
+        {"type": kind, "touchPoints": [{"x": x, "y": y, "id": i} for i, (x, y) in enumerate(points)]},
+    )
+
+
+def test_fingers_draw_pinch_and_undo(phone: Any) -> None:
+    page, session = phone
+    load(page, sample_paths()[0])
+    box = page.locator("#canvas").bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    undo = playwright.expect(page.locator("#undo"))
+    unmarked = page.locator("#canvas").screenshot()
+
+    touch(session, "touchStart", (x, y))
+    touch(session, "touchMove", (x + 40, y))
+    touch(session, "touchEnd")
+    undo.to_be_enabled()
+    page.click("#undo")
+    undo.to_be_disabled()
+    page.wait_for_timeout(200)
+    assert page.locator("#canvas").screenshot() == unmarked
+
+    touch(session, "touchStart", (x, y))
+    touch(session, "touchStart", (x, y), (x + 20, y))
+    for wide in (40, 60, 80):
+        touch(session, "touchMove", (x - wide / 2, y), (x + wide, y))
+    touch(session, "touchEnd")
+    undo.to_be_disabled()
+    playwright.expect(page.locator("#redo")).to_be_enabled()  # of the stroke before, not of the pinch
+    page.wait_for_timeout(200)
+    assert page.locator("#canvas").screenshot() != unmarked, "zoomed"
+    page.keyboard.press("0")
+    page.wait_for_timeout(200)
+    assert page.locator("#canvas").screenshot() == unmarked, "the first finger drew nothing"
+
+
+def test_targets_are_large_enough_for_fingers(phone: Any) -> None:
+    page, _ = phone
+    load(page, sample_paths()[0])
+    small = page.evaluate(
+        """() => [...document.querySelectorAll("button, label")]
+            .filter((each) => each.offsetParent && each.getBoundingClientRect().height < 44)
+            .map((each) => each.outerHTML)"""
+    )
+    assert small == []
+    assert page.evaluate("() => document.documentElement.scrollWidth") == 390
+
+
+def test_corrections_stay_when_the_band_is_changed(page: Any) -> None:
+    load(page, sample_paths()[0])
+    draw(page)
+    page.click("#propose")
+    status = playwright.expect(page.locator("#status"))
+    status.to_contain_text("Check the blue band", timeout=60_000)
+    box = page.locator("#canvas").bounding_box()
+    page.keyboard.press("u")
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    for value in ("12", "0"):
+        page.locator("#band").fill(value)
+        status.to_contain_text(f"{value} px wider", timeout=60_000)
+        playwright.expect(page.locator("#undo")).to_be_enabled()
+
+
+def test_a_brush_leads_back_to_the_trimap(page: Any) -> None:
+    load(page, sample_paths()[0])
+    draw(page)
+    compute(page)
+    trimap, cutout = (page.locator(f'input[name="view"][value="{view}"]') for view in ("edit", "checker"))
+    playwright.expect(cutout).to_be_checked()
+    page.keyboard.press("f")
+    playwright.expect(trimap).to_be_checked()
+    page.keyboard.press("3")
+    playwright.expect(cutout).to_be_checked()
+    page.click("#undo")  # the trimap that was proposed for what the strokes left open
+    playwright.expect(trimap).to_be_checked()
+    playwright.expect(page.locator("#save-cutout")).to_be_disabled()
+    playwright.expect(page.locator("#band")).to_be_disabled()

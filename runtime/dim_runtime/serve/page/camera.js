@@ -7,6 +7,7 @@ export class Camera {
     this.scale = 1;
     this.x = 0;
     this.y = 0;
+    this.fitted = false;
   }
 
   fit(width, height, screenWidth, screenHeight) {
@@ -14,10 +15,12 @@ export class Camera {
     this.smallest = this.scale / 2;
     this.x = (width - screenWidth / this.scale) / 2;
     this.y = (height - screenHeight / this.scale) / 2;
+    this.fitted = true;
   }
 
   /** Zoom by a factor; the image point under the screen point stays where it is. */
   zoom(factor, screenX, screenY) {
+    this.fitted = false;
     const [x, y] = this.toImage(screenX, screenY);
     this.scale = Math.min(LARGEST, Math.max(this.smallest ?? 0.01, this.scale * factor));
     this.x = x - screenX / this.scale;
@@ -26,6 +29,7 @@ export class Camera {
 
   /** Move by screen pixels. */
   pan(dx, dy) {
+    this.fitted = false;
     this.x -= dx / this.scale;
     this.y -= dy / this.scale;
   }

@@ -1,4 +1,4 @@
-// The trimap while it is drawn: one byte a pixel, and the strokes that made it, so that each can be undone.
+// The trimap while it is drawn: one byte a pixel, and the strokes and proposals that made it, so that each can be undone.
 
 export const BACKGROUND = 0, UNKNOWN = 128, FOREGROUND = 255, UNSET = 64;
 
@@ -6,10 +6,14 @@ export class Labels {
   constructor(width, height) {
     this.width = width;
     this.height = height;
-    this.base = new Uint8Array(width * height).fill(UNSET);
-    this.data = this.base.slice();
+    this.data = new Uint8Array(width * height).fill(UNSET);
     this.done = [];
     this.undone = [];
+  }
+
+  /** The last proposal: its data, its file, and the pixels by which its band was changed. */
+  get proposal() {
+    return this.done.findLast((step) => step.data) ?? null;
   }
 
   get complete() {
@@ -18,6 +22,7 @@ export class Labels {
 
   /** Begin a stroke at image coordinates; returns the rectangle that changed. */
   begin(x, y, radius, value) {
+    this.given = this.undone;
     this.undone = [];
     this.done.push({ points: [[x, y]], radius, value });
     return this.#segment(x, y, x, y, radius, value);
@@ -45,24 +50,37 @@ export class Labels {
     return true;
   }
 
+  /** Take the last stroke back as if it had never begun. */
+  cancel() {
+    this.done.pop();
+    this.undone = this.given;
+    this.#replay();
+  }
+
   clear() {
-    this.base.fill(UNSET);
     this.done = [];
     this.undone = [];
     this.#replay();
   }
 
-  /** Take a computed trimap as the ground for further strokes. */
-  replace(data) {
-    this.base = data;
-    this.done = [];
+  /** Take a proposed trimap as the ground for further strokes. */
+  propose(data, file) {
     this.undone = [];
+    this.done.push({ data, file, band: 0 });
+    this.#replay();
+  }
+
+  /** Take the proposal with another band; strokes drawn since then stay on it. */
+  widen(data, band) {
+    this.done = this.done.map((step) => (step === this.proposal ? { ...step, data, band } : step));
     this.#replay();
   }
 
   #replay() {
-    this.data.set(this.base);
-    for (const { points, radius, value } of this.done) {
+    const start = this.done.lastIndexOf(this.proposal);
+    if (start < 0) this.data.fill(UNSET);
+    else this.data.set(this.done[start].data);
+    for (const { points, radius, value } of this.done.slice(start + 1)) {
       let [fromX, fromY] = points[0];
       for (const [x, y] of points) {
         this.#segment(fromX, fromY, x, y, radius, value);

@@ -6,10 +6,13 @@ import { BACKGROUND, FOREGROUND, Labels, UNKNOWN } from "./labels.js";
 import { Pyramid } from "./pyramid.js";
 import { Screen } from "./screen.js";
 
+// Width of a brush on the screen, CSS pixels, before it is changed; and the largest that a cursor may have.
+const BRUSH = 18, LARGEST_CURSOR = 120;
+
 const find = (id) => document.getElementById(id);
 const canvas = find("canvas"), camera = new Camera(), screen = new Screen(canvas, camera);
 const scene = { photo: null, labels: null, view: "edit", split: 0, colour: "#20b15a", box: null, cursor: null, radius: 30 };
-const state = { file: null, name: "", proposal: null, files: {}, busy: false, pointers: new Map(), stroke: null };
+const state = { file: null, name: "", files: {}, busy: false, pointers: new Map(), stroke: null };
 
 // ---- messages
 
@@ -24,6 +27,9 @@ async function step(text, work) {
   if (state.busy) return;
   state.busy = true;
   report(text);
+  const bar = find("progress");
+  bar.hidden = false;
+  bar.removeAttribute("value");
   enable();
   try {
     await work();
@@ -42,12 +48,35 @@ function enable() {
   find("brushes").disabled = !loaded;
   find("steps").disabled = !loaded;
   find("views").disabled = !(loaded && scene.cutout);
-  find("band").disabled = !state.proposal;
+  find("band").disabled = !scene.labels?.proposal;
   find("open").disabled = state.busy;
 }
 
 function refresh() {
   screen.refresh(scene);
+  const { labels } = scene;
+  find("undo").disabled = !labels?.done.length;
+  find("redo").disabled = !labels?.undone.length;
+  showBand(labels?.proposal?.band ?? 0);
+  showBrush();
+}
+
+function showBand(pixels) {
+  find("band").value = pixels;
+  find("band-value").textContent = `${pixels} px`;
+}
+
+/** A circle of the brush's size as the pointer's cursor; a hand where dragging pans. */
+function showBrush() {
+  const wide = Math.round(scene.radius * 2 * camera.scale / screen.ratio);
+  let cursor = scene.photo && scene.view !== "edit" ? "grab" : "crosshair";
+  if (scene.photo && scene.view === "edit" && brush() !== "box" && wide >= 6 && wide <= LARGEST_CURSOR) {
+    const size = wide + 2, middle = size / 2;
+    const circle = (colour, line) => `<circle cx='${middle}' cy='${middle}' r='${wide / 2 - 0.5}' fill='none' stroke='${colour}' stroke-width='${line}'/>`;
+    const svg = `<svg xmlns='http://www.w3.org/2000/svg' width='${size}' height='${size}'>${circle("black", 2)}${circle("white", 1)}</svg>`;
+    cursor = `url("data:image/svg+xml,${encodeURIComponent(svg)}") ${Math.floor(middle)} ${Math.floor(middle)}, crosshair`;
+  }
+  if (canvas.style.cursor !== cursor) canvas.style.cursor = cursor;
 }
 
 // ---- photograph
@@ -61,13 +90,12 @@ async function open(file) {
     scene.photo = await Pyramid.of(bitmap);
     scene.labels = new Labels(bitmap.width, bitmap.height);
     forget();
-    Object.assign(state, { file, name: file.name.replace(/\.[^.]*$/, ""), proposal: null });
-    Object.assign(scene, { view: "edit", box: null, cursor: null });
-    document.querySelector('input[name="view"][value="edit"]').checked = true;
+    Object.assign(state, { file, name: file.name.replace(/\.[^.]*$/, "") });
+    Object.assign(scene, { box: null, cursor: null });
     find("hint").hidden = true;
-    setSize(Math.max(4, Math.round(Math.max(bitmap.width, bitmap.height) / 60)));
     screen.resize();
     camera.fit(bitmap.width, bitmap.height, screen.width, screen.height);
+    setSize(Math.max(4, Math.round(BRUSH * screen.ratio / camera.scale)));
     report(`${file.name}, ${bitmap.width} × ${bitmap.height}. Draw over background and foreground, then propose a trimap.`);
   });
 }
@@ -78,6 +106,7 @@ function forget() {
   scene.cutout?.close();
   scene.alpha = scene.cutout = null;
   state.files = {};
+  show("edit");
 }
 
 // ---- trimap
@@ -96,25 +125,22 @@ async function propose() {
   if (!marked()) return;
   await step("Proposing a trimap…", async () => {
     await take(await api.trimap({ image: state.file, scribbles: await scene.labels.png(), box: boxText(), band: 0 }));
-    report("Check the blue band: hair and soft edges belong into it. Correct it with the brushes, then compute.");
+    report("Check the blue band: hair and soft edges belong inside. Correct it with the brushes, then compute.");
   });
 }
 
 async function take(blob) {
-  state.proposal = blob;
-  find("band").value = 0;
-  find("band-value").textContent = "0 px";
-  scene.labels.replace(await Labels.read(blob, scene.labels.width, scene.labels.height));
+  scene.labels.propose(await Labels.read(blob, scene.labels.width, scene.labels.height), blob);
   scene.box = null;
   forget();
 }
 
 async function widen(pixels) {
   await step("Changing the unknown band…", async () => {
-    const blob = await api.trimap({ trimap: state.proposal, band: pixels });
-    scene.labels.replace(await Labels.read(blob, scene.labels.width, scene.labels.height));
+    const blob = await api.trimap({ trimap: scene.labels.proposal.file, band: pixels });
+    scene.labels.widen(await Labels.read(blob, scene.labels.width, scene.labels.height), pixels);
     forget();
-    report(`Unknown band changed by ${pixels} px.`);
+    report(`The unknown band is ${Math.abs(pixels)} px ${pixels < 0 ? "narrower" : "wider"} than proposed. Your corrections are kept.`);
   });
 }
 
@@ -138,8 +164,6 @@ async function compute() {
     const trimap = await scene.labels.png();
     const id = await api.start({ image: state.file, trimap });
     const bar = find("progress");
-    bar.hidden = false;
-    bar.removeAttribute("value");
     report("Waiting for its turn…");
     const started = performance.now();
     await api.follow(id, ({ done, total }) => {
@@ -151,8 +175,9 @@ async function compute() {
     forget();
     state.files = { alpha, cutout, trimap };
     [scene.alpha, scene.cutout] = await Promise.all([Pyramid.of(alpha), Pyramid.of(cutout)]);
-    choose("view", "checker");
-    report(`Done in ${((performance.now() - started) / 1000).toFixed(1)} s. Look at it over colours and pictures, correct, or download.`);
+    show("checker");
+    find("views").scrollIntoView({ block: "nearest" });
+    report(`Done in ${((performance.now() - started) / 1000).toFixed(1)} s. Look at it over colours and pictures, correct the trimap, or download.`);
   });
 }
 
@@ -174,6 +199,7 @@ function setSize(pixels) {
   find("size").max = Math.max(200, pixels);
   find("size").value = pixels;
   find("size-value").textContent = `${pixels} px`;
+  refresh();
 }
 
 function brush() {
@@ -185,11 +211,13 @@ function choose(name, value) {
   const input = document.querySelector(`input[name="${name}"][value="${value}"]`);
   if (!input || input.closest("fieldset").disabled && !state.busy) return;
   input.checked = true;
-  if (name === "view") show(value);
+  show(name === "view" ? value : "edit");
 }
 
+/** Show a view; a brush that is chosen shows the trimap, where it draws. */
 function show(view) {
   scene.view = view;
+  document.querySelector(`input[name="view"][value="${view}"]`).checked = true;
   find("colour-row").hidden = view !== "colour";
   find("picture-row").hidden = view !== "picture";
   refresh();
@@ -208,7 +236,9 @@ function press(event) {
   scene.cursor = null;
   const panning = event.button === 1 || event.button === 2 || state.pointers.size > 1 || scene.view !== "edit";
   if (panning) {
-    if (state.stroke === "draw" && state.pointers.size > 1) { scene.labels.undo(); }
+    // The second finger of a pinch: the first one was not meant to draw.
+    if (state.stroke === "draw") scene.labels.cancel();
+    if (state.stroke === "box") scene.box = null;
     state.stroke = "pan";
     refresh();
     return;
@@ -320,11 +350,18 @@ function steer(event) {
 }
 
 function back() {
-  if (scene.labels?.undo()) { forgetResult(); report("Undone."); refresh(); }
+  if (!state.busy && scene.labels?.undo()) changed("Undone.");
 }
 
 function redo() {
-  if (scene.labels?.redo()) { forgetResult(); report("Done again."); refresh(); }
+  if (!state.busy && scene.labels?.redo()) changed("Done again.");
+}
+
+function changed(text) {
+  forgetResult();
+  report(text);
+  enable();
+  refresh();
 }
 
 function zoom(factor) {
@@ -365,13 +402,14 @@ function listen() {
   document.addEventListener("keydown", key);
   find("undo").addEventListener("click", back);
   find("redo").addEventListener("click", redo);
-  find("clear").addEventListener("click", () => { scene.labels.clear(); scene.box = null; state.proposal = null; forgetResult(); enable(); refresh(); });
+  find("clear").addEventListener("click", () => { scene.labels.clear(); scene.box = null; forgetResult(); enable(); refresh(); });
   find("size").addEventListener("input", ({ target }) => setSize(Number(target.value)));
   find("propose").addEventListener("click", propose);
   find("run").addEventListener("click", compute);
-  find("band").addEventListener("input", ({ target }) => { find("band-value").textContent = `${target.value} px`; });
+  find("band").addEventListener("input", ({ target }) => showBand(Number(target.value)));
   find("band").addEventListener("change", ({ target }) => widen(Number(target.value)));
   for (const input of document.querySelectorAll('input[name="view"]')) input.addEventListener("change", () => show(input.value));
+  for (const input of document.querySelectorAll('input[name="brush"]')) input.addEventListener("change", () => show("edit"));
   find("split").addEventListener("input", ({ target }) => { scene.split = target.value / 100; refresh(); });
   find("colour").addEventListener("input", ({ target }) => { scene.colour = target.value; refresh(); });
   find("picture").addEventListener("click", () => find("picture-file").click());
@@ -386,7 +424,7 @@ function listen() {
   find("zoom-in").addEventListener("click", () => zoom(1.25));
   find("zoom-out").addEventListener("click", () => zoom(0.8));
   find("zoom-fit").addEventListener("click", fit);
-  new ResizeObserver(() => { screen.resize(); refresh(); }).observe(canvas);
+  new ResizeObserver(() => { screen.resize(); camera.fitted ? fit() : refresh(); }).observe(canvas);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", refresh);
 }
 
