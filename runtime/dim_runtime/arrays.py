@@ -191,6 +191,8 @@ def _image_fix(image: Any, dtype: np.dtype[Any] | None, shape: tuple[int, ...]) 
         return _float_fix(image)
     if dtype is not None and dtype.newbyteorder("=") in (np.uint8, np.uint16) and dtype.byteorder == ">":
         return "convert the byte order: image.astype(image.dtype.newbyteorder('='))"
+    if dtype is not None and dtype.kind in "iu" and dtype.itemsize > 1 and dtype != np.uint16:
+        return "for levels from 0 to 255: image.astype('uint8')"
     if len(shape) == 3 and shape[0] == 3:
         return "move the channels to the end: numpy.moveaxis(image, 0, -1)"
     if len(shape) == 4 and shape[0] == 1:

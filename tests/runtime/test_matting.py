@@ -430,6 +430,7 @@ def test_an_open_back_end_excludes_the_arguments_that_open_one(identity: Any) ->
     ("image", "advice"),
     [
         (np.zeros((3, 8, 8), np.uint8), "moveaxis"),
+        (np.zeros((8, 8, 3), np.int64), r"levels from 0 to 255: image.astype"),
         (np.zeros((8, 8, 3), np.bool_), "astype"),
         (np.zeros((8, 8, 3), np.float32), "255"),
         (np.zeros((8, 8, 3), ">u2"), "byte order"),

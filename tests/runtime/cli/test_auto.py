@@ -65,6 +65,31 @@ def test_a_mask_gives_an_alpha(photo: Path, tmp_path: Path) -> None:
     assert cv2.imread(str(tmp_path / "a.png"), cv2.IMREAD_UNCHANGED)[80, 100] == 255
 
 
+def test_a_mask_model_gives_a_cutout(photo: Path, tmp_path: Path) -> None:
+    """A network of rembg's layout, whose mask is where red is strong."""
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    floats, weights = onnx.TensorProto.FLOAT, np.reshape([20, 0, 0], (1, 3, 1, 1)).astype(np.float32)
+    graph = onnx.helper.make_graph(
+        [
+            onnx.helper.make_node("Conv", ["input", "weights"], ["logits"]),
+            onnx.helper.make_node("Sigmoid", ["logits"], ["mask"]),
+        ],
+        "red",
+        [onnx.helper.make_tensor_value_info("input", floats, [1, 3, 64, 64])],
+        [onnx.helper.make_tensor_value_info("mask", floats, [1, 1, 64, 64])],
+        [onnx.numpy_helper.from_array(weights, "weights")],
+    )
+    opsets = [onnx.helper.make_opsetid("", 17)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "red.onnx")
+    out = tmp_path / "cutout.png"
+    run("auto", photo, "-o", out, "--mask-model", tmp_path / "red.onnx", "--foreground", "image")
+    alpha = cv2.imread(str(out), cv2.IMREAD_UNCHANGED)[..., 3]
+    assert alpha.shape == (160, 200)
+    assert (alpha[70:90, 90:110] == 255).all()
+    assert (alpha[:10] == 0).all()
+
+
 def test_scribbles_give_a_trimap(photo: Path, tmp_path: Path) -> None:
     strokes = np.zeros((160, 200, 4), np.uint8)
     cv2.line(strokes, (90, 80), (110, 80), (255, 255, 255, 255), 7)
