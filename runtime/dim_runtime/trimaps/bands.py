@@ -44,8 +44,9 @@ def from_soft_mask(mask: UInt8, *, inside: int | None = None, outside: int | Non
 
     Args:
         mask: uint8 H, W; 128 and more is object.
-        inside, outside: width of the band on the object's and on the background's side, pixels; None chooses
-            both from the object's area (:func:`chosen_band`).
+        inside: width of the band on the object's side, pixels; None chooses it from the object's area
+            (:func:`chosen_band`).
+        outside: width of the band on the background's side, pixels; None as above.
 
     Returns:
         uint8 H, W: 0 background, 128 unknown, 255 foreground.
