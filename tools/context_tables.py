@@ -77,10 +77,14 @@ def main() -> None:
 
     scenes, trimaps = list(read_samples(given.photos)), read_trimaps(given.trimaps)
     context = network_context(read_metadata(default_model()).network)
-    text = DOCUMENT.read_text("utf-8")
+    tables = {}
     for tile in TILES:
         rows = measure(None, scenes, trimaps=trimaps if tile == TILES[0] else [], tile=tile)
-        text = replaced(text, str(tile), table(rows, context))
+        tables[str(tile)] = table(rows, context)
+    # Read only now: the document may have been edited in the minutes of the measurement.
+    text = DOCUMENT.read_text("utf-8")
+    for mark, new in tables.items():
+        text = replaced(text, mark, new)
     write_text(DOCUMENT, text)
     print(DOCUMENT)
 
