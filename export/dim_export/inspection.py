@@ -1,4 +1,4 @@
-"""Read the contents of an ONNX artefact or an engine file without running it."""
+"""Read the contents of an ONNX artefact, an engine file or a checkpoint without running it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA, ArtefactMetadata, EngineInfo
+from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA, ArtefactMetadata, EngineInfo, NetworkConfig
+from dim.contract.layers import multiply_adds_per_pixel
 from dim.frozen_model import FrozenModel
 from dim_runtime.artefacts.engine_compatibility import RTX_PORTABLE
 from dim_runtime.artefacts.engine_file import read_header
@@ -59,6 +60,37 @@ class Inspection(FrozenModel):
             oldest = self.metadata.oldest_readers.items()
             return ", ".join(f"{name} {version} or newer" for name, version in oldest)
         return _place(engine)
+
+
+class CheckpointInspection(FrozenModel):
+    """The contents of a checkpoint."""
+
+    path: str
+    bytes: int
+    network: NetworkConfig
+    parameters: int
+    multiply_adds_per_pixel: int
+    """Of the convolutions, for each pixel of an image whose sides are multiples of 32."""
+    provenance: dict[str, str]
+
+
+def inspect_checkpoint(path: Path) -> CheckpointInspection:
+    """Read a checkpoint of any kind that :func:`dim.checkpoint.load` reads.
+
+    Raises:
+        CheckpointError: another file.
+    """
+    from dim import checkpoint
+
+    contents = checkpoint.read(path)
+    return CheckpointInspection(
+        path=str(path),
+        bytes=path.stat().st_size,
+        network=contents.config,
+        parameters=sum(tensor.numel() for tensor in checkpoint.load(path).parameters()),
+        multiply_adds_per_pixel=multiply_adds_per_pixel(contents.config),
+        provenance=contents.provenance,
+    )
 
 
 def inspect(path: Path) -> Inspection:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 Progress = Callable[[int, int], object]
 """Called with the windows done and the windows in all, before the first window and after each."""
@@ -27,9 +29,20 @@ def _bar() -> Iterator[Progress]:
     from rich.console import Console
     from rich.progress import Progress as Bar
 
-    with Bar(console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    if console.is_jupyter and find_spec("ipywidgets") is None:
+        # Rich draws its bars in notebooks with this package, and nothing without it.
+        yield _line
+        print(file=sys.stderr)
+        return
+    with Bar(console=console, transient=True) as bar:
         task = bar.add_task("matting", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _line(done: int, total: int) -> None:
+    """Write the progress over the line before it, on standard error."""
+    print(f"\rmatting: {done} of {total} windows", end="", file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -54,3 +54,17 @@ def test_nothing_is_shown_and_no_bar_is_loaded() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.filterwarnings("ignore:install")  # rich's own, where the package is not installed
+@pytest.mark.parametrize("widgets", [None, object()])
+def test_a_notebook_without_ipywidgets_shows_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], widgets: object | None
+) -> None:
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    monkeypatch.setattr("dim_runtime.progress.find_spec", lambda name: widgets)
+    with reporting(True) as report:
+        assert report is not None
+        for done in (0, 1):
+            report(done, 1)
+    assert ("\rmatting: 1 of 1 windows" in capsys.readouterr().err) == (widgets is None)

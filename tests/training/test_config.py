@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dim.errors import InputError
+from dim_training import recipes
 from dim_training.config import read_config
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
@@ -124,3 +125,10 @@ def test_batch_norm_needs_two_values_of_each_channel(
             read_config(recipe, settings)
     else:
         assert read_config(recipe, settings).data.size in (32, 64)
+
+
+def test_shipped_recipes_state_that_they_have_no_validation_photographs() -> None:
+    for path in recipes.shipped().values():
+        config, text = read_config(path), path.read_text()
+        assert config.validation.root is None, "a path of this machine in a shipped recipe"
+        assert "validation.root" in text, f"{path.name} must name the setting without which nothing is scored"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ import torch
 
 from dim import checkpoint
 from dim.network import DIM
+from dim_training.devices import open_accelerator
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
 SCRIPT = Path(__file__).with_name("two_processes.py")
@@ -65,3 +68,16 @@ def _weights(folder: Path, name: str = "final") -> dict[str, Any]:
 
 def _distance(one: torch.Tensor, two: torch.Tensor) -> float:
     return float((one - two).norm() / one.norm())
+
+
+def test_processes_wait_a_day_for_the_slowest_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+
+    def record(**options: Any) -> Any:
+        given.update(options)
+        return SimpleNamespace(device=torch.device("cpu"))
+
+    monkeypatch.setattr("accelerate.Accelerator", record)
+    open_accelerator("cpu", "fp32")
+    (handler,) = given["kwargs_handlers"]
+    assert handler.timeout >= timedelta(days=1)

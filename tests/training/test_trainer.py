@@ -53,14 +53,20 @@ def _weights(path: Path) -> dict[str, torch.Tensor]:
 
 def test_a_run_writes_what_it_promises(tmp_path: Path) -> None:
     _trainer(_config(), tmp_path, command="dim-train fit x.toml").fit()
-    assert {"last", "best.safetensors", "final.safetensors", "metrics.csv", "config.json"} <= {
-        path.name for path in tmp_path.iterdir()
-    }
+    assert {path.name for path in tmp_path.iterdir()} >= {
+        "last", "best.safetensors", "final.safetensors", "metrics.csv", "metrics.jsonl", "config.json",
+    }  # fmt: skip
     contents = checkpoint.read(tmp_path / "best.safetensors")
     assert contents.config == NetworkConfig(width=0.125, batch_norm=True)
     assert contents.provenance["command"] == "dim-train fit x.toml"
     with (tmp_path / "metrics.csv").open() as file:
-        assert [int(row["step"]) for row in csv.DictReader(file)] == [2, 4]
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == [2, 4]
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [str(line["loss"]) for line in lines] == [row["loss"] for row in rows]
+    # Without photographs nothing was compared, and the file of the best weights states it.
+    assert contents.provenance["best"] == "the last weights: nothing was scored"
+    assert "best" not in checkpoint.read(tmp_path / "final.safetensors").provenance
 
 
 @pytest.mark.parametrize(

@@ -233,6 +233,25 @@ def answers() -> Files:
     }
 
 
+def grpc_answers() -> Files:
+    """Return gRPC messages of an inference server: alphas in raw bytes and in numbers, and two documents."""
+    from tritonclient.grpc import service_pb2
+
+    alpha = np.full((1, 32, 32), 0.5, "<f4")
+    raw = service_pb2.ModelInferResponse(model_name="model", raw_output_contents=[alpha.tobytes()])
+    numbers = service_pb2.ModelInferResponse(model_name="model")
+    for message in (raw, numbers):
+        message.outputs.add(name="alpha", datatype="FP32", shape=alpha.shape)
+    numbers.outputs[0].contents.fp32_contents.extend(alpha.ravel().tolist())
+    described = service_pb2.ModelMetadataResponse(name="model")
+    described.inputs.add(name="image", datatype="UINT8", shape=[-1, -1, -1, 3])
+    configuration = service_pb2.ModelConfigResponse()
+    configuration.config.parameters[METADATA_KEY].string_value = fake_metadata().to_json()
+    messages = {"infer raw": raw, "infer numbers": numbers, "described": described}
+    messages["configuration"] = configuration
+    return {f"{name}.pb": bytes(message.SerializeToString()) for name, message in messages.items()}
+
+
 def _response(body: bytes, headers: str = "", status: str = "200 OK") -> bytes:
     return f"HTTP/1.1 {status}\r\n{headers}Content-Length: {len(body)}\r\n\r\n".encode() + body
 

@@ -185,6 +185,51 @@ def _answer(path: Path) -> None:
         transport.close()
 
 
+def _grpc_answer(path: Path) -> None:
+    from dim_runtime.backends.kserve_client import Target as Server
+    from dim_runtime.backends.kserve_grpc import GrpcTransport
+
+    server = _grpc_server()
+    server.message = path.read_bytes()
+    transport = GrpcTransport(Server(f"grpc://127.0.0.1:{server.port}", "model"))
+    try:
+        if path.name.startswith("infer"):
+            transport.infer(np.zeros((1, 32, 32, 3), np.uint8), np.zeros((1, 32, 32), np.uint8))
+        elif path.name.startswith("configuration"):
+            transport.document()
+        else:
+            transport.describe()
+    finally:
+        transport.close()
+
+
+class _GrpcServer:
+    """A gRPC server that returns the same bytes for every method.
+
+    Attributes:
+        message: the bytes.
+        port: its port on 127.0.0.1.
+    """
+
+    def __init__(self) -> None:
+        from concurrent.futures import ThreadPoolExecutor
+
+        import grpc
+
+        self.message = b""
+        # Handlers without a serialiser send the bytes as they are.
+        handler = grpc.unary_unary_rpc_method_handler(lambda request, context: self.message)
+        every = type("Every", (grpc.GenericRpcHandler,), {"service": lambda *_: handler})
+        self._server = grpc.server(ThreadPoolExecutor(2), handlers=[every()])
+        self.port = self._server.add_insecure_port("127.0.0.1:0")
+        self._server.start()
+
+
+@cache
+def _grpc_server() -> _GrpcServer:
+    return _GrpcServer()
+
+
 def _server(response: bytes) -> int:
     """Serve one response, whatever the request is; return the port."""
     listener = _listener()
@@ -261,6 +306,7 @@ TARGETS: dict[str, Target] = {
     "journal": Target(seeds.journals, mutations.of_text, _journal),
     "state": Target(seeds.states, mutations.of_json, _state, _beside_a_state),
     "kserve": Target(seeds.answers, mutations.of_response, _answer),
+    "grpc": Target(seeds.grpc_answers, mutations.of_bytes, _grpc_answer),
 }
 
 

@@ -21,6 +21,7 @@ from dim.errors import InputError
 from dim.files import current_folder, replace_folder
 from dim.network import DIM
 from dim_training.run_folder import CONFIG, read_config_of
+from dim_training.run_log import METRICS, METRICS_LINES
 from dim_training.run_state import DAMAGED, STATE_FILE, Position, RunState, write_state, write_tensors
 from dim_training.stages import trained_part
 
@@ -52,7 +53,7 @@ def convert_run(run: Path, output: Path, network: NetworkConfig | None = None) -
         write_state(new / "last", state, half=half)
         if generator is not None:
             write_tensors(new / "last" / "random-0.safetensors", {"cpu": generator})
-        for name in ("metrics.csv", CONFIG):
+        for name in (METRICS, METRICS_LINES, CONFIG):
             if (run / name).is_file():
                 shutil.copyfile(run / name, new / name)
 

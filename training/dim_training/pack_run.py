@@ -16,11 +16,12 @@ from torch import Tensor
 from dim.errors import InputError
 from dim.files import replace_folder
 from dim_training.run_folder import CONFIG
+from dim_training.run_log import METRICS, METRICS_LINES
 from dim_training.run_state import read_state, whole_state, write_state
 
 
 def pack_run(run: Path, output: Path) -> int:
-    """Write ``output/last/``, from which ``--resume`` continues, ``config.json`` and ``metrics.csv``.
+    """Write ``output/last/``, from which ``--resume`` continues, ``config.json`` and the metrics.
 
     Weights and their averages become float16, the optimiser's moments bfloat16; loading makes them float32
     again. The position and the states of the generators are copied.
@@ -49,7 +50,7 @@ def pack_run(run: Path, output: Path) -> int:
         write_state(new / "last", state._replace(moments=moments), half=True)
         for file in folder.glob("random-*.safetensors"):
             shutil.copyfile(file, new / "last" / file.name)
-        for name in (CONFIG, "metrics.csv"):
+        for name in (CONFIG, METRICS, METRICS_LINES):
             if (run / name).is_file():
                 shutil.copyfile(run / name, new / name)
     return sum(file.stat().st_size for file in output.rglob("*") if file.is_file())

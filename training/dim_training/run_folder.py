@@ -16,6 +16,7 @@ _FILES = (
     CONFIG,
     "config-until-*.json",
     "metrics.csv",
+    "metrics.jsonl",
     "best.safetensors",
     "final.safetensors",
     "step-*.safetensors",

@@ -1,8 +1,9 @@
-"""The log of a run: the console, ``metrics.csv``, and TensorBoard with image panels if it is on."""
+"""The log of a run: the console, ``metrics.csv``, ``metrics.jsonl``, and TensorBoard if it is on."""
 
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,8 +13,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dim.arrays import UInt8
-from dim.files import atomic_path
+from dim.documents import parse_json
+from dim.files import atomic_path, write_text
 
+METRICS, METRICS_LINES = "metrics.csv", "metrics.jsonl"
+"""Names of the log files: a table with all columns, and one JSON object a row with the values that it has."""
 COLUMNS = (
     "step",
     "seconds",
@@ -54,16 +58,17 @@ class RunLog:
     Args:
         folder: the run's folder.
         tensorboard: write event files, too.
-        step: rows beyond it are dropped from ``metrics.csv``: a resumed run writes them again.
+        step: rows beyond it are dropped from both files: a resumed run writes them again.
         quiet: write nothing, neither to the console nor to files; for all processes but the main one.
     """
 
     def __init__(self, folder: Path, *, tensorboard: bool, step: int = 0, quiet: bool = False) -> None:
-        self.path, self.quiet = folder / "metrics.csv", quiet
+        self.path, self.lines, self.quiet = folder / METRICS, folder / METRICS_LINES, quiet
         self.console = Console(stderr=True, soft_wrap=True, highlight=False)
         self.events = _event_writer(folder) if tensorboard else None
         if not quiet:
             _drop_rows_after(self.path, step)
+            _drop_lines_after(self.lines, step)
 
     def note(self, text: str) -> None:
         """Print a line to the console, which is standard error."""
@@ -71,7 +76,7 @@ class RunLog:
             self.console.print(text, markup=False)
 
     def write(self, row: dict[str, Any]) -> None:
-        """Append a row: console, CSV, TensorBoard scalars."""
+        """Append a row: console, CSV, JSON lines, TensorBoard scalars."""
         self.console.print("  ".join(f"{name} {value:.5g}" for name, value in row.items()))
         new = not self.path.exists()
         with self.path.open("a", newline="", encoding="utf-8") as file:
@@ -79,6 +84,8 @@ class RunLog:
             if new:
                 writer.writeheader()
             writer.writerow(row)
+        with self.lines.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
         if self.events is not None:
             for name, value in row.items():
                 self.events.add_scalar(name, value, row["step"])
@@ -115,7 +122,7 @@ def _event_writer(folder: Path) -> Any:
 def _drop_rows_after(path: Path, step: int) -> None:
     if not path.exists():
         return
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
         reader = csv.DictReader(file)
         # A run that was killed may leave half a line.
         rows = [row for row in reader if (row.get("step") or "").isdigit() and int(row["step"]) <= step]
@@ -123,3 +130,20 @@ def _drop_rows_after(path: Path, step: int) -> None:
         writer = csv.DictWriter(file, COLUMNS, restval="", extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def _drop_lines_after(path: Path, step: int) -> None:
+    if not path.exists():
+        return
+    lines = path.read_text("utf-8", errors="replace").splitlines()
+    write_text(path, "".join(f"{line}\n" for line in lines if 0 <= _step_of(line) <= step))
+
+
+def _step_of(line: str) -> int:
+    """Return the step of a row; -1 for the half line that a killed run may leave."""
+    try:
+        row = parse_json(line)
+    except ValueError:
+        return -1
+    step = row.get("step") if isinstance(row, dict) else None
+    return step if isinstance(step, int) else -1

@@ -44,7 +44,7 @@ class Trainer:
 
     It writes ``last/`` (everything that resuming needs), ``best.safetensors`` (lowest mean SAD on the
     validation photographs; the final weights without any), ``final.safetensors``, ``step-N.safetensors``
-    if the recipe keeps some, ``config.json`` and ``metrics.csv``.
+    if the recipe keeps some, ``config.json``, ``metrics.csv`` and ``metrics.jsonl``.
     """
 
     def __init__(self, run: Run) -> None:
@@ -232,18 +232,19 @@ class Trainer:
             self.log.show([_panel(model, entry) for entry in run.photographs[:PANELS]], self.position.step)
         if means.sad < self.position.best:
             self.position.best = means.sad
-            self._save_weights("best")
+            self._save_weights("best", best="lowest mean SAD of the validations so far")
 
     def _finish(self) -> None:
         self._require_finite_weights()
         self._save_weights("final")
         if not math.isfinite(self.position.best):
-            self._save_weights("best")
+            # Other commands take best.safetensors; its provenance states that nothing was compared.
+            self._save_weights("best", best="the last weights: nothing was scored")
 
-    def _save_weights(self, name: str) -> None:
+    def _save_weights(self, name: str, **about: str) -> None:
         if self.accelerator.is_main_process:
             path = self.run.output / f"{name}.safetensors"
-            checkpoint.save(self.run.shipped, path, provenance=self._provenance())
+            checkpoint.save(self.run.shipped, path, provenance={**self._provenance(), **about})
 
     def _provenance(self) -> dict[str, str]:
         position = self.position

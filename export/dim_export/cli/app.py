@@ -36,10 +36,16 @@ app.command(epilog="Example: dim-export onnx best.safetensors -o model.onnx --pr
 
 @app.command(epilog="Example: dim-export inspect model.onnx")
 def inspect(
-    model: Annotated[Path, typer.Argument(help="An ONNX artefact or an engine file.")],
+    model: Annotated[Path, typer.Argument(help="An ONNX artefact, an engine file, a checkpoint or a run.")],
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Print the contents of an artefact: inputs, output, nodes, and the checkpoint that it was made from."""
+    """Print the contents of a file: network, parameters, multiply-adds, inputs and output, origin.
+
+    Files with the suffixes .onnx and .engine are artefacts; all others are checkpoints.
+    """
+    if model.suffix not in (".onnx", ".engine"):
+        _inspect_checkpoint(model, as_json=json)
+        return
     if model.suffix != ".engine":
         _require("inspect a model", "onnx")
     from dim_export.cli.printing import print_inspection
@@ -62,6 +68,18 @@ app.command(epilog="Example: dim-export sensitivity best.safetensors --data phot
     sensitivity.sensitivity
 )
 app.command(epilog="Example: dim-export bench model.onnx int8.onnx --backend onnxruntime")(bench.bench)
+
+
+def _inspect_checkpoint(path: Path, *, as_json: bool) -> None:
+    _require("inspect a checkpoint", "torch", "safetensors")
+    from dim_export.cli.printing import print_checkpoint
+    from dim_export.inspection import inspect_checkpoint
+
+    found = inspect_checkpoint(cli_support.checkpoint_file(str(path)))
+    if as_json:
+        print(found.model_dump_json(indent=2))
+    else:
+        print_checkpoint(found, Console(soft_wrap=True, highlight=False))
 
 
 def main() -> None:

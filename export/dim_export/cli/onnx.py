@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -14,7 +13,7 @@ from rich.console import Console
 from dim.arrays import WindowShape
 from dim.cli_support import CHECKPOINT_HELP, AsJson, ReportFile, checkpoint_file, publish
 from dim.contract import Precision
-from dim.errors import InputError, MissingExtraError
+from dim.errors import InputError
 from dim.extras import require
 from dim_export.cli.support import BATCH, bar, command_line, parse_axes, require_suffix
 from dim_export.int8 import Method
@@ -150,11 +149,7 @@ def _require_parity(checkpoint: Path, artefact: Path, name: str, threads: int | 
 
 def _require_verifiable(shape: WindowShape | None, precision: Precision) -> None:
     package, extra = ("openvino", "openvino") if precision == "bf16" else ("onnxruntime", "cpu")
-    try:
-        import_module(package)
-    except ImportError as error:
-        task = "verify the artefact, which --no-verify skips"
-        raise MissingExtraError(task, package=package, extra=extra, cause=error) from error
+    require("verify the artefact, which --no-verify skips", package, extra=extra)
     if shape is not None and shape[0] != 1:
         raise InputError(
             "cannot verify this shape",

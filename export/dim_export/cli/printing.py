@@ -13,7 +13,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from dim.contract import ArtefactMetadata
     from dim_export.bench.checkpoint import WindowBench
-    from dim_export.inspection import Inspection
+    from dim_export.inspection import CheckpointInspection, Inspection
     from dim_export.parity.gates import Judgement
     from dim_export.parity.other_tools import ToolResult
     from dim_export.parity.report import ReleaseReport
@@ -26,6 +26,10 @@ LEGEND = (
     "engines may break differently: only its own gate judges it. The rows onnxslim and OpenVINO fp16 "
     "compare the artefact with itself, after that tool has rewritten it."
 )
+
+
+_MEGAPIXEL = 1024 * 1024
+"""Pixels of the image for which the work of a checkpoint is printed."""
 
 
 def print_parity(report: ParityReport, console: Console) -> None:
@@ -174,6 +178,21 @@ def print_inspection(found: Inspection, console: Console) -> None:
     console.print(Text(f"{found.nodes} nodes", style="bold"))
     for operator, count in found.operators.items():
         console.print(f"{count:>5}  {operator}")
+
+
+def print_checkpoint(found: CheckpointInspection, console: Console) -> None:
+    """Print network, parameters, multiply-adds and origin of a checkpoint, one fact a line."""
+    network, work = found.network, found.multiply_adds_per_pixel
+    norm = ", batch norm" if network.batch_norm else ""
+    facts = [
+        ("file", f"{found.path}, {found.bytes / 1e6:.2f} MB"),
+        ("network", f"DIM stage {network.stage}, width {network.width:g}{norm}{network.additions}"),
+        ("parameters", f"{found.parameters:,}"),
+        ("work", f"{work:,} multiply-adds per pixel, {work * _MEGAPIXEL / 1e9:.1f} billion for 1024×1024 px"),
+        *found.provenance.items(),
+    ]
+    for name, value in facts:
+        console.print(Text(f"{name:<17} ", style="bold") + Text(value, style="not bold"))
 
 
 def _quantisation_facts(data: ArtefactMetadata) -> list[tuple[str, str]]:

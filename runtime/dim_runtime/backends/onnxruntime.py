@@ -14,6 +14,7 @@ from dim.arrays import Floating, UInt8
 from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA, REFINED, TRUST, ArtefactMetadata, Precision
 from dim.contract.cropping import NO_MARGINS, Margins, output_margins
 from dim.errors import install_command
+from dim.extras import silence_onnxruntime
 from dim_runtime.artefacts.onnx_cut import CROP_INPUTS, crop_limits, read_parts
 from dim_runtime.artefacts.onnx_file import read_metadata
 from dim_runtime.backends.base import (
@@ -191,6 +192,7 @@ class OnnxRuntimeBackend(Backend):
 
 
 def _engine(path: Path) -> Any:
+    silence_onnxruntime()
     try:
         import onnxruntime
     except ImportError as error:

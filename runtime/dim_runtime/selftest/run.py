@@ -19,6 +19,7 @@ import numpy as np
 import dim
 from dim.arrays import UInt8
 from dim.errors import install_command
+from dim.extras import silence_onnxruntime
 from dim.files import sha256
 from dim_runtime.artefacts.engine_compatibility import RTX_BUILDABLE
 from dim_runtime.backends.base import Backend
@@ -241,6 +242,7 @@ def _cpu_flops() -> float:
 
 
 def _has_cuda_build() -> bool:
+    silence_onnxruntime()
     try:
         import onnxruntime
     except ImportError:

@@ -21,6 +21,7 @@ from dim.contract import METADATA_KEY
 from dim.network.pooling import PoolState
 from dim_export import cli
 from dim_export.graph.pooling import SymbolicPooling
+from dim_runtime.artefacts.onnx_file import read_metadata
 
 Run = Callable[..., int]
 
@@ -342,3 +343,18 @@ def test_inspect_needs_no_torch_and_no_engine(live_artefact: Path) -> None:
     done = _blocked("torch,onnxruntime,onnxscript", "inspect", live_artefact)
     assert done.returncode == 0, done.stderr
     assert "187 nodes" in done.stdout
+
+
+def test_inspect_prints_the_work_of_a_checkpoint(
+    run: Run, live_checkpoint: Path, live_artefact: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("inspect", live_checkpoint, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    metadata = read_metadata(live_artefact)
+    assert found["multiply_adds_per_pixel"] == metadata.multiply_adds_per_pixel
+    assert found["network"] == metadata.network.model_dump(mode="json")
+    assert found["parameters"] == sum(p.numel() for p in checkpoint.load(live_checkpoint).parameters())
+    assert run("inspect", live_checkpoint) == 0
+    assert f"{metadata.multiply_adds_per_pixel:,} multiply-adds per pixel" in capsys.readouterr().out
+    assert run("inspect", live_checkpoint.with_name("gone.pth")) == 2
+    assert "gone.pth" in capsys.readouterr().err

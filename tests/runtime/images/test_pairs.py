@@ -6,6 +6,7 @@ import unicodedata
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 
 from dim.errors import InputError
@@ -131,3 +132,21 @@ def test_a_trimap_without_unknown_pixels_is_no_sample(tmp_path: Path) -> None:
     pair = write_pair(tmp_path, np.zeros((3, 4, 3), np.uint8), np.full((3, 4), 255, np.uint8))
     with pytest.raises(InputError, match="no unknown pixels"):
         read_sample(pair)
+
+
+@pytest.mark.parametrize("turn", [5, 6, 7, 8])
+def test_a_trimap_of_the_pixels_before_exif_turns_them_is_explained(tmp_path: Path, turn: int) -> None:
+    exif = PIL.Image.Exif()
+    exif[0x0112] = turn
+    image, trimap = tmp_path / "p.jpg", tmp_path / "t.png"
+    PIL.Image.new("RGB", (48, 32), (90, 120, 40)).save(image, exif=exif)
+    PIL.Image.new("L", (48, 32), 128).save(trimap)
+    with pytest.raises(InputError) as error:
+        read_sample(Pair("p", image, trimap))
+    assert "image 32×48 px, trimap 48×32 px" in str(error.value)
+    assert "EXIF orientation" in str(error.value)
+    assert "turn the trimap" in str(error.value)
+    PIL.Image.new("L", (48, 31), 128).save(trimap)
+    with pytest.raises(InputError) as error:
+        read_sample(Pair("p", image, trimap))
+    assert "EXIF" not in str(error.value)

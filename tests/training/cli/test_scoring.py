@@ -230,3 +230,58 @@ def test_ranks_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> Non
     among = Ranks.from_environment()
     assert among == Ranks(5, 8, 1, 4)
     assert among.mine(range(20)) == range(5, 20, 8)
+
+
+def test_saved_alphas_score_like_the_network_that_made_them(
+    small: Path, folder: Path, tmp_path: Path
+) -> None:
+    model = _run(small, "--data", folder, "--workers", 0, "--alphas", tmp_path / "alphas")
+    report = tmp_path / "report.json"
+    options = ("--predictions", tmp_path / "alphas", "--data", folder, "--workers", 0)
+    assert _table(_run(*options, "--report", report)) == _table(model)
+    document = json.loads(report.read_text())
+    assert document["predictions"] == str(tmp_path / "alphas")
+    assert "model" not in document
+
+
+def test_known_pixels_of_saved_alphas_are_set_from_the_trimap(folder: Path, tmp_path: Path) -> None:
+    for path in sorted((folder / "alphas").iterdir()):
+        alpha = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        alpha[:9], alpha[-9:] = 90, 90
+        (tmp_path / "saved").mkdir(exist_ok=True)
+        cv2.imwrite(str(tmp_path / "saved" / f"{path.stem}.tif"), alpha)
+    means = _table(_run("--predictions", tmp_path / "saved", "--data", folder, "--workers", 0))[-1]
+    assert means[1:] == ["0.000", "0.00000", "0.000", "0.000"]
+
+
+def test_saved_alphas_that_are_missing_or_of_another_size_are_errors(folder: Path, tmp_path: Path) -> None:
+    saved = tmp_path / "saved"
+    options = ("--predictions", saved, "--data", folder, "--workers", 0)
+    with pytest.raises(DimError, match="saved"):
+        _run(*options)
+    saved.mkdir()
+    for index in range(4):
+        cv2.imwrite(str(saved / f"photo{index}.png"), np.zeros((7, 5), np.uint8))
+    cv2.imwrite(str(saved / "photo0.tif"), np.zeros((7, 5), np.uint8))
+    with pytest.raises(DimError) as error:
+        _run(*options)
+    assert "no photo4.* in" in str(error.value)
+    assert "2 files for photo0" in str(error.value)
+    (saved / "photo0.tif").unlink()
+    (saved / "photo3.png").rename(saved / "photo4.png")
+    cv2.imwrite(str(saved / "photo3.png"), np.zeros((7, 5), np.uint8))
+    with pytest.raises(DimError, match=r"photo0\.png(.|\n)*5×7 px(.|\n)*70×40 px"):
+        _run(*options)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ((), "neither a model nor --predictions"),
+        (("model.onnx", "--predictions", "saved"), "a model and --predictions"),
+        (("--predictions", "saved", "--tile", 512, "--alphas", "new"), "--tile, --alphas with --predictions"),
+    ],
+)
+def test_one_source_of_alphas_is_required(folder: Path, options: tuple[object, ...], text: str) -> None:
+    with pytest.raises(DimError, match=text):
+        _run(*options, "--data", folder)

@@ -65,7 +65,6 @@ def test_both_generations_are_read(root: Path, entries: list[Entry], generation:
         foreground=folder / "fg.png",
         background=folder / "bg 1.png",
         merged=folder / "merged 1.png",
-        trimap=folder / "trimap 1.png",
     )
     assert [item.background.name for item in found] == ["bg 0.png", "bg 1.png"]
 
@@ -73,9 +72,20 @@ def test_both_generations_are_read(root: Path, entries: list[Entry], generation:
 def test_composites_must_exist_only_where_they_are_asked_for(root: Path, entries: list[Entry]) -> None:
     annotations.read(_write(root, entries), root)
     assert "merged 1.png: no such file" in _error(root, entries, composed=True)
-    del entries[0]["merged_path"], entries[0]["trimap_path"]
-    assert annotations.read(_write(root, entries), root)[0][3:] == (None, None)
+    del entries[0]["merged_path"]
+    assert annotations.read(_write(root, entries), root)[0].merged is None
     assert "entry 0: no merged_path" in _error(root, entries, composed=True)
+
+
+@pytest.mark.parametrize("trimap", ["a set/gone.png", "", 3, None])
+def test_trimaps_of_a_training_list_are_not_looked_at(
+    root: Path, entries: list[Entry], trimap: object
+) -> None:
+    entries[0]["trimap_path"] = trimap
+    (root / "a set" / "trimap 1.png").write_bytes(b"no image")
+    assert len(annotations.read(_write(root, entries), root)) == 2
+    with pytest.raises(InputError, match="trimap"):
+        annotations.read_test(_write(root, entries), root)
 
 
 def test_test_images_need_no_foreground(root: Path, entries: list[Entry]) -> None:
@@ -88,8 +98,8 @@ def test_test_images_need_no_foreground(root: Path, entries: list[Entry]) -> Non
 
 def test_everything_wrong_is_told_together(root: Path, entries: list[Entry]) -> None:
     (root / "a set" / "bg 0.png").write_bytes(b"\x89PNG\r\n\x1a\nthat was all")
-    (root / "a set" / "trimap 0.png").unlink()
-    _image(root / "a set" / "bg 1.png", (8, 7))
+    (root / "a set" / "bg 1.png").unlink()
+    _image(root / "a set" / "fg.png", (8, 7))
     wrong = [
         "a path",
         {"alpha": "a set/alpha.png", "fg_path": "a set/fg.png", "bg_path": " "},
@@ -104,8 +114,8 @@ def test_everything_wrong_is_told_together(root: Path, entries: list[Entry]) -> 
         "entry 4: alpha_path is 3, not a path",
         "none.png: no such file",
         "bg 0.png: not an image, or damaged",
-        "trimap 0.png: no such file",
-        "bg 1.png: 8 × 7 px, but ",
+        "bg 1.png: no such file",
+        "fg.png: 8 × 7 px, but ",
     ):
         assert part in text
 

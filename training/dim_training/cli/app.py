@@ -69,7 +69,7 @@ def fit(
 ) -> None:
     """Train a recipe.
 
-    Writes last/, best.safetensors, final.safetensors, config.json and metrics.csv.
+    Writes last/, best.safetensors, final.safetensors, config.json, metrics.csv and metrics.jsonl.
 
     Several processes: torchrun --nproc_per_node N -m dim_training.cli fit …, or accelerate launch.
     """
@@ -96,7 +96,7 @@ app.command("test", epilog="Example: dim-train test best.safetensors --data PHOT
 
 @app.command(epilog="Example: dim-train pack-run out/own -o packed")
 def pack_run(run: RunFolder, output: NewFolder) -> None:
-    """Copy a run's last/ and metrics.csv at half the size, so that others can continue it with --resume."""
+    """Copy a run's last/ and metrics at half the size, so that others can continue it with --resume."""
     require("pack a run", "torch", "accelerate", "safetensors", extra="training")
     from dim_training.pack_run import pack_run as pack
 

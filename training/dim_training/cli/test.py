@@ -22,8 +22,14 @@ from dim.published import PUBLISHED, locate
 from dim_runtime.images.pairs import Pair
 from dim_training.scoring import report
 from dim_training.scoring.distributed import Ranks
-from dim_training.scoring.evaluate import evaluate
-from dim_training.scoring.photographs import find_entries, prefetched, require_readable, survey
+from dim_training.scoring.evaluate import evaluate, evaluate_saved
+from dim_training.scoring.photographs import (
+    find_entries,
+    find_saved,
+    prefetched,
+    require_readable,
+    survey,
+)
 from dim_training.scoring.predictors import open_predictor
 from dim_training.scoring.scores import Region, Score
 
@@ -38,21 +44,27 @@ class Outputs(NamedTuple):
 
 
 def score(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="CHECKPOINT_OR_MODEL",
-            help="A checkpoint, the folder of a run or an exported artefact: a path, an https URL, or "
-            + ", ".join(PUBLISHED)
-            + ".",
-        ),
-    ],
     data: Annotated[
         Path,
         typer.Option(
             help="A folder with images/, trimaps/ and alphas/, or an annotation file of MMagic (JSON)."
         ),
     ],
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="CHECKPOINT_OR_MODEL",
+            help="A checkpoint, the folder of a run or an exported artefact: a path, an https URL, or "
+            + ", ".join(PUBLISHED)
+            + ".",
+        ),
+    ] = None,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(
+            help="Score the saved alphas of this folder, one file for each photograph, in place of a model."
+        ),
+    ] = None,
     data_root: Annotated[
         Path | None, typer.Option(help="Root of the annotation file's paths; default: its folder.")
     ] = None,
@@ -82,23 +94,48 @@ def score(
     """Score a network as the published tables do: SAD, MSE, GRAD and CONN, and their means.
 
     A checkpoint sees each photograph as a whole, in PyTorch; an artefact runs in the runtime that ships.
+    --predictions scores alphas that any program has saved; their known pixels are set from the trimap.
     Several processes share the photographs: torchrun --nproc_per_node N -m dim_training.cli test …
     """
     outputs = Outputs(csv, report_file, alphas, as_json=as_json)
+    model_only = {"--sha256": sha256, "--tile": tile, "--alphas": alphas}
+    _require_one_source(model, predictions, [name for name, value in model_only.items() if value is not None])
     _require_writable(outputs)
     ranks = Ranks.from_environment()
     region = region or (Region.UNKNOWN if data.is_dir() else Region.ALL)
     with ranks.joined():
-        path = _model_file(model, sha256, ranks)
-        opened = open_predictor(path, device=_device(device, ranks), tile=tile, threads=_threads(ranks))
-        with opened as predictor:
-            mine = ranks.mine(_readable_entries(data, data_root, ranks))
-            found = evaluate(predictor, prefetched(mine), region=region, workers=workers, alphas=alphas)
+        if model is None:
+            assert predictions is not None, "one of the two is given"
+            title, about = str(predictions), {"predictions": str(predictions)}
+            entries = _readable_entries(data, data_root, ranks)
+            saved, mine = find_saved(predictions, entries), ranks.mine(entries)
+            found = evaluate_saved(saved, prefetched(mine), region=region, workers=workers)
             scores = list(_with_progress(found, len(mine), quiet=not ranks.is_first))
+        else:
+            path = _model_file(model, sha256, ranks)
+            opened = open_predictor(path, device=_device(device, ranks), tile=tile, threads=_threads(ranks))
+            with opened as predictor:
+                mine = ranks.mine(_readable_entries(data, data_root, ranks))
+                found = evaluate(predictor, prefetched(mine), region=region, workers=workers, alphas=alphas)
+                scores = list(_with_progress(found, len(mine), quiet=not ranks.is_first))
+            title, about = path.name, {"model": model, "sha256": files.sha256(path)}
         scores = ranks.gather_items(scores)
     if ranks.is_first:
-        about = {"model": model, "sha256": files.sha256(path), "data": str(data), "region": region.value}
-        _report(scores, path.name, region, outputs, about)
+        _report(scores, title, region, outputs, {**about, "data": str(data), "region": region.value})
+
+
+def _require_one_source(model: str | None, predictions: Path | None, model_only: Sequence[str]) -> None:
+    """Raise InputError unless there is a model or a folder of predictions, with options that fit it."""
+    if (model is None) == (predictions is None):
+        raise InputError(
+            "cannot choose what to score",
+            got="neither a model nor --predictions" if model is None else "a model and --predictions",
+            expected="one of the two",
+        )
+    if predictions is not None and model_only:
+        raise InputError(
+            f"cannot use {', '.join(model_only)} with --predictions", why="saved alphas need no model"
+        )
 
 
 def _require_writable(outputs: Outputs) -> None:

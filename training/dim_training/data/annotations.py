@@ -44,14 +44,12 @@ class Annotation(NamedTuple):
         alpha: gray.
         foreground, background: colours; the background is cut to the foreground's size.
         merged: composite of the three; it need not exist unless it was asked for.
-        trimap: gray; training makes its own.
     """
 
     alpha: Path
     foreground: Path
     background: Path
     merged: Path | None
-    trimap: Path | None
 
 
 class ScoringAnnotation(NamedTuple):
@@ -80,7 +78,8 @@ def read(path: Path, data_root: Path, *, composed: bool = False) -> list[Annotat
     """Read the compositions that an annotation file lists, in its order, and every file's header.
 
     Args:
-        path: annotation file; its trimaps, where it names any, must exist.
+        path: annotation file. Trimaps that it names are not looked at, and need not exist, as in MMagic:
+            training makes its own.
         data_root: what its paths are relative to.
         composed: the composites are read from disk too, so that they must exist.
 
@@ -89,12 +88,9 @@ def read(path: Path, data_root: Path, *, composed: bool = False) -> list[Annotat
             a limit.
     """
     keys = ("alpha", "fg", "bg", *(("merged",) if composed else ()))
-    entries = _Entries(path, data_root, required=keys, optional=("merged", "trimap"))
-    entries.check_files((*keys, "trimap"))
-    return [
-        Annotation(row["alpha"], row["fg"], row["bg"], row.get("merged"), row.get("trimap"))
-        for row in entries.rows
-    ]
+    entries = _Entries(path, data_root, required=keys, optional=("merged",))
+    entries.check_files(keys)
+    return [Annotation(row["alpha"], row["fg"], row["bg"], row.get("merged")) for row in entries.rows]
 
 
 def read_test(path: Path, data_root: Path) -> list[ScoringAnnotation]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,9 +12,18 @@ from typing import Any, NamedTuple
 import numpy.typing as npt
 
 from dim import trimap as trimaps
+from dim.arrays import UInt8
 from dim.errors import InputError
 from dim.images import read_alpha, read_image
-from dim_runtime.images.pairs import MattingSample, Pair, find_pairs, read_sample, require_one_size
+from dim.images.folders import by_name, unmatched
+from dim_runtime.images.pairs import (
+    MattingSample,
+    Pair,
+    find_pairs,
+    read_sample,
+    require_one_size,
+    require_paired,
+)
 
 FOLDERS = ("images", "trimaps", "alphas")
 
@@ -60,6 +70,34 @@ def readable_entries(data: Path, data_root: Path | None = None) -> list[Pair]:
     entries = find_entries(data, data_root)
     require_readable(data, survey(entries).problems)
     return entries
+
+
+def find_saved(folder: Path, entries: Sequence[Pair]) -> dict[str, Path]:
+    """Return the saved alpha of each photograph: the image file of its name, any suffix.
+
+    Args:
+        folder: holds ``NAME.*`` for each photograph, as ``dim-train test --alphas`` writes them.
+        entries: the photographs; files of other names are ignored.
+
+    Raises:
+        InputError: no such folder, or photographs with no file or several; names them.
+    """
+    files = by_name(folder)
+    found = {entry.name: files.get(unicodedata.normalize("NFC", entry.name), []) for entry in entries}
+    require_paired(folder, [unmatched(name, folder, each) for name, each in found.items() if len(each) != 1])
+    return {name: each[0] for name, each in found.items()}
+
+
+def read_saved(path: Path, photo: MattingSample) -> UInt8:
+    """Read a saved alpha, uint8 H, W, of a photograph; InputError for one of another size."""
+    alpha = read_alpha(path)
+    if alpha.shape != photo.trimap.shape:
+        raise InputError(
+            f"cannot score {path}",
+            got=f"{alpha.shape[1]}×{alpha.shape[0]} px",
+            expected=f"{photo.trimap.shape[1]}×{photo.trimap.shape[0]} px, the size of the photograph",
+        )
+    return alpha
 
 
 def prefetched(entries: Iterable[Pair]) -> Iterator[MattingSample]:
