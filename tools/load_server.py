@@ -4,12 +4,17 @@
     python tools/load_server.py http://127.0.0.1:8000 --clients 64 --requests 20 --pid $!
 
 Only addresses of this machine are loaded. Requests refused with status 429 are repeated after the time that
-the server names; every other status but 200 is a failure.
+the server names; every other status but 200 is a failure, and so is 429 without Retry-After.
+
+With ``--stop-after N`` the server gets SIGTERM after N responses. What it had accepted must still be served:
+afterwards a request may be refused (status 503, or no connection), but no connection may break.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import statistics
 import sys
 import threading
@@ -36,12 +41,14 @@ class Record:
 
     seconds: list[float] = field(default_factory=list)
     refused: int = 0
+    refused_by_stop: int = 0
+    stopped: bool = False
     failures: list[str] = field(default_factory=list)
     resident: list[int] = field(default_factory=list)
 
 
-def main() -> int:
-    arguments = parse()
+def main(given: list[str] | None = None) -> int:
+    arguments = parse(given)
     if urlsplit(arguments.address).hostname not in ("127.0.0.1", "localhost", "::1"):
         print("error: only servers of this machine are loaded", file=sys.stderr)
         return 2
@@ -50,10 +57,12 @@ def main() -> int:
     started = time.perf_counter()
     run(arguments, pairs, record)
     wall = time.perf_counter() - started
+    if arguments.stop_after is not None:
+        return report_stop(record)
     return report(arguments, record, wall, library_seconds(arguments, pairs))
 
 
-def parse() -> argparse.Namespace:
+def parse(given: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -61,7 +70,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--requests", type=int, default=20, help="of each client")
     parser.add_argument("--pid", type=int, help="the server's process, to measure its memory")
-    return parser.parse_args()
+    parser.add_argument("--stop-after", type=int, metavar="N", help="send SIGTERM to --pid after N responses")
+    arguments = parser.parse_args(given)
+    if arguments.stop_after is not None and arguments.pid is None:
+        parser.error("--stop-after needs --pid")
+    return arguments
 
 
 def requests() -> list[tuple[dict[str, bytes], tuple[object, object]]]:
@@ -98,18 +111,28 @@ def send_all(arguments: argparse.Namespace, pairs: list, record: Record, client:
             try:
                 answer = send(session, arguments.address, files, record)
             except httpx.HTTPError as error:
+                if record.stopped and isinstance(error, httpx.ConnectError):
+                    record.refused_by_stop += 1
+                    return
                 record.failures.append(repr(error))
                 continue
+            if record.stopped and answer.status_code == 503:
+                record.refused_by_stop += 1
+                return
             if answer.status_code != 200:
                 record.failures.append(f"{answer.status_code} {answer.text[:200]}")
+                continue
             record.seconds.append(time.perf_counter() - started)
+            if len(record.seconds) == arguments.stop_after:
+                record.stopped = True
+                os.kill(arguments.pid, signal.SIGTERM)
 
 
 def send(session: httpx.Client, address: str, files: dict[str, bytes], record: Record) -> httpx.Response:
     """Send one request; wait and repeat while the queue is full."""
     while True:
         answer = session.post(f"{address}/v1/matte", files=files, data={"output": "alpha"})
-        if answer.status_code != 429:
+        if answer.status_code != 429 or "Retry-After" not in answer.headers:
             return answer
         record.refused += 1
         time.sleep(float(answer.headers["Retry-After"]))
@@ -119,7 +142,7 @@ def watch(pid: int | None, record: Record, stop: threading.Event) -> None:
     if pid is None:
         return
     process = psutil.Process(pid)
-    while not stop.wait(0.5):
+    while not stop.wait(0.5) and process.is_running():
         record.resident.append(process.memory_info().rss)
 
 
@@ -135,6 +158,17 @@ def library_seconds(arguments: argparse.Namespace, pairs: list) -> float:  # typ
             cv2.imencode(".png", np.round(alpha * 255).astype(np.uint8))
             times.append(time.perf_counter() - started)
     return arguments.clients * arguments.requests * statistics.mean(times)
+
+
+def report_stop(record: Record) -> int:
+    """Print what became of the requests around the stop; 1 if one was lost."""
+    print(
+        f"{len(record.seconds)} responses, {record.refused_by_stop} clients refused after the stop, "
+        f"{len(record.failures)} requests lost"
+    )
+    for failure in record.failures[:10]:
+        print("lost:", failure)
+    return 1 if record.failures or not record.stopped else 0
 
 
 def report(arguments: argparse.Namespace, record: Record, wall: float, library: float) -> int:
