@@ -6,6 +6,7 @@ import importlib
 import json
 import re
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,63 @@ def _serve_options() -> set[str]:
 
     command = typer.main.get_command(app)
     return {option for parameter in command.commands["serve"].params for option in parameter.opts}  # type: ignore[attr-defined]
+
+
+def _commands(program: str) -> list[list[str]]:
+    """Return the words behind a program's name in all lines of the examples and of the page on serving."""
+    paths = [path for path in FOLDER.iterdir() if path.is_file()] + [ROOT / "docs" / "serving.md"]
+    lines = [line.strip("#` ") for path in paths for line in path.read_text().splitlines()]
+    found = [re.search(rf"(?:^|\s){program} (.+)", line) for line in lines]
+    return [match[1].split() for match in found if match]
+
+
+def _options(words: list[str]) -> set[str]:
+    return {word for word in words if word.startswith("--")}
+
+
+def test_uvicorns_options_exist() -> None:
+    uvicorn = pytest.importorskip("uvicorn")
+    known = {option for parameter in uvicorn.main.params for option in parameter.opts}
+    commands = [words for words in _commands("uvicorn") if _options(words)]
+    assert len(commands) >= 2
+    for words in commands:
+        assert _options(words) <= known, words
+
+
+def test_gunicorns_options_exist() -> None:
+    config = pytest.importorskip("gunicorn.config")
+    known = {option for setting in config.KNOWN_SETTINGS for option in setting.cli or ()}
+    for words in _commands("gunicorn"):
+        assert _options(words) <= known, words
+
+
+@pytest.mark.parametrize("image", ["dim-matting:cpu", "dim-matting:gpu"])
+def test_options_of_containers_exist(image: str) -> None:
+    import typer.main
+
+    from dim_runtime.cli.app import app
+
+    command = typer.main.get_command(app)
+    commands = [words for words in _commands(image) if words[0] not in (".", "#")]
+    assert {words[0] for words in commands} >= {"run", "serve"}
+    for name, *words in commands:
+        parameters = command.commands[name].params  # type: ignore[attr-defined]
+        assert _options(words) <= {option for each in parameters for option in each.opts}, words
+
+
+def test_the_servers_time_limits_fit_those_around_it() -> None:
+    from dim_runtime.serve.limits import Limits
+    from dim_runtime.serve.server import FETCH_SECONDS
+
+    needed = Limits().job_seconds + FETCH_SECONDS
+    deployment, _ = yaml.safe_load_all((FOLDER / "kubernetes.yaml").read_text())
+    assert deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] >= needed
+    assert _compose()["stop_grace_period"] == "6m"
+    assert needed <= 6 * 60
+    for words in (*_commands("uvicorn"), *_commands("gunicorn")):
+        for option, value in pairwise(words):
+            if option in ("--timeout-graceful-shutdown", "--graceful-timeout"):
+                assert int(value) >= needed
 
 
 def _compose() -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import socket
 import subprocess
@@ -39,10 +40,8 @@ def expected() -> Any:
 
 
 def require_equal(alpha: Any, expected: Any, *, step: float) -> None:
-    """At most 1e-3 apart; beyond 1/255 only where an arg-max flips: fewer than 1 in 10 000 pixels."""
-    difference = np.abs(alpha - expected) - step
-    assert (difference > 1 / 255).mean() < 1e-4
-    assert np.percentile(difference, 99.9) < 1e-3
+    """At most 1e-3 apart but for flips of an arg-max, which may be 1 in 10 000 pixels."""
+    assert (np.abs(alpha - expected) - step > 1e-3).mean() < 1e-4
 
 
 def test_node(tmp_path: Path, expected: Any) -> None:
@@ -76,14 +75,16 @@ def address() -> Iterator[str]:
     server.wait()
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(BROWSER is None, reason="needs Chromium: apt-get install chromium")
-def test_webassembly_in_a_browser(address: str, expected: Any) -> None:
+SOFTWARE_GPU = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader")
+"""Options of Chromium for WebGPU on the CPU, so that a machine without a GPU runs the same shaders."""
+
+
+def in_browser(address: str, engine: str, image: Path, trimap: Path) -> Any:
+    """Return the alpha that the page computes, one value a pixel; it sends no request elsewhere."""
     playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (extra 'dev')")
-    image, trimap = sample_paths()
     elsewhere: list[str] = []
     with playwright.sync_playwright() as session:
-        browser = session.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        browser = session.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", *SOFTWARE_GPU])
         page = browser.new_page()
         page.on(
             "request",
@@ -92,14 +93,41 @@ def test_webassembly_in_a_browser(address: str, expected: Any) -> None:
             ),
         )
         page.goto(address)
+        if engine == "webgpu" and not page.evaluate("async () => !!(await navigator.gpu?.requestAdapter())"):
+            browser.close()
+            pytest.skip("this Chromium has no WebGPU, not even on the CPU")
         page.set_input_files("#photo", image)
         page.set_input_files("#trimap", trimap)
+        page.select_option("#engine", engine)
         page.click("#run")
         status = page.locator("#status")
-        playwright.expect(status).to_contain_text("with wasm", timeout=120_000)
+        playwright.expect(status).to_contain_text(re.compile("with|Error"), timeout=600_000)
+        assert f"with {engine}" in status.inner_text()
         alpha = np.array(page.evaluate("() => Array.from(window.alphaOfLastRun)"), np.float32)
         browser.close()
     assert not elsewhere
+    return alpha
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BROWSER is None, reason="needs Chromium: apt-get install chromium")
+def test_webassembly_in_a_browser(address: str, expected: Any) -> None:
+    alpha = in_browser(address, "wasm", *sample_paths())
+    require_equal(alpha.reshape(expected.shape), expected, step=0)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BROWSER is None, reason="needs Chromium: apt-get install chromium")
+def test_webgpu_in_a_browser(address: str, tmp_path: Path) -> None:
+    """A part of the photograph: WebGPU without a GPU takes a minute for all of it."""
+    image, trimap = (np.ascontiguousarray(array[60:188, 240:400]) for array in lemur())
+    assert (trimap == 128).mean() > 0.2
+    paths = tmp_path / "photo.png", tmp_path / "trimap.png"
+    cv2.imwrite(str(paths[0]), image[..., ::-1])
+    cv2.imwrite(str(paths[1]), trimap)
+    with Matting(backend="onnxruntime") as matting:
+        expected = matting(image, trimap)
+    alpha = in_browser(address, "webgpu", *paths)
     require_equal(alpha.reshape(expected.shape), expected, step=0)
 
 
