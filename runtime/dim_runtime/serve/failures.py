@@ -71,8 +71,14 @@ RESPONSES: dict[int | str, dict[str, object]] = {
 }
 """The same for the OpenAPI description of every route."""
 
-UPLOAD_PATH = re.compile(rf"\S*{FOLDER_PREFIX}[^/\\]+[/\\][^/\\]+[/\\]")
-"""Folders of uploads: clients get the names of their fields in errors, not paths of the server."""
+UPLOAD_PATH = re.compile(rf"(?:\b(\w+) )?\S*{FOLDER_PREFIX}[^/\\]+[/\\][^/\\]+[/\\](\w+)")
+"""Paths of uploads, with the word before: clients get the names of their fields, not paths of the server."""
+
+
+def _field(found: re.Match[str]) -> str:
+    """Return the field's name once: “the mask /tmp/…/mask” is “the mask”."""
+    word, name = found.groups()
+    return name if word in (None, name) else f"{word} {name}"
 
 
 def describe(error: BaseException) -> dict[str, str]:
@@ -80,7 +86,7 @@ def describe(error: BaseException) -> dict[str, str]:
     if not isinstance(error, DimError):
         return {"problem": "the server failed", "why": type(error).__name__}
     parts = {name: getattr(error, name) for name in ("problem", "got", "expected", "why", "fix")}
-    return {name: UPLOAD_PATH.sub("", str(value)) for name, value in parts.items() if value is not None}
+    return {name: UPLOAD_PATH.sub(_field, str(value)) for name, value in parts.items() if value is not None}
 
 
 def error_response(error: BaseException) -> JSONResponse:
@@ -118,7 +124,14 @@ def add_errors(app: FastAPI) -> None:
     async def invalid(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         found = "; ".join(f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg']}" for e in error.errors())
-        return error_response(InputError("cannot use the fields of this request", got=found))
+        return error_response(
+            InputError(
+                "cannot use the fields of this request",
+                got=found,
+                expected="a form (multipart/form-data); /openapi.json describes its fields",
+                fix="send files as files: curl -F image=@photo.jpg" if "UploadFile" in found else None,
+            )
+        )
 
     @app.exception_handler(Exception)
     async def unexpected(_: Request, error: Exception) -> Response:

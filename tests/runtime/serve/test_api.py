@@ -150,6 +150,15 @@ def test_what_is_no_image(start: Start, files: dict[str, Any], content: bytes) -
     assert "image" in refused(start().post("/v1/matte", files=files), 422)["problem"]
 
 
+def test_errors_name_the_field_once(start: Start, files: dict[str, Any]) -> None:
+    files["image"] = ("photo.svg", io.BytesIO(b"<svg/>"))
+    client = start()
+    assert refused(client.post("/v1/matte", files=files), 422)["problem"] == "cannot read the image"
+    text = refused(client.post("/v1/matte", data={"image": "photo.jpg", "trimap": "t.png"}), 422)
+    assert text["fix"] == "send files as files: curl -F image=@photo.jpg"
+    assert "multipart/form-data" in refused(client.post("/v1/matte", json={"image": "x"}), 422)["expected"]
+
+
 def test_sizes_that_differ(start: Start, files: dict[str, Any]) -> None:
     files["trimap"] = ("t.png", io.BytesIO(png(np.full((20, 30), 128, np.uint8))))
     refused(start().post("/v1/matte", files=files), 422)
