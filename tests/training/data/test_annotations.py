@@ -186,3 +186,14 @@ def test_a_deeply_nested_list_is_an_error_of_ours(root: Path) -> None:
     path.write_text("[" * 100_000)
     with pytest.raises(InputError, match="nested too deeply"):
         annotations.read(path, root)
+
+
+def test_damage_behind_the_header_of_a_png_is_listed_before_training(
+    root: Path, entries: list[Entry]
+) -> None:
+    path = root / "a set" / "bg 0.png"
+    content = bytearray(path.read_bytes())
+    place = content.index(b"IDAT")
+    content[place + 4 : place + 8] = b"\xff\xff\xff\xff"
+    path.write_bytes(content)
+    assert "bg 0.png: broken" in _error(root, entries)

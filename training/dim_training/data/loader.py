@@ -10,6 +10,7 @@ import cv2
 import torch
 from torch.utils.data import DataLoader
 
+from dim.errors import DimError
 from dim_training.config import TrainConfig
 from dim_training.data.dataset import GlobalOrder, MattingDataset, Sample, SceneDataset
 from dim_training.data.on_device import PackedParts, PartsDataset
@@ -60,8 +61,18 @@ def build_loader(config: TrainConfig, scenes: Scenes, indices: range, *, pinned:
         pin_memory=pinned,
     )
     batches = iter(loader)
-    while parts := tuple(islice(batches, config.accumulate)):
-        yield parts
+    try:
+        while parts := tuple(islice(batches, config.accumulate)):
+            yield parts
+    except DimError as error:
+        raise as_raised(error) from None
+
+
+def as_raised(error: DimError) -> DimError:
+    """Return the error of a loader process without the traceback that torch puts before its text."""
+    name = f"{type(error).__module__}.{type(error).__qualname__}: "
+    _, found, text = str(error).rpartition(name)
+    return type(error)(text.rstrip()) if found else error
 
 
 def quiet_worker(_: int) -> None:
