@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import random
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,16 +22,43 @@ SCRIPT = Path(__file__).with_name("tiny_run.py")
 KILLS = 20
 
 
-def _start(output: Path) -> subprocess.Popen[str]:
-    process = subprocess.Popen(
-        [sys.executable, str(SCRIPT), str(output)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "begins\n"
-    return process
+class _Runs:
+    """The process that runs each tiny run in a fork."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, str(SCRIPT)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def start(self, output: Path) -> int:
+        """Start a run; returns its process number as soon as it begins."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{output}\n")
+        self._process.stdin.flush()
+        return self._number("begins")
+
+    def wait(self) -> int:
+        """Return the exit status of the run that was started last."""
+        return self._number("ended")
+
+    def end(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.communicate()
+
+    def _number(self, word: str) -> int:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        found, number = line.split()
+        assert found == word, line
+        return int(number)
+
+
+@pytest.fixture
+def runs() -> Iterator[_Runs]:
+    process = _Runs()
+    yield process
+    process.end()
 
 
 def _require_readable(output: Path) -> None:
@@ -43,24 +73,26 @@ def _require_readable(output: Path) -> None:
 
 
 @pytest.mark.slow
-def test_twenty_kills_change_nothing(tmp_path: Path) -> None:
-    process, began = _start(tmp_path / "whole"), time.perf_counter()
-    assert process.wait() == 0
+def test_twenty_kills_change_nothing(runs: _Runs, tmp_path: Path) -> None:
+    runs.start(tmp_path / "whole")
+    began = time.perf_counter()
+    assert runs.wait() == 0
     longest = 0.25 * (time.perf_counter() - began)
     delays, kills, ended = random.Random(0), 0, 0
     while kills < KILLS:
         parts = tmp_path / f"parts-{ended}"
-        process = _start(parts)
+        process = runs.start(parts)
         time.sleep(delays.uniform(0, longest))
-        process.kill()
-        killed = process.wait() != 0
+        os.kill(process, signal.SIGKILL)
+        killed = runs.wait() != 0
         kills += killed
         if not killed:
             # It ended between two signals: the next ones meet a new run.
             ended += 1
             _require_same(tmp_path / "whole", parts)
         _require_readable(parts)
-    assert _start(parts).wait() == 0
+    runs.start(parts)
+    assert runs.wait() == 0
     _require_same(tmp_path / "whole", parts)
 
 

@@ -1,8 +1,14 @@
-"""A tiny run into the named folder, resumed if it can be; prints a line when it begins."""
+"""Tiny runs into folders that standard input names, resumed if they can be, each in a fork of this process.
+
+A fork needs no imports, which would take longer than the run. It prints ``begins PID`` when the run begins;
+this process prints ``ended STATUS`` when the fork ends.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
 from pathlib import Path
 
 import torch
@@ -30,9 +36,25 @@ def main(output: Path) -> None:
     )
     resume = files.current_folder(output / "last") is not None
     trainer = Trainer(build_run(config, output, resume=resume, overwrite=not resume, device="cpu"))
-    print("begins", flush=True)
+    print("begins", os.getpid(), flush=True)
     trainer.fit()
 
 
+def fork(output: Path) -> int:
+    """Run in a fork; returns its exit status, negative for a signal."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            main(output)
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    for line in sys.stdin:
+        print("ended", fork(Path(line.rstrip("\n"))), flush=True)

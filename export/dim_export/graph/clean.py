@@ -12,17 +12,22 @@ _WRAPPER_PREFIX = "network."
 _AXES = {INPUT_IMAGE: ("N", "H", "W", 3), INPUT_TRIMAP: ("N", "H", "W"), OUTPUT_ALPHA: ("N", "H", "W")}
 
 
-def tidy(model: ir.Model) -> ir.Model:
+def tidy(model: ir.Model, *, frozen: bool) -> ir.Model:
     """Rename and strip a graph in place, and return it; it computes the same function.
 
     Convolutions get the name of their layer, initialisers their checkpoint key, and other nodes their
     operator and a number.
+
+    Args:
+        model: as the exporter returns it.
+        frozen: inputs and output keep the shape of the trace; else N, H and W are free.
     """
     _compare_without_casts(model.graph)
     _strip_notes(model)
     _name_initialisers(model.graph)
     _name_nodes(model.graph)
-    _name_axes(model.graph)
+    if not frozen:
+        _free_axes(model.graph)
     return model
 
 
@@ -88,9 +93,6 @@ def _layer_of(node: ir.Node) -> str | None:
     return None if weight is None or weight.name is None else str(weight.name).removesuffix(".weight")
 
 
-def _name_axes(graph: ir.Graph) -> None:
+def _free_axes(graph: ir.Graph) -> None:
     for value in (*graph.inputs, *graph.outputs):
-        found = value.shape
-        assert found is not None
-        axes = zip(found, _AXES[str(value.name)], strict=True)
-        value.shape = ir.Shape([size if isinstance(size, int) else axis for size, axis in axes])
+        value.shape = ir.Shape(_AXES[str(value.name)])

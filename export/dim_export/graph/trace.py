@@ -10,7 +10,6 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from onnxscript import ir
@@ -30,6 +29,8 @@ from dim_runtime.planning.geometry import round_up
 OPSET = 18
 IR_VERSION = 8
 """The file format of opset 18. Older engines cannot read the exporter's newer default."""
+EXAMPLE = (2, 2 * STRIDE, 3 * STRIDE)
+"""N, H, W with which graphs of free shape are traced. No side is 1 at any level: broadcasts treat 1 apart."""
 
 
 class MattingGraph(nn.Module):
@@ -101,7 +102,9 @@ def trace(
     Raises:
         InputError: a side that is no positive multiple of 32.
     """
-    n, h, w = _checked(static_shape) if static_shape else (2, 2 * STRIDE, 3 * STRIDE)
+    # No operator of the network takes a size as a number, so the graph is the same for every shape. A trace
+    # with symbols in place of sizes has the same nodes (a test compares them), but takes four times as long.
+    n, h, w = _checked(static_shape) if static_shape else EXAMPLE
     example = (torch.zeros(n, h, w, 3, dtype=torch.uint8), torch.zeros(n, h, w, dtype=torch.uint8))
     with _quiet_exporter():
         program = torch.onnx.export(
@@ -111,23 +114,13 @@ def trace(
             opset_version=opset,
             input_names=[INPUT_IMAGE, INPUT_TRIMAP],
             output_names=[OUTPUT_ALPHA],
-            dynamic_shapes=None if static_shape else _free_shapes(),
             verbose=False,
         )
     assert program is not None
     onnx_model = program.model
     onnx_model.ir_version = ir_version
     # A frozen window has one core and one set of margins.
-    return resolve(tidy(onnx_model), cropping=static_shape is None)
-
-
-def _free_shapes() -> dict[str, Any]:
-    free = torch.export.Dim
-    batch = free("N", min=1, max=1 << 16)
-    # Sides are declared as multiples of 32, so that halving them five times needs no arithmetic in the graph.
-    height, width = STRIDE * free("h", min=1, max=1 << 16), STRIDE * free("w", min=1, max=1 << 16)
-    sides = {0: batch, 1: height, 2: width}
-    return {INPUT_IMAGE: sides, INPUT_TRIMAP: sides}
+    return resolve(tidy(onnx_model, frozen=static_shape is not None), cropping=static_shape is None)
 
 
 def _checked(shape: WindowShape) -> WindowShape:

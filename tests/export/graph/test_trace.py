@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from onnxscript import ir
 
 from dim import checkpoint
 from dim.arrays import UInt8
-from dim.contract import NetworkConfig
+from dim.contract import STRIDE, NetworkConfig
 from dim.errors import InputError
 from dim.network import DIM
 from dim_export.graph.onnx_file import describe, write
@@ -258,3 +260,24 @@ def test_the_model_that_is_exported_stays_as_it_was(live_model: Any) -> None:
         graph.network.backbone.encoder.conv6.weight.zero_()
     assert model.backbone.pooling is pooling
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "network",
+    [{"stage": 1}, {"stage": 3, "cue_radii": (4, 16), "propagation_steps": (4, 3, 2)}],
+    ids=["stage 1", "as embedded"],
+)
+def test_sizes_are_in_no_node(
+    live_model: Any, network: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trace with symbols in place of sizes gives the same nodes and constants."""
+    model = live_model(width=0.0625, **network)
+    free = torch.export.Dim
+    height, width = (STRIDE * free(name, min=1, max=1 << 16) for name in "hw")
+    sides = {0: free("N", min=1, max=1 << 16), 1: height, 2: width}
+    symbols = {"image": sides, "trimap": sides}
+    traced = ir.to_proto(trace(model))
+    export = partial(torch.onnx.export, dynamic_shapes=symbols)
+    monkeypatch.setattr(torch.onnx, "export", export)
+    assert ir.to_proto(trace(model)).SerializeToString() == traced.SerializeToString()
