@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -83,7 +84,8 @@ def test_twenty_kills_change_nothing(runs: _Runs, tmp_path: Path) -> None:
         parts = tmp_path / f"parts-{ended}"
         process = runs.start(parts)
         time.sleep(delays.uniform(0, longest))
-        os.kill(process, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
         killed = runs.wait() != 0
         kills += killed
         if not killed:
