@@ -1,99 +1,189 @@
-"""Measure what docs/performance.md reports: eager PyTorch against this runtime, photograph by photograph.
+"""Measure what docs/performance.md reports: this runtime beside other ways, photograph by photograph.
 
-    python examples/measure_performance.py FP32.onnx INT8.onnx PAIRS -o out/performance
+    python examples/measure_performance.py FP32.onnx INT8.onnx PAIRS -o out/performance [--others GT05]
 
-PAIRS is a folder of images/ and trimaps/. Every measurement is a separate file in the output folder, so that
-an interrupted run can be resumed; `table.md` is made from the files. Let nothing else run meanwhile.
+PAIRS is a folder of images/ and trimaps/. Each measurement runs in its own process and becomes a file in the
+output folder, so that an interrupted run can be resumed; `table.md` is made from the files. `--others` names
+the photographs on which other ways run too: torch.compile, and those of `other_methods.py`. Let nothing else
+run meanwhile. ViTMatte needs `pip install transformers`; `--python` names an interpreter that has it.
 """
 
 import json
 import subprocess
 import sys
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from math import prod
 from pathlib import Path
+
+from pydantic import BaseModel
 
 from dim.images.files import read_trimap
 from dim_runtime.artefacts.onnx_file import read_metadata
 from dim_runtime.cli.measure import eager_pytorch
-from dim_runtime.images.pairs import find_pairs
+from dim_runtime.images.pairs import Pair, find_pairs
 
 DIM_MATTE = "from dim_runtime.cli import main; main()"
 SPEED_CONTEXT = "64"
 """Pixels: the recommended speed mode, see docs/performance.md."""
+EAGER = "eager PyTorch, whole image"
+COMPILED = "torch.compile, whole image"
+OTHERS = {
+    "plain ONNX in ONNX Runtime, whole image": "onnx",
+    "closed form (PyMatting)": "closed-form",
+    "KNN (PyMatting)": "knn",
+    "rembg's alpha matting": "rembg",
+    "ViTMatte-S (transformers)": "vitmatte",
+}
+FULL = 8e9
+"""Bytes of the memory that the table's last column fills."""
+
+
+class Reading(BaseModel):
+    """What a process measured; `failed` has the last line of one that ended with an error."""
+
+    seconds: list[float] = []
+    peak_bytes: int = 0
+    failed: str | None = None
+
+
+class Photograph(BaseModel):
+    """A pair, its size in pixels, and a reading for each way that was measured."""
+
+    name: str
+    pixels: int
+    readings: dict[str, Reading] = {}
 
 
 def main() -> None:
-    """Read the command line, measure every model on every pair, and write the tables."""
+    """Read the command line, measure every way on every pair, and write the table."""
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("fp32", type=Path)
     parser.add_argument("int8", type=Path)
     parser.add_argument("pairs", type=Path)
     parser.add_argument("-o", "--output", type=Path, default=Path("out/performance"))
     parser.add_argument("--runs", type=int, default=1)
+    parser.add_argument("--others", nargs="*", default=[], help="photographs for the ways of others")
+    parser.add_argument("--python", default=sys.executable, help="interpreter that has transformers")
     given = parser.parse_args()
     given.output.mkdir(parents=True, exist_ok=True)
-    float32 = ["--model", str(given.fp32), "--backend", "openvino"]
-    # What int8 leaves in float is computed in bf16: faster, and measured to be no less accurate.
-    integer = ["--model", str(given.int8), "--backend", "openvino", "--precision", "bf16"]
-    ways = {
-        "OpenVINO fp32": float32,
-        "OpenVINO bf16": [*float32, "--precision", "bf16"],
-        "OpenVINO int8": integer,
-        f"OpenVINO int8, context {SPEED_CONTEXT}": [*integer, "--context", SPEED_CONTEXT],
-    }
-    rows = []
+    found = []
     for pair in find_pairs(given.pairs):
-        rows.append(measure_pair(pair.name, pair.image, pair.trimap, ways, given))
-        (given.output / "table.md").write_text(table(rows, list(ways)), "utf-8")
+        found.append(measure_pair(pair, given))
+        (given.output / "table.md").write_text(table(found), "utf-8")
     print((given.output / "table.md").read_text("utf-8"))
 
 
-def measure_pair(name: str, image: Path, trimap: Path, ways: dict[str, list[str]], given) -> dict:
-    """Measure eager PyTorch first, then every way, each in its own process."""
-    found = {}
-    height, width = read_trimap(trimap).shape
-    baseline = given.output / f"{name} eager.json"
-    if not baseline.exists():
+def measure_pair(pair: Pair, given: Namespace) -> Photograph:
+    """Measure every way on a pair, or read what an earlier run measured."""
+    height, width = read_trimap(pair.trimap).shape
+    commands = {way: dim_matte(pair, options, given.runs) for way, options in our_ways(given).items()}
+    if pair.name in given.others:
+        commands |= other_ways(pair, height, width, given)
+    photograph = Photograph(name=pair.name, pixels=height * width)
+    file = given.output / f"{pair.name} {EAGER}.json"
+    if not file.exists():
         eager = eager_pytorch(read_metadata(given.fp32), height, width, runs=given.runs)
-        baseline.write_text(eager.model_dump_json(), "utf-8")
-    for way, options in ways.items():
-        report = given.output / f"{name} {way}.json"
-        if not report.exists():
-            command = [sys.executable, "-c", DIM_MATTE, "bench", str(image), str(trimap)]
-            subprocess.run(
-                [*command, *options, "--runs", str(given.runs), "--report", str(report)], check=True
-            )
-        found[way] = json.loads(report.read_text("utf-8"))
+        file.write_text(eager.model_dump_json(), "utf-8")
+    photograph.readings[EAGER] = Reading.model_validate_json(file.read_text("utf-8"))
+    for way, command in commands.items():
+        file = given.output / f"{pair.name} {way}.json"
+        if not file.exists():
+            file.write_text(reading(command).model_dump_json(), "utf-8")
+        photograph.readings[way] = Reading.model_validate_json(file.read_text("utf-8"))
+    return photograph
+
+
+def our_ways(given: Namespace) -> dict[str, list[str]]:
+    """Return the options of `dim-matte bench` for each way of this toolkit."""
+    float32 = ["--model", str(given.fp32)]
+    # What int8 leaves in float is computed in bf16: faster, and measured to be no less accurate.
+    integer = ["--model", str(given.int8), "--backend", "openvino", "--precision", "bf16"]
     return {
-        "name": name,
-        "megapixels": height * width / 1e6,
-        "eager": json.loads(baseline.read_text("utf-8")),
-        "ways": found,
+        "ONNX Runtime fp32": [*float32, "--backend", "onnxruntime"],
+        "OpenVINO fp32": [*float32, "--backend", "openvino"],
+        "OpenVINO bf16": [*float32, "--backend", "openvino", "--precision", "bf16"],
+        "OpenVINO int8": integer,
+        f"OpenVINO int8, context {SPEED_CONTEXT}": [*integer, "--context", SPEED_CONTEXT],
     }
 
 
-def table(rows: list[dict], ways: list[str]) -> str:
-    """Return seconds, ratio to eager PyTorch, share of its memory; the last line is the geometric mean."""
+def dim_matte(pair: Pair, options: list[str], runs: int) -> list[str]:
+    files = [str(pair.image), str(pair.trimap)]
+    return [sys.executable, "-c", DIM_MATTE, "bench", *files, *options, "--runs", str(runs), "--json"]
+
+
+def other_ways(pair: Pair, height: int, width: int, given: Namespace) -> dict[str, list[str]]:
+    """Return the commands that measure the ways of others."""
+    network = read_metadata(given.fp32).network
+    eager = [sys.executable, "-m", "dim_export.bench.eager_baseline", str(height), str(width), "--compile"]
+    eager += ["--stage", str(network.stage), "--width", str(network.width), "--runs", str(given.runs)]
+    script = [given.python, str(Path(__file__).with_name("other_methods.py"))]
+    files = [str(pair.image), str(pair.trimap), "--model", str(given.fp32), "--runs", str(given.runs)]
+    return {COMPILED: eager, **{way: [*script, method, *files] for way, method in OTHERS.items()}}
+
+
+def reading(command: list[str]) -> Reading:
+    """Run a command that prints one JSON document; a failure is a reading too."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = done.stderr.strip().rpartition("\n")[2] or f"exit status {done.returncode}"
+        return Reading(failed=last[:200])
+    return Reading.model_validate(json.loads(done.stdout))
+
+
+def table(photographs: list[Photograph]) -> str:
+    """Return a row for each way: seconds, speed and memory relative to eager PyTorch, and their means."""
+    ways = list(dict.fromkeys(way for photograph in photographs for way in photograph.readings))
+    heads = [f"{photograph.name}, {photograph.pixels / 1e6:.1f} MP" for photograph in photographs]
     lines = [
-        "| photograph | eager PyTorch | " + " | ".join(ways) + " |",
-        "|" + "---|" * (len(ways) + 2),
+        "| | " + " | ".join([*heads, "geometric mean", "pixels in 8 GB"]) + " |",
+        "|" + "---|" * (len(heads) + 3),
     ]
-    for row in rows:
-        eager = row["eager"]
-        cells = [f"{eager['p50_s']:.1f} s, {eager['peak_bytes'] / 1e9:.1f} GB"]
-        for way in ways:
-            found = row["ways"][way]
-            ratio, share = eager["p50_s"] / found["p50_s"], found["peak_bytes"] / eager["peak_bytes"]
-            cells.append(f"{found['p50_s']:.1f} s, {ratio:.2f}×, {share:.2f} of the memory")
-        lines.append(f"| {row['name']}, {row['megapixels']:.1f} MP | " + " | ".join(cells) + " |")
-    means = []
     for way in ways:
-        ratios = [row["eager"]["p50_s"] / row["ways"][way]["p50_s"] for row in rows]
-        shares = [row["ways"][way]["peak_bytes"] / row["eager"]["peak_bytes"] for row in rows]
-        means.append(f"{geometric_mean(ratios):.2f}×, {geometric_mean(shares):.2f} of the memory")
-    lines.append("| geometric mean | 1 | " + " | ".join(means) + " |")
+        cells = [cell(photograph, way) for photograph in photographs]
+        lines.append(
+            f"| {way} | " + " | ".join([*cells, mean(photographs, way), fits(photographs, way)]) + " |"
+        )
     return "\n".join(lines) + "\n"
+
+
+def cell(photograph: Photograph, way: str) -> str:
+    found, eager = photograph.readings.get(way), photograph.readings[EAGER]
+    if found is None:
+        return ""
+    if found.failed is not None:
+        return f"failed: {found.failed}"
+    seconds = f"{median(found):.1f} s"
+    if way == EAGER:
+        return f"{seconds}, {found.peak_bytes / 1e9:.1f} GB"
+    return f"{seconds}, {median(eager) / median(found):.2f} ×, {found.peak_bytes / eager.peak_bytes:.2f}"
+
+
+def mean(photographs: list[Photograph], way: str) -> str:
+    """Return the geometric means of speed and memory over the photographs on which a way ran."""
+    ran = [photograph.readings for photograph in photographs if ran_on(photograph, way)]
+    if not ran:
+        return ""
+    speeds = [median(readings[EAGER]) / median(readings[way]) for readings in ran]
+    shares = [readings[way].peak_bytes / readings[EAGER].peak_bytes for readings in ran]
+    return f"{geometric_mean(speeds):.2f} ×, {geometric_mean(shares):.2f}"
+
+
+def fits(photographs: list[Photograph], way: str) -> str:
+    """Return the megapixels of whole images that fill 8 GB, from the bytes per pixel that were measured."""
+    ran = [photograph for photograph in photographs if ran_on(photograph, way)]
+    if not ran or (way not in OTHERS and way not in (EAGER, COMPILED)):
+        return "" if not ran else "any"
+    per_pixel = [photograph.readings[way].peak_bytes / photograph.pixels for photograph in ran]
+    return f"{FULL / geometric_mean(per_pixel) / 1e6:.0f} MP"
+
+
+def ran_on(photograph: Photograph, way: str) -> bool:
+    return way in photograph.readings and photograph.readings[way].failed is None
+
+
+def median(found: Reading) -> float:
+    return sorted(found.seconds)[len(found.seconds) // 2]
 
 
 def geometric_mean(values: list[float]) -> float:

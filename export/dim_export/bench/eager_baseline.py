@@ -18,6 +18,7 @@ import time
 from typing import Any
 
 import torch
+from torch import nn
 
 from dim.contract import STRIDE, NetworkConfig
 from dim.network import DIM, normalise
@@ -46,6 +47,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=1, help="timed runs, after one warm-up")
     parser.add_argument("--threads", type=int, default=None, help="default: torch's choice")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    parser.add_argument("--compile", action="store_true", help="the network through torch.compile")
     given = parser.parse_args()
     if given.threads is not None:
         torch.set_num_threads(given.threads)
@@ -56,12 +58,19 @@ def main() -> None:
         cue_radii=given.cue_radii,
         propagation_steps=given.propagation_steps,
     )
-    print(json.dumps(measure(config, given.rows, given.columns, runs=given.runs, device=given.device)))
+    options = {"runs": given.runs, "device": given.device, "compiled": given.compile}
+    print(json.dumps(measure(config, given.rows, given.columns, **options)))
 
 
 @torch.inference_mode()
 def measure(
-    config: NetworkConfig, height: int, width: int, *, runs: int, device: str = "cpu"
+    config: NetworkConfig,
+    height: int,
+    width: int,
+    *,
+    runs: int,
+    device: str = "cpu",
+    compiled: bool = False,
 ) -> dict[str, Any]:
     """Return the seconds of each timed run on a random image of this size, and the peak memory.
 
@@ -70,7 +79,9 @@ def measure(
     """
     torch.manual_seed(0)
     torch.backends.cudnn.allow_tf32 = False
-    model = DIM(config).eval().to(device)
+    model: nn.Module = DIM(config).eval().to(device)
+    if compiled:
+        model.compile()
     rows, columns = map(round_up, (height, width))
     image = torch.randint(0, 256, (1, 3, rows, columns), dtype=torch.uint8)
     trimap = torch.full((1, 1, rows, columns), 128, dtype=torch.uint8)
@@ -84,7 +95,7 @@ def measure(
     }
 
 
-def _timed(model: DIM, image: torch.Tensor, trimap: torch.Tensor, device: str) -> float:
+def _timed(model: nn.Module, image: torch.Tensor, trimap: torch.Tensor, device: str) -> float:
     started = time.perf_counter()
     # The copy back waits for the GPU.
     model(normalise(image.to(device), trimap.to(device))).cpu()
