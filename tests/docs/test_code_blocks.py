@@ -177,6 +177,10 @@ def test_options_in_prose_exist(document: Path) -> None:
 
 
 OPTIONS_OF_OTHERS = {
+    "--enable-unsafe-webgpu",  # Chromium
+    "--use-webgpu-adapter",
+    "--only",  # make hostile
+    "--stop-after",  # tools/load_server.py
     "--bench",
     *(
         "--user",
