@@ -44,6 +44,9 @@ def build_loader(config: TrainConfig, scenes: Scenes, indices: range, *, pinned:
     Args:
         indices: global numbers of this process's samples: sample i belongs to process i mod N.
         pinned: put the tensors into pinned memory, for a GPU.
+
+    Raises:
+        DimError: a sample cannot be made, such as from a damaged file.
     """
     # Loader processes may be forked: OpenCV's thread pool, once used in the parent, would hang in them.
     cv2.setNumThreads(0)
