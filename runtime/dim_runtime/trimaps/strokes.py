@@ -25,6 +25,8 @@ WORKING_SIDE = 1024
 """Longest side of the copy that GrabCut works on, pixels: a few seconds on one core. Gaps between leaves or
 strands are lost on smaller copies."""
 ITERATIONS = 3
+BOX_ITERATIONS = 6
+"""A box alone shows less of the colours than strokes do, so the colour models need longer to settle."""
 SPECK_SHARE = 1e-4
 """Smallest share of the object's area that a part of it has which no stroke touches: gaps between leaves are
 larger."""
@@ -182,7 +184,8 @@ def _segmented(small: UInt8, marks: _Marks, *, boxed: bool) -> UInt8:
     cv2.setRNGSeed(0)
     bgr = np.ascontiguousarray(small[..., ::-1])
     # The rectangle is not used in this mode.
-    cv2.grabCut(bgr, mask, (0, 0, 1, 1), *models, ITERATIONS, cv2.GC_INIT_WITH_MASK)
+    iterations = ITERATIONS if foreground.any() else BOX_ITERATIONS
+    cv2.grabCut(bgr, mask, (0, 0, 1, 1), *models, iterations, cv2.GC_INIT_WITH_MASK)
     found = (mask == cv2.GC_FGD) | (mask == cv2.GC_PR_FGD)
     if not found.any():
         raise InputError(
