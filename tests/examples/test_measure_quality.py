@@ -129,7 +129,7 @@ def test_the_page_shows_the_lemur_alone_and_names_the_hardest(
     assert sorted(path.name for path in page.parent.iterdir()) == ["page.md", "page_lemur.jpg"]
     pictures = sorted((tmp_path / "out" / "pictures").iterdir())
     assert [path.name for path in pictures] == ["photo0.jpg", "photo1.jpg"]
-    assert cv2.imread(str(pictures[0])).shape == (22 + 2 * 320, 6 * 480, 3)
+    assert cv2.imread(str(pictures[0])).shape == (34 + 2 * 320, 6 * 480, 3)
 
 
 def test_one_call_comes_first_and_the_others_are_timed(

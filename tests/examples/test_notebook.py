@@ -36,8 +36,10 @@ def test_the_notebook_makes_a_cutout(tmp_path: Path) -> None:
     opaque, clear = cutout[..., 3] == 255, cutout[..., 3] == 0
     assert 0.1 < opaque.mean() < 0.7
     assert 0.1 < clear.mean() < 0.8
-    # 255 is rounded: a little of the background may have been removed.
-    np.testing.assert_allclose(cutout[opaque][:, :3].astype(int), photograph[opaque].astype(int), atol=1)
+    # 255 is rounded, and colours are estimated together with those of translucent neighbours: a few differ.
+    difference = np.abs(cutout[opaque][:, :3].astype(int) - photograph[opaque].astype(int))
+    assert np.mean(difference > 1) < 1e-3
+    assert difference.max() < 8
     pictures = [cell for cell in notebook.cells if cell.cell_type == "code" for _ in _pictures(cell)]
     assert len(pictures) == 4
 

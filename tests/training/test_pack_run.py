@@ -48,7 +48,7 @@ def test_a_packed_run_holds_the_same_state_rounded(run: Path, tmp_path: Path) ->
     written = pack_run(run, tmp_path / "packed")
     whole, packed = (_trainer(_config(6), tmp_path / name, resume=True) for name in ("run", "packed"))
 
-    beside = sum((run / name).stat().st_size for name in ("metrics.csv", "config.json"))
+    beside = sum((run / name).stat().st_size for name in ("metrics.csv", "metrics.jsonl", "config.json"))
     assert written == _size(tmp_path / "packed" / "last") + beside
     assert _size(tmp_path / "packed" / "last") < 0.6 * _size(run / "last")
     assert packed.position == whole.position

@@ -224,7 +224,6 @@ def test_outputs_have_no_profile(archive: Archive) -> None:
 def test_prepared_lists_can_be_read(prepared: Archive) -> None:
     found = annotations.read(prepared.root / "training_list.json", prepared.root, composed=True)
     assert [item.background.name for item in found[:2]] == ["a tree_0.png", "a tree_1.png"]
-    assert found[0].trimap is None
     assert len(annotations.read_test(prepared.root / "test_list.json", prepared.root)) == 4
 
 
