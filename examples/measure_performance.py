@@ -128,7 +128,8 @@ def reading(command: list[str]) -> Reading:
     if done.returncode:
         last = done.stderr.strip().rpartition("\n")[2] or f"exit status {done.returncode}"
         return Reading(failed=last[:200])
-    return Reading.model_validate(json.loads(done.stdout))
+    # Libraries print warnings before it.
+    return Reading.model_validate(json.loads(done.stdout[done.stdout.index("{") :]))
 
 
 def table(photographs: list[Photograph]) -> str:

@@ -11,6 +11,7 @@ It prints one JSON document: `seconds` of each run after a warm-up, and `peak_by
 """
 
 import json
+import resource
 import time
 from argparse import ArgumentParser
 from collections.abc import Callable
@@ -40,7 +41,11 @@ def main() -> None:
     parser.add_argument("trimap", type=Path)
     parser.add_argument("--model", type=Path)
     parser.add_argument("--runs", type=int, default=1)
+    parser.add_argument("--memory", type=float, default=20, help="GB of addresses; beyond, it fails")
     given = parser.parse_args()
+    # Several methods need more than a machine has: let them fail, not the machine.
+    limit = int(given.memory * 1e9)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     image, trimap = np.asarray(read_image(given.image)), read_trimap(given.trimap)
     run = methods[given.method](image, trimap, given.model)
     seconds = [timed(run) for _ in range(given.runs + 1)][1:]
