@@ -62,7 +62,7 @@ FAULTS: dict[str, tuple[str, str]] = {
 
 @pytest.fixture
 def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], command.Count]:
-    """Run 12 inputs of a target whose reader has a fault at some of the mutated files."""
+    """Run 10 inputs of a target whose reader has a fault at some of the mutated files."""
 
     def run(fault: str) -> command.Count:
         (tmp_path / "planted.py").write_text(
@@ -83,7 +83,7 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
             targets.Target(_made, lambda draw, content: content + b"!", _read_nothing),
         )
         count = command.Count()
-        command.run_piece("planted", count, 12, tmp_path)
+        command.run_piece("planted", count, 10, tmp_path)
         return count
 
     return run
@@ -104,11 +104,11 @@ def test_a_planted_fault_is_found(
 ) -> None:
     code, expected = FAULTS[fault]
     count = planted(code)
-    hit = [number for number in range(12) if child.make_input("planted", number)[1] == b"b!"]
+    hit = [number for number in range(10) if child.make_input("planted", number)[1] == b"b!"]
     assert [found.number for found in count.faults] == hit
     assert len(hit) > 1
     assert all(expected in found.text for found in count.faults)
-    assert (count.done, count.read) == (12, 12 - len(hit))
+    assert (count.done, count.read) == (10, 10 - len(hit))
     assert (tmp_path / "faults" / f"planted-{hit[0]}-b.bin").read_bytes() == b"b!"
     assert f'make fuzz FUZZ="--repeat planted {hit[0]}"' in capfd.readouterr().out
 

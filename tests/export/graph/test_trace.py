@@ -263,16 +263,9 @@ def test_the_model_that_is_exported_stays_as_it_was(live_model: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "network",
-    [{"stage": 1}, {"stage": 3, "cue_radii": (4, 16), "propagation_steps": (1, 1)}],
-    ids=["stage 1", "all additions"],
-)
-def test_sizes_are_in_no_node(
-    live_model: Any, network: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sizes_are_in_no_node(live_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A trace with symbols in place of sizes gives the same nodes and constants."""
-    model = live_model(width=0.0625, **network)
+    model = live_model(width=0.0625, cue_radii=(4, 16), propagation_steps=(1, 1))
     free = torch.export.Dim
     height, width = (STRIDE * free(name, min=1, max=1 << 16) for name in "hw")
     sides = {0: free("N", min=1, max=1 << 16), 1: height, 2: width}
