@@ -23,7 +23,12 @@ from playwright.sync_api import expect, sync_playwright
 from dim_runtime.images.samples import sample_paths
 
 BACKGROUND = [[(0.06, 0.15), (0.06, 0.9)], [(0.2, 0.1), (0.45, 0.12)], [(0.92, 0.1), (0.92, 0.6)]]
-FOREGROUND = [[(0.55, 0.35), (0.62, 0.5), (0.6, 0.8)], [(0.45, 0.85), (0.75, 0.85)]]
+FOREGROUND = [
+    [(0.55, 0.35), (0.62, 0.5), (0.6, 0.8)],
+    [(0.45, 0.85), (0.75, 0.85)],
+    # Over the eyes, which have the background's colours.
+    [(0.42, 0.457), (0.54, 0.502)],
+]
 
 
 SERVE = "from dim_runtime.cli import main; main()"
