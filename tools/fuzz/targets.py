@@ -10,11 +10,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from fuzz import mutations, seeds
+
+if TYPE_CHECKING:
+    from dim_runtime.backends.kserve_grpc import GrpcTransport
+    from dim_runtime.backends.kserve_http import HttpTransport
 
 
 class Target(NamedTuple):
@@ -174,15 +178,7 @@ def _answer(path: Path) -> None:
 
     port = _server(path.read_bytes())
     transport = HttpTransport(Server(f"http://127.0.0.1:{port}", "model"))
-    try:
-        if path.name.startswith(("binary", "numbers")):
-            transport.infer(np.zeros((1, 32, 32, 3), np.uint8), np.zeros((1, 32, 32), np.uint8))
-        elif path.name.startswith("configuration"):
-            transport.document()
-        else:
-            transport.describe()
-    finally:
-        transport.close()
+    _call(transport, path, windows=("binary", "numbers"))
 
 
 def _grpc_answer(path: Path) -> None:
@@ -192,8 +188,13 @@ def _grpc_answer(path: Path) -> None:
     server = _grpc_server()
     server.message = path.read_bytes()
     transport = GrpcTransport(Server(f"grpc://127.0.0.1:{server.port}", "model"))
+    _call(transport, path, windows=("infer",))
+
+
+def _call(transport: HttpTransport | GrpcTransport, path: Path, windows: tuple[str, ...]) -> None:
+    """Send the request whose response a file holds: its name begins with the kind."""
     try:
-        if path.name.startswith("infer"):
+        if path.name.startswith(windows):
             transport.infer(np.zeros((1, 32, 32, 3), np.uint8), np.zeros((1, 32, 32), np.uint8))
         elif path.name.startswith("configuration"):
             transport.document()
