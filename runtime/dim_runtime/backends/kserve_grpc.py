@@ -126,7 +126,9 @@ class GrpcTransport(Transport):
             return unread(self._target, details, kind=PassingError if is_connected else UnreachableError)
         is_too_large = "larger than max" in details
         is_busy = code is grpc.StatusCode.RESOURCE_EXHAUSTED and not is_too_large
-        kind = PassingError if is_busy else RefusedError
+        # This client cancels nothing: a server that stops cancels what it computes.
+        is_stopping = code is grpc.StatusCode.CANCELLED
+        kind = PassingError if is_busy or is_stopping else RefusedError
         return kind(
             f"{self._target.server} refused a request for the model {self._target.model!r}",
             got=f"status {code.name}",

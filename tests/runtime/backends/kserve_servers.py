@@ -33,6 +33,10 @@ class Vanished(Exception):  # noqa: N818 - the same
     """Raised by ``compute`` to have the server drop the connection without a response."""
 
 
+class Stopped(Exception):  # noqa: N818 - the same
+    """Raised by ``compute`` to have the server cancel the request, as one does that stops."""
+
+
 def red(image: Array, trimap: Array) -> Array:
     """Return the red channel as alpha."""
     return (image[..., 0] / np.float32(255)).astype(np.float32)
@@ -200,7 +204,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, *http_answer(fake.infer(image, trimap), binary=fake.binary))
         except Busy:
             self._json(503, {"error": "busy"})
-        except Vanished:
+        except (Vanished, Stopped):
             self.close_connection = True
         except ValueError as error:
             self._json(400, {"error": str(error)})
@@ -339,6 +343,8 @@ def _service(fake: GrpcFake) -> Any:
                 context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "busy")
             except Vanished:
                 context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
+            except Stopped:
+                context.abort(grpc.StatusCode.CANCELLED, "CANCELLED")
             except ValueError as error:
                 context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
 

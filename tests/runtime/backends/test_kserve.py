@@ -32,6 +32,7 @@ from .kserve_servers import (
     FakeServer,
     GrpcFake,
     HttpFake,
+    Stopped,
     Vanished,
     grpc_answer,
     http_answer,
@@ -210,7 +211,7 @@ def test_windows_are_in_flight_together_over_grpc(grpc: GrpcFake) -> None:
         np.testing.assert_array_equal(matting(image, trimap), image[..., 0] / np.float32(255))
 
 
-@pytest.mark.parametrize("failure", [Busy, Vanished])
+@pytest.mark.parametrize("failure", [Busy, Vanished, Stopped])
 def test_a_server_that_fails_for_a_while_is_tried_again(server: FakeServer, failure: type[Exception]) -> None:
     image, trimap = wide()
     left = [failure] * 7
