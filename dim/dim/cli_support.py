@@ -89,7 +89,14 @@ def _silence_opencv() -> None:
     The environment variable OPENCV_LOG_LEVEL, if it is set, is kept.
     """
     if "OPENCV_LOG_LEVEL" not in os.environ:
-        from cv2.utils import logging
+        try:
+            from cv2.utils import logging
+        except ImportError:
+            # OpenCV 4.11, in environments with Blender: the function is at the top, and 0 is silent.
+            from cv2 import setLogLevel  # type: ignore[attr-defined]
+
+            setLogLevel(0)
+            return
 
         logging.setLogLevel(logging.LOG_LEVEL_SILENT)
 

@@ -51,6 +51,7 @@ class DataConfig(_Section):
             others; a sub-folder that is not named has weight 1.
         tinted: "rgba": sub-folders whose cut-outs are white and get a random colour.
         procedural: "rgba": share of samples whose foreground is drawn procedurally.
+        layered: "rgba": share of samples whose background shows further foregrounds, one to three.
         crop_sides: side of the square around an unknown pixel, pixels; one is chosen uniformly.
             At most 8192.
         size: side that the crop is resized to: what the network sees. At most 4096.
@@ -68,6 +69,7 @@ class DataConfig(_Section):
     weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     tinted: tuple[str, ...] = ()
     procedural: float = Field(default=0.0, ge=0, le=1)
+    layered: float = Field(default=0.0, ge=0, le=1)
     crop_sides: tuple[CropSide, ...] = Field(default=(320, 480, 640), min_length=1)
     size: int = Field(default=320, multiple_of=32, gt=0, le=LARGEST_SIZE)
     trimap_sizes: tuple[ElementSide, ElementSide] = (1, 29)

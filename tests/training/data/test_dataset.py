@@ -123,3 +123,14 @@ def test_missing_folders_and_cutouts_without_alpha(cutout_root: Path, tmp_path: 
     cv2.imwrite(str(cutout_root / "foregrounds" / "smoke" / "b.png"), np.zeros((9, 9, 3), np.uint8))
     with pytest.raises(InputError, match="no RGBA image"):
         build_dataset(DataConfig(**SMALL, kind="rgba", root=cutout_root), seed=0, length=1)
+
+
+def test_layered_backgrounds_show_foregrounds_and_change_nothing_else(cutout_root: Path) -> None:
+    plain, none, layered = (
+        build_dataset(DataConfig(**SMALL, kind="rgba", root=cutout_root, layered=share), seed=0, length=12)
+        for share in (0.0, 0.0, 1.0)
+    )
+    backgrounds = [(plain[index].background, layered[index].background) for index in range(12)]
+    assert all(torch.equal(plain[index].background, none[index].background) for index in range(12))
+    assert all(torch.equal(plain[index].alpha, layered[index].alpha) for index in range(12))
+    assert sum(not torch.equal(*pair) for pair in backgrounds) >= 8

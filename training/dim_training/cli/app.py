@@ -145,6 +145,23 @@ def bench_loader(
     typer.echo(result.profile)
 
 
+@app.command(epilog="Example: dim-train compose HELD_OUT BACKGROUNDS -o VALIDATION")
+def compose(
+    foregrounds: Annotated[Path, typer.Argument(help="Folder of RGBA files that nothing is trained on.")],
+    backgrounds: Annotated[Path, typer.Argument(help="Folder of images that nothing is trained on.")],
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", help="New folder for images/, trimaps/, trimaps_wide/ and alphas/."),
+    ],
+    seed: Annotated[int, typer.Option(min=0, help="Of colours, places and trimaps.")] = 0,
+) -> None:
+    """Compose scenes with exact alpha, one for each foreground, to validate and test with."""
+    require("compose scenes", "torch", extra="training")
+    from dim_training.prepare.scenes import compose_scenes
+
+    typer.echo(f"{compose_scenes(foregrounds, backgrounds, output, seed=seed)} scenes in {output}")
+
+
 @app.command(epilog="Example: dim-train prepare-cutouts IMAGES ALPHAS -o DATA/foregrounds/mine")
 def prepare_cutouts(
     images: Annotated[Path, typer.Argument(help="Folder of photographs.")],

@@ -1,4 +1,4 @@
-"""``dim-train render``: foregrounds with exact alpha, path-traced by Blender."""
+"""``dim-train render``: foregrounds with exact alpha, and backgrounds, path-traced by Blender."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from dim.errors import DimError
 
 
 def render(
-    output: Annotated[
-        Path, typer.Option("-o", "--output", help="Folder for the RGBA files and their index.")
-    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the images and their index.")],
     seeds: Annotated[str, typer.Option(metavar="FIRST:END", help="Seeds to render; END is not included.")],
     size: Annotated[int, typer.Option(min=16, max=4096, help="Side of the images, px.")] = 480,
     samples: Annotated[int, typer.Option(min=1, help="Light paths for each pixel of the colours.")] = 12,
@@ -27,11 +25,14 @@ def render(
     held_out: Annotated[
         bool, typer.Option("--held-out", help="Seeds of validation and test sets, 900000 and up.")
     ] = False,
+    backgrounds: Annotated[
+        bool, typer.Option("--backgrounds", help="Render opaque scenes without alpha, as backgrounds.")
+    ] = False,
     contact_sheet: Annotated[
         Path | None, typer.Option(help="Write small composites of all images in OUTPUT to this .jpg or .png.")
     ] = None,
 ) -> None:
-    """Render foregrounds with exact alpha; a stopped run continues where it was.
+    """Render foregrounds with exact alpha, or backgrounds; a stopped run continues where it was.
 
     Needs the extra "render" in an environment without PyTorch: see docs/rendering.md.
     """
@@ -42,7 +43,14 @@ def render(
 
     chosen = parse_seeds(seeds, held_out=held_out)
     require_subject(subject)
-    settings = Settings(size=size, samples=samples, alpha_samples=alpha_samples)
+    if backgrounds and subject is not None:
+        raise typer.BadParameter("--subject chooses a foreground; --backgrounds renders none. Choose one.")
+    settings = Settings(
+        size=size,
+        samples=samples,
+        alpha_samples=0 if backgrounds else alpha_samples,
+        kind="backgrounds" if backgrounds else "foregrounds",
+    )
     failures, done = [], 0
     for result in render_all(output, chosen, settings, processes=processes, subject=subject):
         if isinstance(result, Failure):
@@ -50,7 +58,8 @@ def render(
             typer.echo(f"seed {result.seed} failed\n{result.text}", err=True)
             continue
         done += 1
-        typer.echo(f"{done}  {result.file}  {100 * result.soft:.0f} % soft", err=True)
+        soft = "" if backgrounds else f"  {100 * result.soft:.0f} % soft"
+        typer.echo(f"{done}  {result.file}{soft}", err=True)
     typer.echo(f"{done} images rendered, {len(chosen) - done - len(failures)} kept, in {output}")
     if contact_sheet is not None:
         write_contact_sheet(contact_sheet, output, read_index(output))

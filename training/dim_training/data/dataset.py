@@ -30,6 +30,7 @@ from dim_training.data.scenes import AnnotatedScenes, ComposedScenes, Scene, Sce
 from dim_training.data.sources import (
     CutoutForegrounds,
     Foregrounds,
+    LayeredBackgrounds,
     Mixture,
     PhotographBackgrounds,
     ProceduralBackgrounds,
@@ -133,6 +134,9 @@ def _cutout_scenes(config: DataConfig, root: Path) -> Scenes:
     shares = (1 - config.procedural) * np.asarray(weights) / np.sum(weights)
     drawn = ProceduralForegrounds(_canvas(config), backgrounds)
     foregrounds = Mixture([*sources, drawn], [*shares, config.procedural])
+    if config.layered:
+        layered = LayeredBackgrounds(backgrounds, Mixture(sources, weights), share=config.layered)
+        return ComposedScenes(foregrounds, layered, config)
     return ComposedScenes(foregrounds, backgrounds, config)
 
 

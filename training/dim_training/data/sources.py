@@ -13,9 +13,10 @@ from dim.arrays import Random, UInt8
 from dim.bit_depth import eight_bits
 from dim.errors import InputError
 from dim.images import read_rgba
-from dim_training.data import augmentation
+from dim_training.data import augmentation, transforms
 from dim_training.data.files import image_files, read_rgb
 from dim_training.data.procedural import canvas, shapes
+from dim_training.data.transforms import Layers
 
 SMALLEST_BACKGROUND = 16
 """Smallest side of a background, pixels: a window of it is a third as large, and must show something."""
@@ -25,6 +26,9 @@ LARGEST_BACKGROUND = 900
 
 SHOWN = 20
 """Problems listed in one error."""
+
+MOST_LAYERS = 3
+"""Foregrounds that a layered background shows at most."""
 
 PLAIN = 0.85
 """Share of drawn foregrounds that are near one colour, as hair and fabric are."""
@@ -77,6 +81,23 @@ class PhotographBackgrounds:
         return np.ascontiguousarray(square[:, ::-1]) if rng.random() < 0.5 else square
 
 
+class LayeredBackgrounds:
+    """Backgrounds of another source, with foregrounds before some of them."""
+
+    def __init__(self, backgrounds: Backgrounds, foregrounds: Foregrounds, *, share: float) -> None:
+        self.backgrounds, self.foregrounds, self.share = backgrounds, foregrounds, share
+
+    def draw(self, side: int, rng: Random) -> UInt8:
+        background = self.backgrounds.draw(side, rng)
+        if rng.random() >= self.share:
+            return background
+        for _ in range(int(rng.integers(1, MOST_LAYERS + 1))):
+            colours, alpha = _window(self.foregrounds.draw(rng), side, rng)
+            mixed = transforms.composite(Layers(colours, background, alpha))
+            background = np.round(mixed).astype(np.uint8)
+        return background
+
+
 class ProceduralForegrounds:
     """Procedural shapes, filled with colours of a background source, re-coloured so that they stand out."""
 
@@ -97,7 +118,7 @@ class CutoutForegrounds:
     """RGBA files of a folder, each placed at a random scale and angle on a transparent canvas."""
 
     def __init__(self, paths: Sequence[Path], *, side: int, tinted: bool) -> None:
-        self.cutouts = read_all(paths, _read_cutout)
+        self.cutouts = read_all(paths, read_cutout)
         self.side = side
         self.tinted = tinted
 
@@ -137,6 +158,19 @@ def read_all(paths: Sequence[Path], read: Callable[[Path], T]) -> list[T]:
         shown = "\n    ".join(problems[:SHOWN])
         raise InputError(f"cannot use {len(problems)} of {len(paths)} files", why=f"\n    {shown}")
     return found
+
+
+def _window(cutout: Cutout, side: int, rng: Random) -> Cutout:
+    """Return a random square part of a cut-out's canvas, side × side; parts that are larger are reduced."""
+    largest = min(cutout.alpha.shape)
+    window = int(rng.integers(min(side, largest), largest + 1))
+    top, left = (int(rng.integers(length - window + 1)) for length in cutout.alpha.shape)
+    parts = tuple(layer[top : top + window, left : left + window] for layer in cutout)
+    return Cutout(*(_reduced(part, side) for part in parts))
+
+
+def _reduced(layer: UInt8, side: int) -> UInt8:
+    return cv2.resize(layer, (side, side), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
 
 
 def _flatten(colours: UInt8, rng: Random) -> UInt8:
@@ -187,7 +221,12 @@ def _place(cutout: Cutout, side: int, rng: Random) -> Cutout:
     )
 
 
-def _read_cutout(path: Path) -> Cutout:
+def read_cutout(path: Path) -> Cutout:
+    """Read an RGBA file, 8 bits; clear pixels get colours of opaque ones nearby.
+
+    Raises:
+        InputError: a file that cannot be used, or that shows nothing.
+    """
     image = eight_bits(read_rgba(path))
     colours, alpha = np.ascontiguousarray(image[..., :3]), np.ascontiguousarray(image[..., 3])
     if not alpha.any():

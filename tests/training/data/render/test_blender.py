@@ -123,3 +123,24 @@ def test_the_command_renders_resumes_and_repeats_itself(blender: Callable[..., s
     assert all((tmp_path / "first" / entry["file"]).is_file() for entry in index)
     assert not list((tmp_path / "first").glob(".*"))
     assert (tmp_path / "sheet.png").is_file()
+
+
+@pytest.mark.slow
+def test_backgrounds_are_opaque_pictures_and_do_not_mix_with_foregrounds(
+    blender: Callable[..., str], tmp_path: Path
+) -> None:
+    command = ("-m", "dim_training.cli", "render", "--backgrounds", "--seeds", "20000:20001")
+    options = ("--size", 32, "--samples", 2)
+    for folder in ("first", "second"):
+        assert "1 images rendered" in blender(*command, *options, "-o", tmp_path / folder)
+    (path,) = (tmp_path / "first").glob("*.png")
+    assert path.name == "020000_background.png"
+    assert path.read_bytes() == (tmp_path / "second" / path.name).read_bytes()
+    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    assert image.shape == (32, 32, 3)
+    assert image.std() > 10
+    assert json.loads((tmp_path / "first" / "render.json").read_text())["kind"] == "backgrounds"
+    with pytest.raises(AssertionError, match="cannot add to"):
+        blender(
+            "-m", "dim_training.cli", "render", *options, "--seeds", "20000:20001", "-o", tmp_path / "first"
+        )

@@ -109,3 +109,23 @@ def test_without_blender_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(MissingExtraError, match=r"dim-matting\[render\]"):
         list(run.render_all(tmp_path, [20_000], SETTINGS, processes=1))
     assert not list(tmp_path.iterdir())
+
+
+def test_backgrounds_and_foregrounds_do_not_mix(tmp_path: Path) -> None:
+    backgrounds = SETTINGS.model_copy(update={"kind": "backgrounds", "alpha_samples": 0})
+    DataSet(tmp_path, backgrounds)
+    with pytest.raises(InputError, match="another folder"):
+        DataSet(tmp_path, SETTINGS)
+
+
+def test_settings_of_earlier_versions_are_of_foregrounds(tmp_path: Path) -> None:
+    (tmp_path / "render.json").write_text('{"size":32,"samples":2,"alpha_samples":8,"version":1}')
+    DataSet(tmp_path, SETTINGS)
+
+
+def test_the_contact_sheet_shows_backgrounds_as_they_are(tmp_path: Path) -> None:
+    data_set = DataSet(tmp_path, SETTINGS)
+    rgb = np.tile(np.array([10, 120, 250], np.uint8), (32, 32, 1))
+    write_image(tmp_path / file_name(20_000, "background"), rgb)
+    entry = Entry(file="020000_background.png", seed=20_000, subject="background", soft=0, parameters={})
+    np.testing.assert_array_equal(contact_sheet(data_set.folder, [entry], columns=1, side=32), rgb)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from dim import extras
+from dim.arrays import UInt8
 from dim_training.data.render.scene import (
     Camera,
     Hair,
@@ -76,6 +77,18 @@ def render(staged: Staged, *, size: int, samples: int, alpha_samples: int, threa
         _prepare_alpha(staged.scene, placed, alpha_samples)
         (covered,) = _shoot((CLEAN,), alpha_samples)
     return Passes(noisy, clean[..., :3], covered[..., 3])
+
+
+def render_background(staged: Staged, *, size: int, samples: int, threads: int) -> Floats:
+    """Render a background, and return its linear RGB after the denoiser, size × size × 3.
+
+    The arguments and errors are those of :func:`render`.
+    """
+    extras.require("render backgrounds", "bpy", extra="render")
+    with _quiet():
+        _build(staged, size, threads)
+        (clean,) = _shoot((CLEAN,), samples)
+    return clean[..., :3]
 
 
 @contextmanager
@@ -140,6 +153,9 @@ def _mesh(part: Surface) -> Any:
     if part.opacity is not None:
         layer = data.attributes.new("opacity", "FLOAT", "POINT")
         layer.data.foreach_set("value", part.opacity.astype(np.float32).ravel())
+    if part.places is not None:
+        layer = data.attributes.new("place", "FLOAT_VECTOR", "POINT")
+        layer.data.foreach_set("vector", np.pad(part.places, ((0, 0), (0, 1))).astype(np.float32).ravel())
     data.update()
     data.validate()
     return data
@@ -189,12 +205,31 @@ def _material(part: Strands | Surface, *, coverage: bool) -> Any:
 
     made = bpy.data.materials.new("material")
     tree = _Tree(made)
-    tint = tree.attribute("tint", "Color")
+    tint = _tint(tree, part)
     closure = tree.add("ShaderNodeEmission").outputs[0] if coverage else _closure(tree, part.material, tint)
     share = _share(tree, part)
     if share is not None:
         closure = tree.mix(share, tree.add("ShaderNodeBsdfTransparent").outputs[0], closure)
     tree.add("ShaderNodeOutputMaterial", {"Surface": closure})
+    return made
+
+
+def _tint(tree: _Tree, part: Strands | Surface) -> Node:
+    if isinstance(part, Strands) or part.picture is None:
+        return tree.attribute("tint", "Color")
+    place = tree.attribute("place", "Vector")
+    return tree.add("ShaderNodeTexImage", {"Vector": place}, image=_image(part.picture)).outputs["Color"]
+
+
+def _image(picture: UInt8) -> Any:
+    """Return a picture, uint8 H × W × 3, as one of Blender's, whose rows begin at the bottom."""
+    import bpy
+
+    height, width = picture.shape[:2]
+    made = bpy.data.images.new("picture", width, height)
+    rgba = np.ones((height, width, 4), np.float32)
+    rgba[..., :3] = picture[::-1].astype(np.float32) / 255
+    made.pixels.foreach_set(rgba.ravel())
     return made
 
 
@@ -339,7 +374,7 @@ def _set_engine(staged: Staged, size: int, threads: int) -> None:
     scene.render.engine = "CYCLES"
     scene.render.resolution_x = scene.render.resolution_y = size
     scene.render.resolution_percentage = 100
-    scene.render.film_transparent = True
+    scene.render.film_transparent = not staged.is_background
     scene.render.threads_mode, scene.render.threads = "FIXED", threads
     bpy.context.view_layer.cycles.denoising_store_passes = True
     cycles = scene.cycles

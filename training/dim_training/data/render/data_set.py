@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -35,7 +35,8 @@ class Settings(FrozenModel):
     Attributes:
         size: side of the images, pixels.
         samples: light paths for each pixel of the colours.
-        alpha_samples: paths for each pixel of alpha.
+        alpha_samples: paths for each pixel of alpha; 0 for backgrounds, which have none.
+        kind: foregrounds with alpha, or backgrounds without.
         version: :data:`VERSION` of the generator.
     """
 
@@ -43,6 +44,7 @@ class Settings(FrozenModel):
     samples: int
     alpha_samples: int
     version: int = VERSION
+    kind: Literal["foregrounds", "backgrounds"] = "foregrounds"
 
 
 class Entry(FrozenModel):
@@ -110,9 +112,10 @@ def file_name(seed: int, subject: str) -> str:
     return f"{seed:06d}_{subject}.png"
 
 
-def write_image(path: Path, rgba: UInt8) -> None:
-    """Write an RGBA image as a whole PNG file or none."""
-    encoded = cv2.imencode(".png", cv2.cvtColor(rgba, cv2.COLOR_RGBA2BGRA))[1]
+def write_image(path: Path, image: UInt8) -> None:
+    """Write an image, RGBA or RGB, as a whole PNG file or none."""
+    order = cv2.COLOR_RGBA2BGRA if image.shape[2] == 4 else cv2.COLOR_RGB2BGR
+    encoded = cv2.imencode(".png", cv2.cvtColor(image, order))[1]
     files.write_bytes(path, encoded.tobytes())
 
 
@@ -123,7 +126,9 @@ def soft_share(rgba: UInt8) -> float:
 
 
 def contact_sheet(folder: Path, entries: Sequence[Entry], *, columns: int = 8, side: int = 180) -> UInt8:
-    """Return small composites over drawn backgrounds, H × W × 3 RGB, in the order of the entries.
+    """Return small copies of all images, H × W × 3 RGB, in the order of the entries.
+
+    Foregrounds are composed over drawn backgrounds.
 
     Args:
         side: of each composite, pixels.
@@ -154,11 +159,13 @@ def write_contact_sheet(path: Path, folder: Path, entries: Iterable[Entry]) -> N
 
 def _tile(path: Path, seed: int, side: int) -> UInt8:
     decoded: Any = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if decoded is None or decoded.ndim != 3 or decoded.shape[2] != 4:
-        raise InputError(f"cannot read {path}", got="no RGBA image")
-    rgba = cv2.cvtColor(decoded, cv2.COLOR_BGRA2RGBA).astype(np.uint8, copy=False)
-    background = shapes.draw_colours(rgba.shape[0], np.random.default_rng(seed))
-    mixed = composite(rgba, background)
+    if decoded is None or decoded.ndim != 3 or decoded.shape[2] not in (3, 4):
+        raise InputError(f"cannot read {path}", got="no image in colours")
+    if decoded.shape[2] == 3:
+        mixed: UInt8 = decoded[..., ::-1]
+    else:
+        rgba = cv2.cvtColor(decoded, cv2.COLOR_BGRA2RGBA).astype(np.uint8, copy=False)
+        mixed = composite(rgba, shapes.draw_colours(rgba.shape[0], np.random.default_rng(seed)))
     return cv2.resize(mixed, (side, side), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
 
 

@@ -38,6 +38,12 @@ def develop(noisy: Floats, clean: Floats, alpha: Floats, *, exposure: float) -> 
     return np.round(255 * rgba).astype(np.uint8)
 
 
+def develop_background(linear: Floats, *, exposure: float) -> UInt8:
+    """Return H × W × 3 sRGB, uint8, of linear RGB without noise; ``exposure`` as in :func:`develop`."""
+    level = _bright_level(linear, np.ones(linear.shape[:2]))
+    return np.round(255 * encode_srgb(_roll_off(linear * (exposure / level)))).astype(np.uint8)
+
+
 def _denoised(straight: Floats, clean: Floats, alpha: Floats) -> Floats:
     """Replace most of the noise where alpha varies little: there the denoiser blurs no border."""
     covered = cv2.GaussianBlur(alpha, (0, 0), 1.0)

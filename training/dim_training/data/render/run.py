@@ -11,8 +11,9 @@ from pathlib import Path
 
 from dim.errors import MissingExtraError
 from dim_training.data.render import blender
+from dim_training.data.render.backgrounds import stage_background
 from dim_training.data.render.data_set import DataSet, Entry, Settings, file_name, soft_share, write_image
-from dim_training.data.render.develop import develop
+from dim_training.data.render.develop import develop, develop_background
 from dim_training.data.render.staging import stage
 from dim_training.processes import worker_processes
 
@@ -59,6 +60,8 @@ def render_all(
 
 def render_image(seed: int, folder: Path, settings: Settings, subject: str | None = None) -> Entry:
     """Render one seed into a folder, and return its entry for the index."""
+    if settings.kind == "backgrounds":
+        return _render_background(seed, folder, settings)
     staged = stage(seed, subject)
     passes = blender.render(
         staged, size=settings.size, samples=settings.samples, alpha_samples=settings.alpha_samples, threads=1
@@ -69,6 +72,14 @@ def render_image(seed: int, folder: Path, settings: Settings, subject: str | Non
     return Entry(
         file=name, seed=seed, subject=staged.subject, soft=soft_share(rgba), parameters=staged.record
     )
+
+
+def _render_background(seed: int, folder: Path, settings: Settings) -> Entry:
+    staged = stage_background(seed)
+    linear = blender.render_background(staged, size=settings.size, samples=settings.samples, threads=1)
+    name = file_name(seed, staged.subject)
+    write_image(folder / name, develop_background(linear, exposure=staged.exposure))
+    return Entry(file=name, seed=seed, subject=staged.subject, soft=0.0, parameters=staged.record)
 
 
 def _try_to_render(seed: int, folder: Path, settings: Settings, subject: str | None) -> Entry | Failure:

@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from dim.arrays import UInt8
 from dim_training.data.render.vectors import Floats, Indices
 
 
@@ -69,6 +70,8 @@ class Surface:
 
     Attributes:
         opacity: n values, 0-1, interpolated between vertices; None is opaque.
+        picture: sRGB uint8 H × W × 3 that takes the place of ``tint``, repeated in both directions.
+        places: n × 2, where in the picture a vertex is: 0-1 from the bottom left to the top right.
     """
 
     vertices: Floats
@@ -77,6 +80,8 @@ class Surface:
     material: Material
     opacity: Floats | None = None
     smooth: bool = True
+    picture: UInt8 | None = None
+    places: Floats | None = None
 
 
 Part: TypeAlias = Strands | Surface

@@ -26,6 +26,7 @@ class Staged:
         exposure: brightness of the subject's light parts in the picture, 0-1 of sRGB's linear range.
         filter_width: width of the pixel filter, pixels.
         record: parameters by section and name.
+        is_background: the picture has no alpha: light that meets no part comes from the environment.
     """
 
     seed: int
@@ -36,6 +37,7 @@ class Staged:
     exposure: float
     filter_width: float
     record: dict[str, dict[str, Value]]
+    is_background: bool = False
 
 
 def stage(seed: int, subject: str | None = None) -> Staged:
@@ -64,7 +66,7 @@ def stage(seed: int, subject: str | None = None) -> Staged:
         subject=name,
         scene=scene,
         camera=_camera(scene, sections["camera"]),
-        light=_light(sections["light"]),
+        light=draw_light(sections["light"]),
         exposure=look.uniform("exposure", 0.35, 0.9),
         filter_width=look.uniform("filter width", 1.0, 1.8),
         record={section: draws.record for section, draws in sections.items()},
@@ -122,7 +124,8 @@ def _focus(draws: Draws, distance: float, reach: float, half_width: float) -> tu
     return focus, blur * distance / far
 
 
-def _light(draws: Draws) -> Light:
+def draw_light(draws: Draws) -> Light:
+    """Draw the light of a scene: an environment or a sky of two colours, and lamps."""
     rng = draws.rng
     sky = draws.chance("plain sky", 0.15)
     lamps = tuple(

@@ -1,0 +1,74 @@
+"""Scenes to validate with: exact alphas, both trimaps, functions of seed and name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from dim.errors import InputError
+from dim.images import read_alpha, read_image
+from dim_runtime.images.pairs import find_pairs, read_sample
+from dim_training.cli.app import app
+from dim_training.prepare.scenes import compose_scenes
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    draw = np.random.default_rng(0)
+    foregrounds, backgrounds = tmp_path / "foregrounds", tmp_path / "backgrounds"
+    rows, columns = np.mgrid[:96, :120]
+    alpha = np.clip((30 - np.hypot(rows - 48, columns - 60)) * 30, 0, 255).astype(np.uint8)
+    for folder, name in ((foregrounds, "900000_disc"), (foregrounds, "900001_disc")):
+        folder.mkdir(exist_ok=True)
+        rgba = np.dstack([np.full((96, 120, 3), (10, 200, 30), np.uint8), alpha])
+        cv2.imwrite(str(folder / f"{name}.png"), rgba)
+    backgrounds.mkdir()
+    cv2.imwrite(str(backgrounds / "a.png"), draw.integers(0, 60, (90, 150, 3), dtype=np.uint8))
+    return foregrounds, backgrounds
+
+
+def test_scenes_are_pairs_with_their_exact_alpha(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    assert compose_scenes(*folders, tmp_path / "scenes") == 2
+    pairs = find_pairs(tmp_path / "scenes", alphas=True)
+    assert [pair.name for pair in pairs] == ["900000_disc", "900001_disc"]
+    truth = cv2.imread(str(folders[0] / "900000_disc.png"), cv2.IMREAD_UNCHANGED)[..., 3]
+    for pair in pairs:
+        sample = read_sample(pair)
+        np.testing.assert_array_equal(sample.alpha, truth)
+        assert (sample.trimap[(truth > 0) & (truth < 255)] == 128).all()
+    # The foreground is green, the background dark.
+    image = read_image(pairs[0].image)
+    assert image[truth == 255][:, 1].mean() > image[truth == 0].mean() + 50
+
+
+def test_wide_trimaps_leave_more_unknown(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    scenes = tmp_path / "scenes"
+    compose_scenes(*folders, scenes)
+    for name in ("900000_disc", "900001_disc"):
+        narrow, wide = (read_alpha(scenes / folder / f"{name}.png") for folder in ("trimaps", "trimaps_wide"))
+        assert (wide == 128).sum() > (narrow == 128).sum() > 0
+
+
+def test_a_scene_is_a_function_of_seed_and_name(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    for name, seed in (("first", 0), ("again", 0), ("other", 1)):
+        compose_scenes(*folders, tmp_path / name, seed=seed)
+    files = [tmp_path / name / "images" / "900001_disc.png" for name in ("first", "again", "other")]
+    first, again, other = (path.read_bytes() for path in files)
+    assert first == again != other
+    # Another set of foregrounds leaves the scenes of the others as they are.
+    (folders[0] / "900000_disc.png").unlink()
+    compose_scenes(*folders, tmp_path / "fewer")
+    assert (tmp_path / "fewer" / "images" / "900001_disc.png").read_bytes() == first
+
+
+def test_earlier_scenes_are_not_mixed_in(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    foregrounds, backgrounds = folders
+    command = ["compose", str(foregrounds), str(backgrounds), "-o", str(tmp_path / "scenes")]
+    done = CliRunner().invoke(app, command)
+    assert "2 scenes" in done.output
+    with pytest.raises(InputError, match="new folder"):
+        compose_scenes(foregrounds, backgrounds, tmp_path / "scenes")
