@@ -27,7 +27,7 @@ AUTO_TILES = (1024, 1536, 2048, 2560)
 """Tiles that "auto" chooses from, pixels; smaller ones only where memory requires it. Larger ones gain
 nothing on photographs. The smallest serves small contexts: its cuts are often better, its windows faster."""
 NEARLY_LEAST = 1.02
-""""auto" takes the smallest tile, and so the least memory, whose cost is this close to the least."""
+""""auto" takes the plan of least memory whose cost is this close to the least."""
 AVAILABLE_SHARE = 0.5
 """Share of the memory available to the process that "auto" may use without a memory limit."""
 RAMP = 32
@@ -186,7 +186,7 @@ class Planner:
         return self._within(limit, wanted)
 
     def _automatic(self) -> Plan:
-        """Return the plan of least work that fits; of nearly equal ones that with the smallest windows."""
+        """Return the plan of least work that fits; of nearly equal ones that of least memory."""
         limit = self.options.memory_limit
         allowed = limit or self.held_bytes + round(AVAILABLE_SHARE * available_bytes())
         plans = [self._at(tile) for tile in self._tiles()]
@@ -198,7 +198,8 @@ class Planner:
             chosen = self._within(allowed, best) if limit is not None else self._at(self._smallest_tile())
             return replace(chosen, reason=f"larger tiles do not fit in {format_bytes(allowed)}, {memory}")
         least = min(plan.cost for plan in fitting)
-        chosen = next(plan for plan in fitting if plan.cost <= NEARLY_LEAST * least)
+        nearly = [plan for plan in fitting if plan.cost <= NEARLY_LEAST * least]
+        chosen = min(nearly, key=lambda plan: plan.peak_bytes)
         tried = ", ".join(str(plan.tile) for plan in plans)
         reason = f"the least work of tiles of {tried} px within {format_bytes(allowed)}, {memory}"
         return replace(chosen, reason=reason)
