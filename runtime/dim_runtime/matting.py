@@ -69,7 +69,8 @@ class Matting:
     Args:
         model: an ``.onnx`` or ``.engine`` artefact of ``dim-export``; None for the embedded compact model.
         backend: the name of a back end, or an open :class:`~dim_runtime.backends.base.Backend`, which takes
-            the place of ``model``, ``device``, ``precision`` and ``threads``. None chooses by the suffix.
+            the place of ``model``, ``device``, ``precision``, ``threads`` and ``cache``. None chooses by the
+            suffix.
         device: "cpu", "cuda" or "cuda:N"; a device that is not there is an error.
         precision: None for the artefact's own.
         tile: largest window side, context included; a multiple of 32 pixels. "auto" plans with several, and
@@ -82,6 +83,8 @@ class Matting:
         memory_limit: peak resident memory of the process during a call, bytes or a text such as "2GB"; the
             caller's arrays, the model and the output count. The tile is lowered to keep it, and calls of
             several threads run one after the other.
+        cache: folder in which OpenVINO's compiled graphs are kept, so that the next process starts faster;
+            only you may be allowed to write to it. None for none.
         progress: True shows a bar on standard error; a function is called with windows done and in all.
 
     Raises:
@@ -101,6 +104,7 @@ class Matting:
         context: Context = "exact",
         threads: int | None = None,
         memory_limit: int | str | None = None,
+        cache: str | Path | None = None,
         progress: bool | Progress = False,
     ) -> None:
         # Validate options before loading the model, to fail fast.
@@ -108,12 +112,17 @@ class Matting:
         self._options, self._progress = PlanOptions(tile, context, limit), progress
         self._backend: Backend | None
         if isinstance(backend, Backend):
-            _require_alone(model=model, device=device, precision=precision, threads=threads)
+            _require_alone(model=model, device=device, precision=precision, threads=threads, cache=cache)
             self._backend = backend
         else:
             path = default_model() if model is None else _path_of(model)
             self._backend = open_backend(
-                path, backend=backend, device=device, precision=precision, threads=threads
+                path,
+                backend=backend,
+                device=device,
+                precision=precision,
+                threads=threads,
+                cache=None if cache is None else Path(cache),
             )
             _log.info("opened %s with %s on %s", path, type(self._backend).__name__, device)
         self._speed: float | None = None
@@ -442,7 +451,7 @@ def _output_bytes(trimap: Sliceable, out: object) -> int:
 
 
 def _require_alone(**options: Any) -> None:
-    usual = {"model": None, "device": "cpu", "precision": None, "threads": None}
+    usual = {"model": None, "device": "cpu", "precision": None, "threads": None, "cache": None}
     given = [name for name, value in options.items() if value != usual[name]]
     if given:
         raise InputError(

@@ -24,6 +24,7 @@ class MattingOptions:
         context: pixels around each core, or "exact".
         threads: threads of one operator; None for the engine's choice.
         memory_limit: peak resident memory of the process, bytes; None for no limit.
+        cache: folder for graphs that OpenVINO compiles; None for none.
     """
 
     model: Path | None = None
@@ -34,3 +35,4 @@ class MattingOptions:
     context: Context = "exact"
     threads: int | None = None
     memory_limit: int | None = None
+    cache: Path | None = None

@@ -33,6 +33,7 @@ def open_backend(
     device: str = "cpu",
     precision: Precision | None = None,
     threads: int | None = None,
+    cache: Path | None = None,
 ) -> Backend:
     """Load an artefact or an engine. An option is applied or refused, never replaced by another.
 
@@ -44,6 +45,7 @@ def open_backend(
             is an error.
         threads: threads of one operator, at most 1024 or the machine's logical CPUs if these are more; None
             leaves the choice to the engine.
+        cache: folder for graphs that OpenVINO compiles; None for none.
 
     Raises:
         InputError: an option that does not exist, or does not apply.
@@ -51,6 +53,13 @@ def open_backend(
     """
     _require_threads(threads)
     _require_reader(path, backend)
+    if cache is not None and backend != "openvino":
+        raise InputError(
+            "cannot use a cache of compiled graphs with this back end",
+            got=f"cache={str(cache)!r} with {backend or 'the usual back end of the file'}",
+            expected='backend="openvino" (--backend openvino)',
+            why="only OpenVINO compiles graphs when it starts",
+        )
     if path.suffix == ".engine":
         from dim_runtime.backends.tensorrt import open_engine
 
@@ -59,7 +68,7 @@ def open_backend(
     if backend == "openvino":
         from dim_runtime.backends.openvino import OpenVinoBackend
 
-        return OpenVinoBackend(path, device=device, precision=precision, threads=threads)
+        return OpenVinoBackend(path, device=device, precision=precision, threads=threads, cache=cache)
     from dim_runtime.backends.onnxruntime import OnnxRuntimeBackend
 
     return OnnxRuntimeBackend(path, device=device, precision=precision, threads=threads)

@@ -50,6 +50,7 @@ from dim_runtime.backends.base import (
     require_single_windows,
     require_windows,
 )
+from dim_runtime.backends.openvino_cache import GraphCache
 from dim_runtime.backends.openvino_memory import (
     Arithmetic,
     compiled_bytes,
@@ -97,12 +98,14 @@ class OpenVinoBackend(Backend):
         threads: of one window; None lets OpenVINO use one per physical core.
         free_pixels: windows of at most so many pixels share one graph with free shapes; a graph is compiled
             for the shape of larger ones. None for the value that was measured to be fastest.
+        cache: folder in which compiled graphs with free shapes are kept for further processes; None for none.
 
     Raises:
         ArtefactError: missing, damaged, or not an artefact of this toolkit.
         MissingExtraError: OpenVINO is not installed.
         DeviceError: another device.
         BackendError: a precision that this artefact or this processor does not have.
+        InputError: a cache that cannot be used, or that others may write to.
     """
 
     def __init__(
@@ -113,6 +116,7 @@ class OpenVinoBackend(Backend):
         precision: Precision | None = None,
         threads: int | None = None,
         free_pixels: int | None = None,
+        cache: Path | None = None,
     ) -> None:
         self._path = path
         self._metadata = read_metadata(path)
@@ -122,6 +126,8 @@ class OpenVinoBackend(Backend):
         engine = _engine(path)
         self._core: Any = engine.Core()
         self._config = _configuration(self._arithmetic, threads)
+        self._cache = None if cache is None else GraphCache(cache)
+        self._graph_file: Path | bytes = path
         self._model: Any = None
         self._propagation: Any = None
         """Propagation alone, with free shapes, if it is a separate phase."""
@@ -143,12 +149,13 @@ class OpenVinoBackend(Backend):
     def _read(self, engine: Any) -> None:
         path = self._path
         self._metadata, network, propagation = read_parts(path, self._metadata)
+        self._graph_file = network
         self._model = last = _read(self._core, engine, path, network)
         if propagation is not None:
             last = _read(self._core, engine, path, propagation)
             # Covariances need float32, whatever the network computes in.
             options = self._config | {"INFERENCE_PRECISION_HINT": "f32"}
-            self._propagation = self._core.compile_model(last, DEVICE, options)
+            self._propagation = self._compile_free(last, propagation, options)
         own_inputs = [port for port in self._model.inputs if port.get_any_name() not in CROP_INPUTS]
         require_contract(path, _tensors(own_inputs), _tensors(last.outputs))
 
@@ -284,11 +291,18 @@ class OpenVinoBackend(Backend):
     def _compile(self, call: WindowCall | None) -> Any:
         """Compile the graph for a call, or with free shapes."""
         model = self._model.clone()
-        if call is not None:
-            if self.crops:
-                _fix_inputs(model, crop_limits(self._metadata.network, call.margins))
-            model.reshape({INPUT_IMAGE: [*call.shape, 3], INPUT_TRIMAP: list(call.shape)})
+        if call is None:
+            return self._compile_free(model, self._graph_file, self._config)
+        if self.crops:
+            _fix_inputs(model, crop_limits(self._metadata.network, call.margins))
+        model.reshape({INPUT_IMAGE: [*call.shape, 3], INPUT_TRIMAP: list(call.shape)})
         return self._core.compile_model(model, DEVICE, self._config)
+
+    def _compile_free(self, model: Any, graph: Path | bytes, options: dict[str, Any]) -> Any:
+        """Compile a graph with free shapes, or take it from the cache."""
+        if self._cache is None:
+            return self._core.compile_model(model, DEVICE, options)
+        return self._cache.compile(self._core, model, graph, DEVICE, options)
 
     def window_bytes(self, height: int, width: int) -> int:
         """Return an upper bound of the memory of :meth:`run` for one window, compiling included; bytes."""

@@ -29,7 +29,7 @@ from dim_runtime.planning.geometry import Plan
 from dim_runtime.settings import MattingOptions
 
 Status = Literal["done", "skipped", "failed"]
-NO_EFFECT = ("model", "threads", "memory_limit")
+NO_EFFECT = ("model", "threads", "memory_limit", "cache")
 """Options that do not change an output; the model is compared by its content."""
 
 

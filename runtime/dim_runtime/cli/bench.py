@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -44,14 +45,16 @@ def bench(
     image, trimap = _pair(image, trimap)
     pixels, levels = read_image(image, max_pixels=max_pixels), read_trimap(trimap, max_pixels=max_pixels)
     ceiling = matrix_ceiling() if options.device == "cpu" else None
+    started = time.perf_counter()
     with Matting.from_options(options.matting()) as matting:
+        opening_s = time.perf_counter() - started
         about = {
             "model": model_name(options.model),
             "backend": options.backend or _usual_backend(options.model),
             "device": options.device,
             "precision": options.precision or matting.metadata.precision,
         }
-        found = measure(matting, pixels, levels, runs=runs, about=about)
+        found = measure(matting, pixels, levels, runs=runs, opening_s=opening_s, about=about)
         metadata = matting.metadata
     rival = eager_pytorch(metadata, *levels.shape, runs=runs, device=options.device) if against else None
     found = found.model_copy(update={"ceiling_gflops": ceiling, "against": rival})
@@ -85,6 +88,7 @@ def _rows(found: Bench) -> list[tuple[str, str]]:
         ("model", f"{found.model}, {found.backend}, {found.precision}, {found.device}"),
         ("image", f"{found.width}×{found.height} px, {found.windows} windows, {kind}, cost {found.cost:.2f}"),
         ("time", f"{found.p50_s:.3f} s (p95 {found.p95_s:.3f} s), planning {found.plan_seconds:.3f} s"),
+        ("first call", f"{found.first_s:.3f} s, after {found.opening_s:.3f} s to open the model"),
         ("speed", f"{found.megapixels_per_s:.2f} megapixels/s, {found.gflops:.0f} GFLOP/s"),
         ("memory", f"peak {format_bytes(found.peak_bytes)}"),
     ]

@@ -46,7 +46,9 @@ class Bench(FrozenModel):
     """One image, several runs.
 
     Attributes:
-        seconds: duration of each run: planning, padding and stitching, without reading and writing files.
+        opening_s: seconds to open the model.
+        first_s: duration of the first call, in which engines compile and allocate.
+        seconds: duration of each further run, planning and stitching included, without files.
         plan_seconds: duration of planning alone.
         cost: area of all windows over the whole image's.
         work: multiply-adds of one run.
@@ -65,6 +67,8 @@ class Bench(FrozenModel):
     exact: bool
     cost: float
     work: float
+    opening_s: float
+    first_s: float
     seconds: tuple[float, ...]
     plan_seconds: float
     peak_bytes: int
@@ -112,16 +116,19 @@ class Bench(FrozenModel):
         return self.peak_bytes / self.against.peak_bytes
 
 
-def measure(matting: Matting, image: Image, trimap: UInt8, *, runs: int, about: dict[str, str]) -> Bench:
-    """Time ``runs`` calls after one warm-up.
+def measure(
+    matting: Matting, image: Image, trimap: UInt8, *, runs: int, opening_s: float, about: dict[str, str]
+) -> Bench:
+    """Time the first call of a new matting, and ``runs`` further ones.
 
     Args:
+        opening_s: seconds that opening the model took.
         about: ``model``, ``backend`` and ``device`` as the report names them, and ``precision``.
     """
+    first_s = timed(lambda: matting(image, trimap))
     # The first plan also tries how fast the network is here.
     plan = matting.plan(trimap)
     plan_seconds = timed(lambda: matting.plan(trimap))
-    matting(image, trimap)
     seconds = tuple(timed(lambda: matting(image, trimap)) for _ in range(runs))
     area = sum(window.area for window in plan.windows)
     return Bench(
@@ -133,6 +140,8 @@ def measure(matting: Matting, image: Image, trimap: UInt8, *, runs: int, about: 
         exact=plan.exact,
         cost=plan.cost,
         work=float(area) * matting.metadata.multiply_adds_per_pixel,
+        opening_s=opening_s,
+        first_s=first_s,
         seconds=seconds,
         plan_seconds=plan_seconds,
         peak_bytes=peak_resident_bytes(),

@@ -71,6 +71,14 @@ class EngineOptions:
         str | None,
         typer.Option(metavar="SIZE", help="Peak resident memory of the process, such as 2GB or 800MB."),
     ] = None
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Keep OpenVINO's compiled graphs in this folder, so that the next start is faster. "
+            "Only you may be allowed to write to it.",
+        ),
+    ] = None
 
     def matting(self) -> MattingOptions:
         """Return the arguments of a :class:`~dim_runtime.matting.Matting`."""
@@ -83,6 +91,7 @@ class EngineOptions:
             context=_context(self.context),
             threads=self.threads,
             memory_limit=None if self.memory_limit is None else parse_bytes(self.memory_limit),
+            cache=self.cache,
         )
 
 

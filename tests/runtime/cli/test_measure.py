@@ -31,7 +31,8 @@ def _bench(**changes: object) -> Bench:
     settings: dict[str, object] = {
         "model": "m.onnx", "backend": "onnxruntime", "device": "cpu", "precision": "fp32",
         "height": 1000, "width": 2000, "windows": 2, "context": 192, "exact": True, "cost": 0.5,
-        "work": 4e9, "seconds": (2.0, 1.0, 4.0), "plan_seconds": 0.01, "peak_bytes": 10**9,
+        "work": 4e9, "opening_s": 0.5, "first_s": 3.0, "seconds": (2.0, 1.0, 4.0), "plan_seconds": 0.01,
+        "peak_bytes": 10**9,
     }  # fmt: skip
     return Bench(**(settings | changes))  # type: ignore[arg-type]
 
@@ -56,10 +57,12 @@ def test_the_command_writes_what_others_rely_on(pair: tuple[str, str], tmp_path:
     done = CliRunner().invoke(app, ["bench", *pair, *options], catch_exceptions=False)
     assert done.exit_code == 0
     assert "× as fast" in done.stdout
+    assert "first call" in done.stdout
     found = json.loads(report.read_text())
     assert {"p50_s", "p95_s", "megapixels_per_s", "gflops", "peak_bytes", "cost"} <= set(found)
     assert {"name", "p50_s", "peak_bytes"} <= set(found["against"])
     assert found["speedup"] == pytest.approx(found["against"]["p50_s"] / found["p50_s"])
+    assert min(found["opening_s"], found["first_s"]) > 0
     assert len(found["seconds"]) == len(found["against"]["seconds"]) == 2
     assert found["work"] == 96 * 128 * read_metadata(default_model()).multiply_adds_per_pixel
 

@@ -56,6 +56,7 @@ def test_engine_options_reach_the_matting() -> None:
         context="64",
         threads=2,
         memory_limit="2GB",
+        cache=Path("compiled"),
     )
     assert options.matting() == MattingOptions(
         model=Path("a.onnx"),
@@ -66,6 +67,7 @@ def test_engine_options_reach_the_matting() -> None:
         context=64,
         threads=2,
         memory_limit=2 * 10**9,
+        cache=Path("compiled"),
     )
 
 
