@@ -50,6 +50,8 @@ from dim_runtime.serve.limits import BodyGuard, Limits, UnauthorisedError, too_m
 from dim_runtime.trimaps.sources import NAMES, TrimapSources
 
 PAGE = Path(__file__).parent / "page"
+WARNING_HEADER = "Dim-Warning"
+"""Header of a response with what the request should not have, though it was used."""
 LOCAL_NAMES = ["localhost", "127.0.0.1", "[::1]"]
 FORM_SOURCES = {name: NAMES[name] for name in ("trimap", "mask", "strokes", "box")}
 """Sources of a trimap that a form can carry, with the names of their fields."""
@@ -152,7 +154,8 @@ class Service:
         """Return the response with a job's output; after the last one the job is dropped."""
         path = work.output_file(job.folder, name, kind)
         background = BackgroundTask(self.queue.drop, job) if last else None
-        return FileResponse(path, media_type=work.MEDIA_TYPES[kind], background=background)
+        headers = {WARNING_HEADER: "; ".join(job.warnings)} if job.warnings else None
+        return FileResponse(path, headers=headers, media_type=work.MEDIA_TYPES[kind], background=background)
 
 
 def create_app(
@@ -263,7 +266,7 @@ def _add_matting(app: FastAPI, service: Service) -> None:
 
 
 def _matte(matting: Matting, outputs: dict[str, Any], sources: TrimapSources, job: Job) -> None:
-    work.make_matte(matting, sources, job.folder, outputs, job.progress)
+    job.warnings = work.make_matte(matting, sources, job.folder, outputs, job.progress)
 
 
 def _trimap(sources: TrimapSources, job: Job) -> None:
@@ -341,6 +344,8 @@ def _state(job: Job) -> dict[str, Any]:
     state: dict[str, Any] = {"state": job.state, "done": job.windows, "total": job.total}
     if job.error is not None:
         state["error"] = describe(job.error)
+    if job.warnings:
+        state["warnings"] = job.warnings
     return state
 
 

@@ -46,6 +46,7 @@ class Job:
         work: what a worker calls with the job.
         windows, total: progress, in windows of the network.
         fetched: outputs that were sent.
+        warnings: about what the request holds, to be sent with its outputs.
         dropped: whether the job is removed as soon as it has run.
     """
 
@@ -59,6 +60,7 @@ class Job:
     accepted: float = field(default_factory=time.monotonic)
     ended: float | None = None
     fetched: set[str] = field(default_factory=set)
+    warnings: list[str] = field(default_factory=list)
     dropped: bool = False
 
     def progress(self, done: int, total: int) -> None:

@@ -12,6 +12,8 @@ from dim.bit_depth import Depth
 from dim.errors import InputError
 from dim.images.files import read_photograph, write_image
 from dim.images.headers import declared_pixels
+from dim.trimap import unknown
+from dim_runtime.errors import NothingUnknownWarning
 from dim_runtime.matting import Matting
 from dim_runtime.outputs.render import kept_metadata, render
 from dim_runtime.outputs.spec import WHITE, Foreground, Output, OutputSpec
@@ -44,8 +46,8 @@ def make_matte(
     folder: Path,
     outputs: dict[str, tuple[OutputSpec, str]],
     progress: Callable[[int, int], object],
-) -> None:
-    """Compute a matte and write the outputs.
+) -> list[str]:
+    """Compute a matte and write the outputs; return warnings about what was sent, of ASCII letters.
 
     Args:
         matting: the network.
@@ -63,6 +65,7 @@ def make_matte(
         kept = kept_metadata(sources.image, found, spec)
         made = render(image, alpha, spec)
         write_image(output_file(folder, name, kind), made, metadata=kept)
+    return [] if unknown(trimap).any() else [str(NothingUnknownWarning())]
 
 
 def output_file(folder: Path, name: str, kind: str) -> Path:

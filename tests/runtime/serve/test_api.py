@@ -42,6 +42,21 @@ def test_a_matte_is_the_librarys(start: Start, files: dict[str, Any], pair: Pair
     np.testing.assert_array_equal(decode(answer.content), library_alpha(pair))
 
 
+def test_a_binary_mask_in_place_of_a_trimap_is_a_warning(
+    start: Start, files: dict[str, Any], pair: Pair
+) -> None:
+    client = start()
+    assert "dim-warning" not in client.post("/v1/matte", files=files).headers
+    files["trimap"] = ("t.png", png(np.where(pair[1] > 0, 255, 0).astype(np.uint8)))
+    answer = client.post("/v1/matte", files=files)
+    assert answer.status_code == 200
+    assert "no pixel of the trimap is unknown" in answer.headers["dim-warning"]
+    identity = client.post("/v1/jobs", files=files).json()["id"]
+    with client.stream("GET", f"/v1/jobs/{identity}/events") as events:
+        states = [json.loads(line[5:]) for line in events.iter_lines() if line.startswith("data:")]
+    assert "no pixel of the trimap is unknown" in states[-1]["warnings"][0]
+
+
 def test_a_cutout_has_the_images_colours_and_the_alpha(
     start: Start, files: dict[str, Any], pair: Pair
 ) -> None:

@@ -40,7 +40,7 @@ export async function start(parts) {
   return (await (await post("v1/jobs", parts)).json()).id;
 }
 
-/** Follow a job's events until it is done; `onProgress` gets windows done and in all. */
+/** Follow a job's events until it is done, and return its warnings; `onProgress` gets windows done and in all. */
 export async function follow(id, onProgress) {
   const response = await checked(await fetch(`v1/jobs/${id}/events`, { headers: headers() }));
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -56,7 +56,7 @@ export async function follow(id, onProgress) {
       if (!data) continue;
       const state = JSON.parse(data);
       if (state.state === "failed") throw new Error([state.error.problem, state.error.got, state.error.fix].filter(Boolean).join("; "));
-      if (state.state === "done") return;
+      if (state.state === "done") return state.warnings ?? [];
       onProgress(state);
     }
   }

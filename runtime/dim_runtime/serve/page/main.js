@@ -166,7 +166,7 @@ async function compute() {
     const bar = find("progress");
     report("Waiting for its turn…");
     const started = performance.now();
-    await api.follow(id, ({ done, total }) => {
+    const warnings = await api.follow(id, ({ done, total }) => {
       if (total) bar.value = done / total;
       report(total ? `Computing: ${done} of ${total} windows` : "Computing…");
     });
@@ -177,7 +177,8 @@ async function compute() {
     [scene.alpha, scene.cutout] = await Promise.all([Pyramid.of(alpha), Pyramid.of(cutout)]);
     show("checker");
     find("views").scrollIntoView({ block: "nearest" });
-    report(`Done in ${((performance.now() - started) / 1000).toFixed(1)} s. Look at it over colours and pictures, correct the trimap, or download.`);
+    const advice = warnings.length ? `Warning: ${warnings.join("; ")}.` : "Look at it over colours and pictures, correct the trimap, or download.";
+    report(`Done in ${((performance.now() - started) / 1000).toFixed(1)} s. ${advice}`);
   });
 }
 
