@@ -1,4 +1,4 @@
-"""Rendered foregrounds with exact alpha, path-traced by Blender.
+"""Foregrounds with exact alpha, and backgrounds, path-traced by Blender.
 
 The way of an image:
 
@@ -8,5 +8,6 @@ The way of an image:
 4. :mod:`develop` makes straight 8-bit colours;
 5. :mod:`data_set` keeps the file and its line of the index.
 
+For a background, :mod:`backgrounds` takes the place of the first two steps, with :mod:`pictures` on walls.
 :mod:`run` does that for many seeds. Only :mod:`blender` imports bpy, and nothing here imports PyTorch.
 """
