@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import re
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,7 +27,6 @@ from prometheus_client import (
     generate_latest,
 )
 from starlette.background import BackgroundTask
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 import dim
 from dim.errors import InputError
@@ -46,7 +47,7 @@ from dim_runtime.serve.forms import (
     only,
 )
 from dim_runtime.serve.jobs import Job, JobQueue
-from dim_runtime.serve.limits import BodyGuard, Limits, UnauthorisedError, too_many_bytes
+from dim_runtime.serve.limits import BodyGuard, Limits, UnauthorisedError, UnknownHostError, too_many_bytes
 from dim_runtime.trimaps.sources import NAMES, TrimapSources
 
 PAGE = Path(__file__).parent / "page"
@@ -76,8 +77,8 @@ Task = Callable[[TrimapSources, Job], None]
 class Service:
     """The network, the queue and the counters that all routes share."""
 
-    def __init__(self, matting: Matting, limits: Limits, token: str | None) -> None:
-        self.matting, self.limits, self.token = matting, limits, token
+    def __init__(self, matting: Matting, limits: Limits, token: str | None, hosts: list[str]) -> None:
+        self.matting, self.limits, self.token, self._hosts = matting, limits, token, hosts
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "dim_requests", "Requests by route and status.", ["route", "status"], registry=self.registry
@@ -96,18 +97,31 @@ class Service:
         unfinished.set_function(lambda: self.queue.unfinished)
 
     def admit(self, scope: Mapping[str, Any]) -> None:
-        """Raise before a body is read: a wrong token, a body that is announced too large, a full queue."""
-        if not scope["path"].startswith(("/v1/", "/metrics")):
-            return
+        """Raise before a body is read: another host, a wrong token, an announced size, a full queue."""
         headers = {
             name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]
         }
+        self._require_host(headers.get("host", ""))
+        if not scope["path"].startswith(("/v1/", "/metrics")):
+            return
         self._require_token(headers.get("authorization", ""))
         announced = headers.get("content-length", "0")
         if announced.isdigit() and int(announced) > self.limits.max_bytes:
             raise too_many_bytes(announced, self.limits.max_bytes)
         if scope["method"] == "POST":
             self.queue.require_room()
+
+    def _require_host(self, header: str) -> None:
+        """Require a name of this server. Starlette's TrustedHostMiddleware does not know [::1]."""
+        # The port follows the last colon; the colons of an IPv6 address are in brackets.
+        name = re.sub(r":\d*$", "", header).lower()
+        if not any(fnmatchcase(name, pattern) for pattern in self._hosts):
+            raise UnknownHostError(
+                "cannot take a request to this host name",
+                got=name[:100],
+                expected="a name of this server",
+                fix="start the server with --allow-host NAME",
+            )
 
     def _require_token(self, header: str) -> None:
         if self.token is None:
@@ -172,9 +186,12 @@ def create_app(
         limits: see :class:`~dim_runtime.serve.limits.Limits`.
         token: bearer token that requests to /v1 and /metrics must carry; None for no token.
         hosts: names under which the server is reached; others get status 400, so that no foreign page
-            reaches a local server by DNS rebinding. None for the names of this machine, ``["*"]`` for any.
+            reaches a local server by DNS rebinding. None for the names of this machine, ``["*"]`` for any,
+            "*.example.org" for all of a domain.
     """
-    service = Service(matting, limits or Limits(), token)
+    # In patterns an opening bracket would begin a set of characters.
+    names = [name.lower().replace("[", "[[]") for name in hosts or LOCAL_NAMES]
+    service = Service(matting, limits or Limits(), token, names)
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
@@ -199,7 +216,6 @@ def create_app(
     _add_operation(app, service)
     app.mount("/", StaticFiles(directory=PAGE, html=True))
     app.add_middleware(BodyGuard, limits=service.limits, admit=service.admit, refuse=error_response)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts or LOCAL_NAMES)
     _add_counting(app, service)
     return app
 
@@ -383,7 +399,11 @@ def _add_operation(app: FastAPI, service: Service) -> None:
 def _add_counting(app: FastAPI, service: Service) -> None:
     @app.middleware("http")
     async def count(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        # A part of a result must not count as fetched: files are sent whole.
+        request.scope["headers"] = [pair for pair in request.scope["headers"] if pair[0] != b"range"]
         response = await call_next(request)
+        if "Accept-Ranges" in response.headers:
+            response.headers["Accept-Ranges"] = "none"
         for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
         route = getattr(request.scope.get("route"), "path", "other")

@@ -24,6 +24,7 @@ from dim_runtime.serve.limits import (
     TimeLimitError,
     TooLargeError,
     UnauthorisedError,
+    UnknownHostError,
 )
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ STATUS: Mapping[type[Exception], int] = {
     TimeLimitError: 503,
     RemovedJobError: 410,
     SlowBodyError: 408,
+    UnknownHostError: 400,
     UnauthorisedError: 401,
     TooLargeError: 413,
     MemoryLimitError: 413,
@@ -53,7 +55,7 @@ class Problem(BaseModel):
 
 
 DESCRIPTIONS: Mapping[int, str] = {
-    400: "No form, or a form with too many or too long parts.",
+    400: "Another host name; no form, or a form with too many or too long parts.",
     401: "The server requires another token.",
     404: "No such path or job.",
     405: "A method that the path does not have.",

@@ -77,6 +77,10 @@ class UnauthorisedError(DimError):
     """A request without the server's token."""
 
 
+class UnknownHostError(DimError):
+    """A request to a host name that is not the server's."""
+
+
 class SlowBodyError(DimError):
     """A request's body that did not arrive in time."""
 

@@ -358,7 +358,21 @@ def test_a_token_is_required_where_there_is_one(start: Start, files: dict[str, A
 
 
 def test_foreign_host_names_are_refused(start: Start) -> None:
-    assert start().get("/health", headers={"Host": "evil.example"}).status_code == 400
+    client = start()
+    for name in ("evil.example", "localhost.evil.example:80", "", "[::2]", "1:1"):
+        refused(client.get("/health", headers={"Host": name}), 400)
+    for name in ("localhost", "LocalHost:8000", "127.0.0.1:1", "[::1]", "[::1]:8000"):
+        assert client.get("/health", headers={"Host": name}).status_code == 200
+
+
+def test_a_request_for_a_part_gets_the_whole_result(start: Start, files: dict[str, Any], pair: Pair) -> None:
+    """The result is dropped once it is fetched, so a part alone would lose the rest."""
+    client = start()
+    identity = client.post("/v1/jobs", files=files).json()["id"]
+    for part in ("bytes=0-9", "bytes=nonsense", "bytes=99999999-"):
+        found = client.get(f"/v1/jobs/{identity}/result", params={"output": "alpha"}, headers={"Range": part})
+        assert found.status_code == 200
+        np.testing.assert_array_equal(decode(found.content), library_alpha(pair))
 
 
 def test_metrics_count(start: Start, files: dict[str, Any]) -> None:
