@@ -156,7 +156,6 @@ def compose(
     seed: Annotated[int, typer.Option(min=0, help="Of colours, places and trimaps.")] = 0,
 ) -> None:
     """Compose scenes with exact alpha, one for each foreground, to validate and test with."""
-    require("compose scenes", "torch", extra="training")
     from dim_training.prepare.scenes import compose_scenes
 
     typer.echo(f"{compose_scenes(foregrounds, backgrounds, output, seed=seed)} scenes in {output}")
