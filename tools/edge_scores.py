@@ -7,12 +7,13 @@
 
 Prints a table: mean SAD over unknown pixels, in thousands, with narrow and with wide trimaps. A scene counts
 for the kind of its subject, and for defocus and motion as well if its camera was out of focus or its subject
-moved.
+moved. Scenes without known foreground or background are left out: closed form needs both.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+import dim.trimap
 from dim.arrays import UInt8
 from dim.bit_depth import quantise8
 from dim.metrics import sad
@@ -97,6 +99,14 @@ def scene_sads(pair: Pair, methods: Iterable[Method], wide: Path) -> tuple[float
     return tuple(found)
 
 
+def solvable(pair: Pair, wide: Path) -> bool:
+    """Return whether both trimaps of a scene have known foreground and known background."""
+    found = [
+        set(np.unique(dim.trimap.read(path).trimap)) for path in (pair.trimap, wide / f"{pair.name}.png")
+    ]
+    return all({dim.trimap.BACKGROUND, dim.trimap.FOREGROUND} <= levels for levels in found)
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -105,14 +115,16 @@ def main() -> None:
     parser.add_argument("--model", help="artefact; the embedded model by default")
     parser.add_argument("--threads", type=int, help="threads of ONNX Runtime")
     given = parser.parse_args()
+    wide = given.scenes / "trimaps_wide"
     pairs = find_pairs(given.scenes, alphas=True)
+    chosen = [pair for pair in pairs if solvable(pair, wide)]
+    print(f"{len(chosen)} of {len(pairs)} scenes have known foreground and background", file=sys.stderr)
     with Matting(given.model, threads=given.threads) as matting:
 
         def ours(image: UInt8, trimap: UInt8) -> UInt8:
             return quantise8(matting(image, trimap))
 
-        wide = given.scenes / "trimaps_wide"
-        sads = {pair.name: scene_sads(pair, (ours, closed_form), wide) for pair in pairs}
+        sads = {pair.name: scene_sads(pair, (ours, closed_form), wide) for pair in chosen}
     name = "dim-compact" if given.model is None else Path(given.model).stem
     columns = [f"{method}, {width}" for method in (name, "closed form") for width in ("narrow", "wide")]
     print(table(rows(sads, read_index(given.index)), columns))

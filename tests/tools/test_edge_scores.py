@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from dim_runtime.images.pairs import Pair
 from dim_training.data.render.data_set import Entry
 from dim_training.data.render.subjects import SUBJECTS
-from edge_scores import KINDS, Row, kinds_of, rows, table
+from edge_scores import KINDS, Row, kinds_of, rows, solvable, table
 
 
 def _entry(seed: int, subject: str, *, focus: str = "deep", moves: bool = False) -> Entry:
@@ -40,3 +47,16 @@ def test_the_table_is_markdown() -> None:
         "|---|---|---|---|",
         "| hair | 2 | 1.23 | 5.00 |",
     ]
+
+
+@pytest.mark.parametrize(
+    ("narrow", "wide", "expected"), [(255, 255, True), (255, 128, False), (0, 255, False)]
+)
+def test_scenes_without_known_foreground_are_left_out(
+    tmp_path: Path, narrow: int, wide: int, expected: bool
+) -> None:
+    for folder, last in (("trimaps", narrow), ("wide", wide)):
+        (tmp_path / folder).mkdir()
+        cv2.imwrite(str(tmp_path / folder / "a.png"), np.array([[0, 128, last]], np.uint8))
+    pair = Pair("a", tmp_path / "a.png", tmp_path / "trimaps" / "a.png")
+    assert solvable(pair, tmp_path / "wide") is expected

@@ -17,7 +17,7 @@ from dim_training.data.files import image_files
 from dim_training.data.sources import PhotographBackgrounds, read_cutout
 from dim_training.data.transforms import Layers
 
-NARROW, WIDE = (2, 25), (31, 91)
+NARROW, WIDE = (2, 25), (25, 61)
 """Smallest and largest side, pixels, of the elements that make trimaps/ and trimaps_wide/."""
 
 
