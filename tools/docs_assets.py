@@ -32,7 +32,13 @@ WEIGHTS = "runtime/dim_runtime/models/dim-compact.safetensors"
 MODEL = "runtime/dim_runtime/models/dim-compact.onnx"
 QUALITY = ("measure_quality", "quality_methods", "quality_pictures", "quality_process", "quality_tables")
 PAGE = ("api.js", "camera.js", "index.html", "labels.js", "main.js", "pyramid.js", "screen.js", "style.css")
-CONTEXT = ("export/dim_export/bench/context.py", "tools/context_tables.py")
+CONTEXT = (
+    "export/dim_export/bench/context.py",
+    "tools/context_tables.py",
+    "dim/dim/contract/layers.py",
+    "runtime/dim_runtime/planning/partition.py",
+    "runtime/dim_runtime/planning/planner.py",
+)
 
 Manifest = dict[str, dict[str, str]]
 """By asset, then by input."""
