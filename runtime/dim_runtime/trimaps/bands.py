@@ -61,8 +61,8 @@ def from_soft_mask(mask: UInt8, *, inside: int | None = None, outside: int | Non
             "cannot make a trimap", got=f"band of {within} and {beyond} px", expected="0 or more"
         )
     # The border of the hard mask gets the band; soft levels beyond it stay unknown as well.
-    certain = _shrunk(_binary(mask >= 128), within) & (mask > LIGHTEST_UNKNOWN)
-    empty = _shrunk(_binary(mask < 128), beyond) & (mask < DARKEST_UNKNOWN)
+    certain = shrunk(mask >= 128, within) & (mask > LIGHTEST_UNKNOWN)
+    empty = shrunk(mask < 128, beyond) & (mask < DARKEST_UNKNOWN)
     trimap = np.full(mask.shape, UNKNOWN, np.uint8)
     trimap[certain] = FOREGROUND
     trimap[empty] = BACKGROUND
@@ -89,13 +89,14 @@ def resized_band(trimap: UInt8, pixels: int) -> UInt8:
     return np.where(reached, np.where(region > 0, level, trimap), trimap).astype(np.uint8)
 
 
+def shrunk(region: Bool, pixels: int) -> Bool:
+    """Return bool H, W: a region without a margin of this width; the frame of the image has no margin."""
+    # OpenCV's erosion treats pixels beyond the image as part of the region.
+    return np.asarray(cv2.erode(_binary(region), ellipse(2 * pixels + 1)) > 0)
+
+
 def _binary(region: Bool) -> UInt8:
     return region.astype(np.uint8)
-
-
-def _shrunk(region: UInt8, pixels: int) -> Bool:
-    # OpenCV's erosion treats pixels beyond the image as part of the region.
-    return np.asarray(cv2.erode(region, ellipse(2 * pixels + 1)) > 0)
 
 
 def _distance(

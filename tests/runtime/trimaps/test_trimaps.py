@@ -11,7 +11,17 @@ import pytest
 from dim.arrays import UInt8
 from dim.errors import InputError
 from dim_runtime.trimaps.bands import chosen_band, from_soft_mask, resized_band
-from dim_runtime.trimaps.strokes import Box, Strokes, _nearer, _without_specks, propose, read_strokes
+from dim_runtime.trimaps.strokes import (
+    Box,
+    Strokes,
+    _agreed,
+    _covered,
+    _features,
+    _nearer,
+    _without_specks,
+    propose,
+    read_strokes,
+)
 
 HEIGHT, WIDTH, RADIUS = 240, 320, 70
 
@@ -74,6 +84,26 @@ def test_16_bits_and_a_large_picture(picture: UInt8) -> None:
     assert (truth[trimap == 0] == 0).all()
 
 
+def test_thin_marks_on_a_large_picture_count() -> None:
+    """A dot covers a 36th of a small pixel."""
+    region = np.zeros((60, 60), np.bool_)
+    region[::12, ::12] = True
+    assert np.count_nonzero(_covered(region, (10, 10))) == 25
+    assert not _covered(np.zeros_like(region), (10, 10)).any()
+
+
+def test_pixels_on_which_the_runs_disagree_are_unknown() -> None:
+    picture = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    inner, outer = disc(40) > 0, disc(RADIUS) > 0
+    trimap = _agreed([inner, outer], picture, 5)
+    assert (trimap[inner & (disc(33) > 0)] == 255).all()
+    assert (trimap[outer & ~inner] == 128).all()
+    assert (trimap[disc(RADIUS + 7) == 0] == 0).all()
+    np.testing.assert_array_equal(trimap, _agreed([outer, inner], picture, 5))
+    # Without a common pixel nothing is foreground.
+    assert not (_agreed([inner, ~outer], picture, 5) == 255).any()
+
+
 def test_strokes_are_kept_as_they_are(picture: UInt8) -> None:
     marks = strokes(CROSS, *BORDERS, (128, (20, 120), (60, 120)), (0, (159, 60), (161, 60)))
     trimap = propose(picture, marks)
@@ -132,7 +162,7 @@ def test_colour_and_position_together_find_the_nearest_stroke() -> None:
     bar = np.s_[100:140, 20:300]
     picture[bar] = (220, 120, 30)
     marks = strokes((255, (30, 120), (50, 120)), (0, (240, 80), (300, 80)), (0, (240, 160), (300, 160)))
-    nearer = _nearer(picture, marks.at(255), marks.at(0))
+    nearer = _nearer(_features(picture), marks.at(255), marks.at(0), 60.0)
     assert nearer[105:135, 25:295].all()
     nearer[90:150, 10:310] = False
     assert not nearer[:, 200:].any()
@@ -152,6 +182,11 @@ def test_colour_and_position_together_find_the_nearest_stroke() -> None:
 def test_marks_that_do_not_suffice(picture: UInt8, marks: list, box: Box | None, part: str) -> None:  # type: ignore[type-arg]
     with pytest.raises(InputError, match=part):
         propose(picture, strokes(*marks), box)
+
+
+def test_a_box_that_is_smaller_than_a_pixel_of_the_copy() -> None:
+    with pytest.raises(InputError, match="a box that is too small"):
+        propose(np.zeros((60, 8000, 3), np.uint8), Strokes.none(60, 8000), Box(11, 11, 2, 2))
 
 
 def test_strokes_of_another_size(picture: UInt8) -> None:
