@@ -9,7 +9,7 @@ import numpy as np
 
 from dim_training.data.render import blender
 from dim_training.data.render.data_set import write_image
-from dim_training.data.render.develop import develop
+from dim_training.data.render.develop import develop, develop_background
 from dim_training.data.render.scene import Camera, Light, Plain, Scene, Strands, Surface
 from dim_training.data.render.staging import Staged
 from dim_training.data.render.surfaces import Ellipsoid
@@ -48,6 +48,26 @@ def _render(part: Strands | Surface, camera: Camera, path: Path) -> None:
     write_image(path, develop(passes.noisy, passes.clean, passes.alpha, exposure=staged.exposure))
 
 
+def _sheet() -> Surface:
+    """Return a square larger than the image; its picture is red, green (top), blue and white (bottom)."""
+    picture = np.array([[(200, 20, 20), (20, 200, 20)], [(20, 20, 200), (200, 200, 200)]], np.uint8)
+    corners = np.array([(-1, 0, -1), (1, 0, -1), (1, 0, 1), (-1, 0, 1)]) * SIDE
+    places = np.array([(0, 0), (1, 0), (1, 1), (0, 1)], np.float64)
+    large = picture.repeat(32, 0).repeat(32, 1)
+    faces = np.array([[0, 1, 2, 3]])
+    return Surface(corners, faces, TINT, Plain(1.0), smooth=False, picture=large, places=places)
+
+
+def _render_background(part: Surface, path: Path) -> None:
+    light = Light(None, 0.0, 1.0, np.ones(3), np.ones(3))
+    scene = Scene(parts=[part])
+    staged = Staged(
+        0, "known", scene, _camera(), light, exposure=0.5, filter_width=1.5, record={}, is_background=True
+    )
+    linear = blender.render_background(staged, size=SIDE, samples=16, threads=1)
+    write_image(path, develop_background(linear, exposure=staged.exposure))
+
+
 def main(folder: Path) -> None:
     """Render every scene."""
     _render(_square(16.5), _camera(), folder / "square.png")
@@ -56,6 +76,7 @@ def main(folder: Path) -> None:
     _render(_disc(), _camera(aperture=8.0, focus=0.5 * DISTANCE), folder / "blurred disc.png")
     _render(_disc(), _camera(shift=5.0), folder / "moved disc.png")
     _render(_hair(), _camera(), folder / "hair.png")
+    _render_background(_sheet(), folder / "picture.png")
 
 
 if __name__ == "__main__":

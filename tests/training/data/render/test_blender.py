@@ -19,6 +19,13 @@ import pytest
 
 ROOT = Path(__file__).parents[4]
 PROGRAMS = Path(__file__).with_name("known_geometry.py")
+QUARTERS = (
+    ("red", slice(2, 13), slice(2, 13)),
+    ("green", slice(2, 13), slice(19, 30)),
+    ("blue", slice(19, 30), slice(2, 13)),
+    ("white", slice(19, 30), slice(19, 30)),
+)
+"""Parts of the picture of known_geometry.py: colour, rows and columns of pixels."""
 PACKAGES = [str(ROOT / folder) for folder in ("dim", "runtime", "training")]
 
 
@@ -44,11 +51,11 @@ def blender() -> Callable[..., str]:
 
 @pytest.fixture(scope="module")
 def known(blender: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
-    """Return the scenes of known_geometry.py: name to RGBA."""
+    """Return the scenes of known_geometry.py: name to RGBA, or to RGB for a background."""
     folder = tmp_path_factory.mktemp("known")
     blender(PROGRAMS, folder)
     found = {path.stem: cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in folder.glob("*.png")}
-    return {name: image[..., [2, 1, 0, 3]] for name, image in found.items()}
+    return {name: image[..., [2, 1, 0, 3][: image.shape[2]]] for name, image in found.items()}
 
 
 @pytest.mark.slow
@@ -78,6 +85,16 @@ def test_opacity_is_alpha(known: dict[str, np.ndarray]) -> None:
     alpha = known["half opaque"][10:22, 10:22, 3] / 255
     assert alpha.mean() == pytest.approx(0.4, abs=0.01)
     assert alpha.std() < 0.04
+
+
+@pytest.mark.slow
+def test_a_picture_stands_upright_in_its_colours(known: dict[str, np.ndarray]) -> None:
+    image = known["picture"].astype(int)
+    assert image.shape == (32, 32, 3)
+    quarters = {name: image[rows, columns].reshape(-1, 3).mean(0) for name, rows, columns in QUARTERS}
+    assert [int(np.argmax(quarters[name])) for name in ("red", "green", "blue")] == [0, 1, 2]
+    assert np.ptp(quarters["white"]) < 8
+    assert all(np.ptp(quarters[name]) > 60 for name in ("red", "green", "blue"))
 
 
 @pytest.mark.slow
