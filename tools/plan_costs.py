@@ -9,6 +9,7 @@ margins and propagate in separate windows, as ``dim-export onnx`` writes them.
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ import dim.trimap
 from dim.arrays import Floating, UInt8
 from dim.contract import ArtefactMetadata, NetworkConfig, exact_context
 from dim.contract.layers import multiply_adds_per_pixel
+from dim.errors import DimError
 from dim.images.folders import image_files
 from dim_runtime.artefacts.onnx_file import read_metadata
 from dim_runtime.backends.base import Backend
@@ -131,4 +133,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except DimError as error:
+        sys.exit(f"error: {error}")
