@@ -26,7 +26,7 @@ DEFAULT_TILE = 1536
 AUTO_TILES = (1024, 1536, 2048, 2560)
 """Tiles that "auto" chooses from, pixels; smaller ones only where memory requires it. Larger ones gain
 nothing on photographs. The smallest serves small contexts: its cuts are often better, its windows faster."""
-NEARLY_LEAST = 1.02
+NEARLY_LEAST = 1.03
 """"auto" takes the plan of least memory whose cost is this close to the least."""
 AVAILABLE_SHARE = 0.5
 """Share of the memory available to the process that "auto" may use without a memory limit."""

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from dim_runtime.planning.partition import Limits, Piece, partition
+from dim_runtime.planning.partition import Limits, Piece, _rearranged, _total, partition
 
 Blocks = npt.NDArray[np.bool_]
 
@@ -59,6 +59,29 @@ def test_far_blobs_get_their_own_windows() -> None:
     occupied[:2, :2] = occupied[-2:, -2:] = True
     pieces = partition(occupied, Limits((100, 100), (100, 100), 2))
     assert sorted(pieces) == [Piece(0, 2, 0, 2), Piece(98, 100, 98, 100)]
+
+
+def test_neighbours_that_cost_less_together_are_joined() -> None:
+    occupied = np.zeros((20, 20), np.bool_)
+    occupied[4:8, 4:12] = occupied[15, 15] = True
+    limits = Limits((20, 20), (16, 16), 2)
+    apart = [Piece(4, 8, 4, 8), Piece(4, 8, 8, 12), Piece(15, 16, 15, 16)]
+    assert sorted(_rearranged(occupied, apart, limits)) == [Piece(4, 8, 4, 12), Piece(15, 16, 15, 16)]
+
+
+@settings(deadline=None, max_examples=30)
+@given(occupied=GRIDS, context=st.integers(0, 4))
+def test_a_rearranged_partition_covers_all_and_costs_no_more(occupied: Blocks, context: int) -> None:
+    """From the worst one: a piece for each block."""
+    limits = limits_for(occupied, context, 6)
+    blocks = [Piece(y, y + 1, x, x + 1) for y, x in np.argwhere(occupied)[:40].tolist()]
+    occupied = np.zeros_like(occupied)
+    for piece in blocks:
+        occupied[piece.top, piece.left] = True
+    found = _rearranged(occupied, blocks, limits)
+    check(occupied, limits, found)
+    if blocks:
+        assert _total(found, limits) <= _total(blocks, limits) + 1e-6
 
 
 def ring(side: int) -> Blocks:
