@@ -231,7 +231,7 @@ def _start(features: list[Float32], marks: _Marks, run: Run, *, boxed: bool) -> 
         # Begin with the nearest strokes: the colour models start from more than the strokes alone.
         return _nearer(features, marks.foreground, marks.background, run.position_weight)
     inside = ~marks.background
-    if marks.foreground.any() or run.inner == 1:
+    if marks.foreground.any():
         return inside
     rows, columns = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
     start = np.zeros_like(inside)
