@@ -169,38 +169,42 @@ class _Gain(NamedTuple):
     saved: float
     pieces: list[Piece]
     """What takes the place of two pieces."""
-    union: Piece
 
 
 def _rearranged(occupied: Blocks, pieces: list[Piece], limits: Limits) -> list[Piece]:
     """Replace two pieces by their union, or by a better cut of it, until that saves nothing."""
     known: dict[tuple[Piece, Piece], _Gain] = {}
     while True:
-        pairs = list(combinations(pieces, 2))
+        pairs = [pair for pair in combinations(pieces, 2) if _are_neighbours(*pair, pieces)]
         known |= {pair: _gain(occupied, *pair, limits) for pair in pairs if pair not in known}
-        for pair in sorted(pairs, key=lambda pair: -known[pair].saved):
-            saved, replacement, union = known[pair]
-            if saved <= LEAST_SAVED:
-                return pieces
-            rest = [piece for piece in pieces if piece not in pair]
-            if not any(_overlap(union, piece) for piece in rest):
-                pieces = [*rest, *replacement]
-                break
-        else:
+        best = max(pairs, key=lambda pair: known[pair].saved, default=None)
+        if best is None or known[best].saved <= LEAST_SAVED:
             return pieces
+        pieces = [piece for piece in pieces if piece not in best] + known[best].pieces
+
+
+def _are_neighbours(first: Piece, second: Piece, pieces: Sequence[Piece]) -> bool:
+    """Return whether the union of two pieces overlaps no other piece."""
+    union = _union(first, second)
+    return not any(_overlap(union, piece) for piece in pieces if piece not in (first, second))
 
 
 def _gain(occupied: Blocks, first: Piece, second: Piece, limits: Limits) -> _Gain:
-    """Return the best replacement of two pieces, for a union that overlaps no other piece."""
-    (top, bottom), (left, right) = (
-        (min(first[axis], second[axis]), max(first[axis + 1], second[axis + 1])) for axis in (0, 2)
-    )
-    union = Piece(top, bottom, left, right)
-    # Blocks of other pieces do no harm: where the union overlaps one, the gain is not used.
+    """Return the best replacement of two neighbours."""
+    union = _union(first, second)
     cut = _best_cut(occupied, union, limits, None)
     ways = [way for way in ([union], list(cut.pieces)) if all(map(limits.fits, way))]
     best = min(ways, key=lambda way: _total(way, limits), default=[first, second])
-    return _Gain(_total([first, second], limits) - _total(best, limits), best, union)
+    return _Gain(_total([first, second], limits) - _total(best, limits), best)
+
+
+def _union(first: Piece, second: Piece) -> Piece:
+    return Piece(
+        min(first.top, second.top),
+        max(first.bottom, second.bottom),
+        min(first.left, second.left),
+        max(first.right, second.right),
+    )
 
 
 def _overlap(first: Piece, second: Piece) -> bool:

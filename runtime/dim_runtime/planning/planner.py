@@ -28,6 +28,8 @@ AUTO_TILES = (1024, 1536, 2048, 2560)
 nothing on photographs. The smallest serves small contexts: its cuts are often better, its windows faster."""
 NEARLY_LEAST = 1.03
 """"auto" takes the plan of least memory whose cost is this close to the least."""
+AUTO_ATTEMPTS = 4
+"""Partitions that "auto" tries with each tile."""
 AVAILABLE_SHARE = 0.5
 """Share of the memory available to the process that "auto" may use without a memory limit."""
 RAMP = 32
@@ -189,7 +191,7 @@ class Planner:
         """Return the plan of least work that fits; of nearly equal ones that of least memory."""
         limit = self.options.memory_limit
         allowed = limit or self.held_bytes + round(AVAILABLE_SHARE * available_bytes())
-        plans = [self._at(tile) for tile in self._tiles()]
+        plans = [self._at(tile, attempts=AUTO_ATTEMPTS) for tile in self._tiles()]
         fitting = [plan for plan in plans if plan.peak_bytes <= allowed]
         memory = "the memory limit" if limit is not None else f"{AVAILABLE_SHARE:.0%} of the available memory"
         if not fitting:
@@ -276,15 +278,15 @@ class Planner:
             fix=fix,
         )
 
-    def _at(self, tile: int, note: str | None = None) -> Plan:
-        plan = self._in_one_way(self.way, tile, note)
+    def _at(self, tile: int, note: str | None = None, attempts: int = MOST_ATTEMPTS) -> Plan:
+        plan = self._in_one_way(self.way, tile, note, attempts)
         if self.at_once is None or tile < max(self.padded):
             return plan
-        return min(plan, self._in_one_way(self.at_once, tile, note), key=lambda found: found.cost)
+        return min(plan, self._in_one_way(self.at_once, tile, note, attempts), key=lambda found: found.cost)
 
-    def _in_one_way(self, way: _Way, tile: int, note: str | None) -> Plan:
+    def _in_one_way(self, way: _Way, tile: int, note: str | None, attempts: int) -> Plan:
         limits = self._limits(way, tile)
-        windows = self._windows(way, limits, MOST_ATTEMPTS)
+        windows = self._windows(way, limits, attempts)
         propagation = self._propagation(way, tile) if way.phases else ()
         shapes = {(window.height, window.width) for window in (*windows, *propagation)}
         return Plan(
