@@ -58,7 +58,7 @@ def open_backend(
             "cannot use a cache of compiled graphs with this back end",
             got=f"cache={str(cache)!r} with {backend or 'the usual back end of the file'}",
             expected='backend="openvino" (--backend openvino)',
-            why="only OpenVINO compiles graphs when it starts",
+            why="only graphs that OpenVINO compiled can be kept",
         )
     if path.suffix == ".engine":
         from dim_runtime.backends.tensorrt import open_engine

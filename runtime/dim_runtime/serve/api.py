@@ -52,7 +52,7 @@ from dim_runtime.trimaps.sources import NAMES, TrimapSources
 
 PAGE = Path(__file__).parent / "page"
 WARNING_HEADER = "Dim-Warning"
-"""Header of a response with what the request should not have, though it was used."""
+"""Header of a response whose request was used, though something in it is probably a mistake."""
 LOCAL_NAMES = ["localhost", "127.0.0.1", "[::1]"]
 FORM_SOURCES = {name: NAMES[name] for name in ("trimap", "mask", "strokes", "box")}
 """Sources of a trimap that a form can carry, with the names of their fields."""
