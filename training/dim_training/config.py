@@ -129,6 +129,7 @@ class TrainConfig(_Section):
         clip: largest norm of the gradient; None leaves it alone.
         ema: decay of the averaged weights that are scored and shipped; None ships the last ones.
         checkpoint_every: steps between two states that a run can be resumed from.
+        checkpoint_seconds: save a state as well when the last one is this old; None counts steps alone.
         keep_every: steps between two checkpoints that are kept for good; None keeps none but best and final.
         tensorboard: write event files with image panels beside the CSV.
     """
@@ -152,6 +153,7 @@ class TrainConfig(_Section):
     clip: float | None = Field(default=None, gt=0)
     ema: float | None = Field(default=None, gt=0, lt=1)
     checkpoint_every: int = Field(default=1000, gt=0)
+    checkpoint_seconds: float | None = Field(default=None, gt=0)
     keep_every: int | None = Field(default=None, gt=0)
     tensorboard: bool = False
     log_every: int = Field(default=100, gt=0)

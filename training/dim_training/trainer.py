@@ -28,6 +28,7 @@ from dim_training.scoring.photographs import prefetched
 from dim_training.scoring.predictors import predict
 from dim_training.scoring.scores import Region, mean_scores
 from dim_training.stages import training_mode
+from dim_training.stop_request import StopRequest
 
 PANELS = 4
 """Number of photographs that TensorBoard shows at each validation."""
@@ -50,11 +51,19 @@ class Trainer:
     def __init__(self, run: Run) -> None:
         self.run = run
         self.config, self.position, self.accelerator = run.config, run.position, run.accelerator
+        self.stop = StopRequest()
+        self._saved_step, self._saved_seconds = self.position.step, self.position.seconds
 
     def fit(self) -> None:
         """Train until ``config.steps``; validate, log and save on the way.
 
-        A run that ends before its first step leaves none of its files.
+        After SIGINT or SIGTERM the step in progress is completed and the state saved. A run that ends before
+        its first step leaves none of its files.
+
+        Raises:
+            DivergenceError: the loss or a weight is not finite.
+            KeyboardInterrupt: SIGINT.
+            SystemExit: SIGTERM, with the code 143.
         """
         try:
             self._fit()
@@ -78,14 +87,16 @@ class Trainer:
         self.log = RunLog(run.output, tensorboard=tensorboard, step=self.position.step, quiet=not is_main)
         self._introduce()
         try:
-            with float32_convolutions(tf32=self.config.tf32):
+            with float32_convolutions(tf32=self.config.tf32), self.stop.noted():
                 self._loop()
-        except KeyboardInterrupt:
+                self._finish()
+        except (KeyboardInterrupt, SystemExit):
             self._explain_interruption()
             raise
         finally:
             self.log.close()
-        self._finish()
+        if self.stop.signal is not None:
+            self.stop.end()
 
     def _introduce(self) -> None:
         count = int(self.accelerator.num_processes)
@@ -99,10 +110,10 @@ class Trainer:
             )
 
     def _explain_interruption(self) -> None:
-        output = self.run.output
-        if (output / "last").is_dir():
+        if self._saved_step:
             self.log.note(
-                f"interrupted at step {self.position.step}; to continue: the same command with --resume"
+                f"interrupted at step {self.position.step}; last/ has the state of step {self._saved_step}; "
+                "to continue: the same command with --resume"
             )
         else:
             self.log.note(f"interrupted at step {self.position.step}, before the first state was saved")
@@ -133,9 +144,10 @@ class Trainer:
         self.position.seconds = seconds
 
     def _occasionally(self) -> None:
+        stops, is_time = self._agreed_requests()
         validates = bool(self.run.photographs) and self._due(self.config.validation.every)
         keeps = self.config.keep_every is not None and self._due(self.config.keep_every)
-        saves = self._due(self.config.checkpoint_every)
+        saves = self._due(self.config.checkpoint_every) or is_time or stops
         if validates or keeps or saves:
             self._require_finite_weights()
         if validates:
@@ -144,6 +156,22 @@ class Trainer:
             self._save_weights(f"step-{self.position.step:07d}")
         if saves:
             self.run.save_state()
+            self._saved_step, self._saved_seconds = self.position.step, self.position.seconds
+        if stops:
+            self.stop.end()
+
+    def _agreed_requests(self) -> tuple[bool, bool]:
+        """Return whether to stop before the last step, and whether ``checkpoint_seconds`` have passed.
+
+        All processes agree: one that has a request has it for all, after the same step.
+        """
+        limit = self.config.checkpoint_seconds
+        stops = self.stop.signal is not None
+        is_time = limit is not None and self.position.seconds - self._saved_seconds >= limit
+        if self.accelerator.num_processes > 1:
+            mine = torch.tensor([stops, is_time], dtype=torch.float32, device=self.accelerator.device)
+            stops, is_time = (self.accelerator.reduce(mine) > 0).tolist()
+        return stops and self.position.step < self.config.steps, is_time
 
     def _due(self, every: int) -> bool:
         return self.position.step % every == 0 or self.position.step == self.config.steps

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator
 from itertools import islice
@@ -15,6 +16,7 @@ from dim_training.config import TrainConfig
 from dim_training.data.dataset import GlobalOrder, MattingDataset, Sample, SceneDataset
 from dim_training.data.on_device import PackedParts, PartsDataset
 from dim_training.data.scenes import Scenes
+from dim_training.stop_request import SIGNALS
 
 Batch = tuple[Sample, ...] | tuple[PackedParts, ...]
 """One step's samples in ``accumulate`` parts."""
@@ -79,5 +81,11 @@ def as_raised(error: DimError) -> DimError:
 
 
 def quiet_worker(_: int) -> None:
-    """Use one thread in each loader process: the cores belong to the network."""
+    """Use one thread in each loader process, and leave signals to the parent.
+
+    Ctrl-C, ``timeout`` and batch systems signal the whole group of processes. The parent still needs its
+    loaders for the step in progress; they end with it.
+    """
     torch.set_num_threads(1)
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
