@@ -74,6 +74,28 @@ def test_training_goes_on_from_a_packed_run(run: Path, tmp_path: Path) -> None:
     assert [int(line.split(",")[0]) for line in lines[1:]] == [2, 4, 6]
 
 
+def test_a_run_packed_without_moments_starts_adam_again(
+    run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pack_run(run, tmp_path / "packed", moments=False)
+    assert not (tmp_path / "packed" / "last" / "optimizer.safetensors").exists()
+    # Packing it once more keeps it as it is.
+    pack_run(tmp_path / "packed", tmp_path / "again")
+    trainer = _trainer(_config(5), tmp_path / "again", resume=True)
+    assert trainer.position.step == 4
+    trainer.fit()
+    assert "changed from step 4 on: Adam's moments: packed without them → zero" in capfd.readouterr().err
+    assert {int(entry["step"]) for entry in trainer.run.optimiser.state_dict()["state"].values()} == {1}
+    # From here on the run's state is whole.
+    assert _trainer(_config(6), tmp_path / "again", resume=True).run.changes == ["steps: 5 → 6"]
+
+
+def test_a_missing_file_of_moments_is_damage(run: Path) -> None:
+    (run / "last" / "optimizer.safetensors").unlink()
+    with pytest.raises(InputError, match="damaged last/"):
+        _trainer(_config(6), run, resume=True)
+
+
 def test_what_cannot_be_packed_is_an_error(run: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no last/ in it"):
         pack_run(tmp_path / "elsewhere", tmp_path / "packed")

@@ -172,7 +172,7 @@ def _accepted_changes(config: TrainConfig, output: Path, state: RunState) -> lis
             got="\n    ".join(late),
             fix="leave out these overrides, or start another run with --init",
         )
-    return changes
+    return changes if state.moments is not None else [*changes, "Adam's moments: packed without them → zero"]
 
 
 def _differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
@@ -185,7 +185,8 @@ def _restore(run: Run, state: RunState) -> None:
         assert state.averaged is not None
         run.averaged.module.load_state_dict(state.averaged.state_dict())
         run.averaged.n_averaged.fill_(state.averages)
-    _restore_moments(run, state.moments)
+    if state.moments is not None:
+        _restore_moments(run, state.moments)
     if run.accelerator.scaler is not None and state.scaler:
         _restore_scaler(run, state.scaler)
     run_state.restore_generators(run_state.read_generators(run.output, run.accelerator.process_index))

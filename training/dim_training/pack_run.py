@@ -1,8 +1,9 @@
-"""Copy a run's state at half its size: small enough to ship beside the weights, so that others can continue.
+"""Copy a run's state at half or a sixth of its size, to ship beside the weights or to continue elsewhere.
 
 Adam moves a weight by about the learning rate, which is more than float16 rounds it by. The moments need
-range, not digits. A run that continues from a packed state does not end in the bits of one that
-continues from the whole state.
+range, not digits. Without them Adam starts again from zero: its first steps have nearly the size of the
+learning rate each, in all weights. A run that continues from a packed state does not end in the bits of one
+that continues from the whole state.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dim_training.run_log import METRICS, METRICS_LINES
 from dim_training.run_state import read_state, whole_state, write_state
 
 
-def pack_run(run: Path, output: Path) -> int:
+def pack_run(run: Path, output: Path, *, moments: bool = True) -> int:
     """Write ``output/last/``, from which ``--resume`` continues, ``config.json`` and the metrics.
 
     Weights and their averages become float16, the optimiser's moments bfloat16; loading makes them float32
@@ -29,6 +30,7 @@ def pack_run(run: Path, output: Path) -> int:
     Args:
         run: folder of a run.
         output: folder to make.
+        moments: keep the optimiser's moments, which are two thirds of the packed state.
 
     Returns:
         Bytes written.
@@ -45,9 +47,10 @@ def pack_run(run: Path, output: Path) -> int:
     for network in filter(None, (state.model, state.averaged)):
         for value in network.state_dict().values():
             _require_half(value)
-    moments = {key: _rounded(value) for key, value in state.moments.items()}
+    rounded = {key: _rounded(value) for key, value in (state.moments or {}).items()}
+    kept = moments and state.moments is not None
     with replace_folder(output) as new:
-        write_state(new / "last", state._replace(moments=moments), half=True)
+        write_state(new / "last", state._replace(moments=rounded if kept else None), half=True)
         for file in folder.glob("random-*.safetensors"):
             shutil.copyfile(file, new / "last" / file.name)
         for name in (CONFIG, METRICS, METRICS_LINES):

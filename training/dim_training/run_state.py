@@ -1,7 +1,8 @@
 """The state that a run is resumed from, in ``last/``: safetensors and JSON, so that reading it runs nothing.
 
 ``model.safetensors`` and ``averaged.safetensors`` are checkpoints in the format of :mod:`dim.checkpoint`,
-which every command reads. ``optimizer.safetensors`` holds Adam's moments under ``PARAMETER.NAME``,
+which every command reads. ``optimizer.safetensors`` holds Adam's moments under ``PARAMETER.NAME``, if
+``state.json`` does not state that a packed run goes without them,
 ``random-N.safetensors`` the generators of process N, and ``state.json`` the numbers. The learning rate is not
 part of the state: it is a function of the step and of the recipe.
 """
@@ -75,6 +76,7 @@ class _Document(FrozenModel, strict=True, allow_inf_nan=False):
     best: Annotated[float, Field(ge=0)] | None
     averages: int = Field(ge=0, lt=2**63)
     scaler: dict[str, Annotated[float, Field(ge=0)]]
+    moments: bool = True
 
     def position(self) -> Position:
         """Return the progress; JSON has no infinity, so that ``best`` is null before the first validation."""
@@ -89,7 +91,8 @@ class RunState(NamedTuple):
         model: the network that is trained.
         averaged: the averaged network; None without averaging.
         averages: updates of the averaged network so far.
-        moments: Adam's state, under ``PARAMETER.NAME``; float32, or bfloat16 in a packed run.
+        moments: Adam's state, under ``PARAMETER.NAME``; float32, or bfloat16 in a packed run. None in a run
+            that was packed without it.
         scaler: state of the loss scaler of fp16; empty for other precisions.
     """
 
@@ -97,7 +100,7 @@ class RunState(NamedTuple):
     model: DIM
     averaged: DIM | None
     averages: int
-    moments: dict[str, Tensor]
+    moments: dict[str, Tensor] | None
     scaler: dict[str, float]
 
 
@@ -127,11 +130,13 @@ def write_state(folder: Path, state: RunState, *, half: bool = False) -> None:
     checkpoint.save(state.model, folder / "model.safetensors", half=half)
     if state.averaged is not None:
         checkpoint.save(state.averaged, folder / "averaged.safetensors", half=half)
-    write_tensors(folder / "optimizer.safetensors", state.moments)
+    if state.moments is not None:
+        write_tensors(folder / "optimizer.safetensors", state.moments)
     position = asdict(state.position)
     # JSON has no infinity.
     position["best"] = state.position.best if isfinite(state.position.best) else None
     document = {"format": FORMAT, **position, "averages": state.averages, "scaler": state.scaler}
+    document |= {} if state.moments is not None else {"moments": False}
     write_text(folder / STATE_FILE, json.dumps(document, indent=1, allow_nan=False))
 
 
@@ -153,7 +158,7 @@ def read_state(output: Path) -> RunState:
             model=_finite(checkpoint.load(folder / "model.safetensors")),
             averaged=_finite(checkpoint.load(averaged)) if averaged.is_file() else None,
             averages=numbers.averages,
-            moments=load_file(folder / "optimizer.safetensors"),
+            moments=load_file(folder / "optimizer.safetensors") if numbers.moments else None,
             scaler=numbers.scaler,
         )
     except ValidationError as error:

@@ -95,12 +95,21 @@ app.command("test", epilog="Example: dim-train test best.safetensors --data PHOT
 
 
 @app.command(epilog="Example: dim-train pack-run out/own -o packed")
-def pack_run(run: RunFolder, output: NewFolder) -> None:
+def pack_run(
+    run: RunFolder,
+    output: NewFolder,
+    moments: Annotated[
+        bool,
+        typer.Option(
+            help="Keep the optimiser's moments; without them a sixth of the size, and Adam restarts."
+        ),
+    ] = True,
+) -> None:
     """Copy a run's last/ and metrics at half the size, so that others can continue it with --resume."""
     require("pack a run", "torch", "accelerate", "safetensors", extra="training")
     from dim_training.pack_run import pack_run as pack
 
-    typer.echo(f"{pack(run, output) / 1e6:.1f} MB in {output}")
+    typer.echo(f"{pack(run, output, moments=moments) / 1e6:.1f} MB in {output}")
 
 
 @app.command(epilog="Example: dim-train convert-run out/old -o out/new")
