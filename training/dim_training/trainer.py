@@ -13,7 +13,6 @@ from torch import Tensor
 from dim import checkpoint
 from dim.errors import DimError
 from dim.files import os_errors
-from dim.network import DIM
 from dim_runtime.images.pairs import Pair, read_sample
 from dim_training import run_folder
 from dim_training.build import Run
@@ -25,7 +24,7 @@ from dim_training.devices import describe, float32_convolutions
 from dim_training.run_log import Panel, RunLog
 from dim_training.scoring.evaluate import score_network
 from dim_training.scoring.photographs import prefetched
-from dim_training.scoring.predictors import predict
+from dim_training.scoring.predictors import ValidationPredictor
 from dim_training.scoring.scores import Region, mean_scores
 from dim_training.stages import training_mode
 from dim_training.stop_request import StopRequest
@@ -253,11 +252,14 @@ class Trainer:
             broadcast(buffer)
         # The photographs are shared out: photograph i goes to process i mod N.
         mine = run.photographs[self.accelerator.process_index :: self.accelerator.num_processes]
-        scores = gather_object(score_network(model, prefetched(mine), region=region))
+        scores = gather_object(score_network(model, prefetched(mine), region=region, note=self.log.note))
         means = mean_scores(scores)
         self._log(means._asdict())
         if self.config.tensorboard and self.accelerator.is_main_process:
-            self.log.show([_panel(model, entry) for entry in run.photographs[:PANELS]], self.position.step)
+            predictor = ValidationPredictor(model, self.log.note)
+            self.log.show(
+                [_panel(predictor, entry) for entry in run.photographs[:PANELS]], self.position.step
+            )
         if means.sad < self.position.best:
             self.position.best = means.sad
             self._save_weights("best", best="lowest mean SAD of the validations so far")
@@ -319,9 +321,7 @@ def _added(shares: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.stack([share[name] for share in shares]).sum() for name in shares[0]}
 
 
-def _panel(model: DIM, entry: Pair) -> Panel:
+def _panel(predictor: ValidationPredictor, entry: Pair) -> Panel:
     photo = read_sample(entry)
     assert photo.alpha is not None, "photographs that are scored have an alpha"
-    return Panel(
-        photo.name, photo.image, photo.trimap, predict(model, photo.image, photo.trimap), photo.alpha
-    )
+    return Panel(photo.name, photo.image, photo.trimap, predictor(photo.image, photo.trimap), photo.alpha)

@@ -87,6 +87,26 @@ def test_running_out_of_memory_says_what_to_do() -> None:
         predict(Huge(NetworkConfig(width=0.125)), *_photograph()[:2])
 
 
+class _Huge(DIM):
+    """A network whose device has no room for photographs above 3000 pixels."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.shape[-1] * x.shape[-2] > 3000:
+            raise torch.OutOfMemoryError
+        return super().forward(x)
+
+
+def test_validation_predicts_on_the_cpu_what_does_not_fit(live_model: Callable[..., DIM]) -> None:
+    model = live_model().to(memory_format=torch.channels_last)
+    huge = _Huge(model.config).to(memory_format=torch.channels_last).eval()
+    huge.load_state_dict(model.state_dict())
+    photographs, notes = [_photograph("a", 40, 40), _photograph("b", 50, 70)], list[str]()
+    scores = score_network(huge, photographs, note=notes.append)
+    expected = score_network(model, photographs, note=notes.append)
+    assert [item.metrics for item in scores] == [item.metrics for item in expected]
+    assert notes == ["out of memory on cpu for a photograph of 70×50 px: it is scored on the CPU"]
+
+
 def test_a_truth_that_contradicts_the_trimap_counts_only_as_published() -> None:
     photo = _photograph()
     truth = photo.alpha.copy()
@@ -101,7 +121,7 @@ def test_a_truth_that_contradicts_the_trimap_counts_only_as_published() -> None:
 
 def test_means_are_unweighted(live_model: Callable[..., DIM]) -> None:
     photographs = [_photograph("a", 40, 40, 1), _photograph("b", 80, 100, 2)]
-    scores = score_network(live_model(), photographs)
+    scores = score_network(live_model(), photographs, note=pytest.fail)
     assert [item.name for item in scores] == ["a", "b"]
     assert all(item.seconds > 0 for item in scores)
     means = mean_scores(scores)

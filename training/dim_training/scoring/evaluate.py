@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from dim.trimap import apply_known
 from dim_runtime.images.pairs import MattingSample
 from dim_training.processes import worker_processes
 from dim_training.scoring.photographs import read_saved
-from dim_training.scoring.predictors import Predictor, predict
+from dim_training.scoring.predictors import Predictor, ValidationPredictor
 from dim_training.scoring.scores import Region, Score, score
 
 if TYPE_CHECKING:
@@ -102,10 +102,18 @@ def _scored(predicted: Iterable[_Predicted], *, region: Region, workers: int) ->
 
 
 def score_network(
-    model: DIM, photographs: Iterable[MattingSample], *, region: Region = Region.UNKNOWN
+    model: DIM,
+    photographs: Iterable[MattingSample],
+    *,
+    note: Callable[[str], None],
+    region: Region = Region.UNKNOWN,
 ) -> list[Score]:
-    """Score a network in eval mode, one photograph after the other, in this process."""
-    return list(evaluate(partial(predict, model), photographs, region=region))
+    """Score a network in eval mode, one photograph after the other, in this process.
+
+    Args:
+        note: called with one line for each photograph that the CPU predicts because of its size.
+    """
+    return list(evaluate(ValidationPredictor(model, note), photographs, region=region))
 
 
 def _timed(predictor: Predictor, photograph: MattingSample) -> tuple[UInt8, float]:

@@ -5,7 +5,7 @@ PyTorch takes seconds to import, and artefacts do without it: only the functions
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from dim_runtime import Matting
 
 ARTEFACT_SUFFIXES = frozenset({".onnx", ".engine"})
+
+
+class TooLargeError(InputError):
+    """A photograph does not fit into the memory of the network's device as a whole."""
 
 
 class Predictor(Protocol):
@@ -117,7 +121,7 @@ def predict(model: DIM, image: UInt8, trimap: UInt8) -> UInt8:
         uint8 H, W.
 
     Raises:
-        InputError: the photograph does not fit into the device's memory.
+        TooLargeError: the photograph does not fit into the device's memory.
     """
     import torch
 
@@ -127,13 +131,53 @@ def predict(model: DIM, image: UInt8, trimap: UInt8) -> UInt8:
         with torch.inference_mode():
             alpha = model(_network_input(image, trimap, device))[0, 0, :height, :width].float().cpu().numpy()
     except torch.OutOfMemoryError as error:
-        raise InputError(
-            f"cannot predict a photograph of {width}×{height} px as a whole",
+        raise TooLargeError(
+            f"cannot predict a photograph of {_size(trimap)} as a whole",
             got=f"out of memory on {device}",
             fix="--device cpu, or an artefact, which is cut into windows: dim-export onnx CHECKPOINT -o "
             "MODEL.onnx",
         ) from error
     return apply_known(quantise8(alpha), trimap)
+
+
+class ValidationPredictor:
+    """Predict whole photographs on the network's device, and on the CPU those that do not fit there.
+
+    The optimiser and a large batch may leave little memory of a GPU. Alphas of the CPU differ by rounding.
+
+    Args:
+        model: in eval mode; its weights must not change meanwhile.
+        note: called with one line for each photograph that is predicted on the CPU.
+    """
+
+    def __init__(self, model: DIM, note: Callable[[str], None]) -> None:
+        self.model, self.note = model, note
+        self._on_cpu: DIM | None = None
+
+    def __call__(self, image: UInt8, trimap: UInt8) -> UInt8:
+        """Return alpha as :func:`predict` does; TooLargeError if it does not fit on the CPU either."""
+        try:
+            return predict(self.model, image, trimap)
+        except TooLargeError as error:
+            self.note(f"{error.got} for a photograph of {_size(trimap)}: it is scored on the CPU")
+        # Outside the handler, whose traceback keeps the tensors of the failed attempt.
+        if self._on_cpu is None:
+            self._on_cpu = _copy_on_cpu(self.model)
+        return predict(self._on_cpu, image, trimap)
+
+
+def _copy_on_cpu(model: DIM) -> DIM:
+    import torch
+
+    from dim.network import DIM
+
+    copy = DIM(model.config)
+    copy.load_state_dict(model.state_dict())
+    return copy.to(memory_format=torch.channels_last).eval()
+
+
+def _size(trimap: UInt8) -> str:
+    return f"{trimap.shape[1]}×{trimap.shape[0]} px"
 
 
 def _network_input(image: UInt8, trimap: UInt8, device: torch.device) -> torch.Tensor:
