@@ -1,35 +1,39 @@
-"""Score a model and closed-form matting on composed scenes, by kind of edge.
+"""Score a model and classical methods on composed scenes, by kind of edge.
 
     dim-train render --held-out --seeds 900000:900100 -o HELD_OUT
+    dim-train render --held-out --seeds 900100:900110 -o HELD_OUT --subject net
     dim-train render --held-out --seeds 900000:900040 --backgrounds -o BACKGROUNDS
-    dim-train compose HELD_OUT BACKGROUNDS -o SCENES
+    dim-train compose HELD_OUT BACKGROUNDS -o SCENES --band
     python tools/edge_scores.py SCENES --index HELD_OUT
 
-Prints a table: mean SAD over unknown pixels, in thousands, with narrow and with wide trimaps. A scene counts
+Prints two tables, for narrow and for wide trimaps: mean SAD over unknown pixels, in thousands. A scene counts
 for the kind of its subject, and for defocus and motion as well if its camera was out of focus or its subject
-moved. Scenes without known foreground or background are left out: closed form needs both.
+moved. Scenes without known foreground or background are left out: classical methods need both.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from pymatting import estimate_alpha_cf, estimate_alpha_knn, estimate_alpha_lbdm
 
 import dim.trimap
 from dim.arrays import UInt8
 from dim.bit_depth import quantise8
+from dim.files import write_text
 from dim.metrics import sad
 from dim.trimap import apply_known
 from dim_runtime import Matting
 from dim_runtime.images.pairs import Pair, find_pairs, read_sample
 from dim_training.data.render.data_set import Entry, read_index
-from jpeg_scores import Method, closed_form
+from jpeg_scores import Method
 
 KINDS: dict[str, tuple[str, ...]] = {
     "hair": ("person", "single_hairs"),
@@ -43,6 +47,14 @@ KINDS: dict[str, tuple[str, ...]] = {
 }
 """Subjects of the generator by the kind of their edges."""
 DEFOCUS, MOTION = "out of focus", "in motion"
+
+
+CLASSICAL: dict[str, Callable[..., Any]] = {
+    "closed form": estimate_alpha_cf,
+    "KNN": estimate_alpha_knn,
+    "learning based": estimate_alpha_lbdm,
+}
+"""Classical methods of pymatting by name; they run with their default options."""
 
 
 class Row(NamedTuple):
@@ -87,6 +99,15 @@ def table(found: Iterable[Row], columns: Iterable[str]) -> str:
     return "\n".join(lines)
 
 
+def classical(estimate: Callable[..., Any]) -> Method:
+    """Return one of pymatting's methods as a method on uint8 arrays."""
+
+    def method(image: UInt8, trimap: UInt8) -> UInt8:
+        return quantise8(estimate(image / 255.0, trimap / 255.0))
+
+    return method
+
+
 def scene_sads(pair: Pair, methods: Iterable[Method], wide: Path) -> tuple[float, ...]:
     """Return the SAD of each method with the narrow, then with the wide trimap of a scene."""
     samples = [read_sample(pair), read_sample(pair._replace(trimap=wide / f"{pair.name}.png"))]
@@ -108,26 +129,50 @@ def solvable(pair: Pair, wide: Path) -> bool:
 
 
 def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("scenes", type=Path, help="folder that dim-train compose made")
-    parser.add_argument("--index", type=Path, required=True, help="folder of the rendered foregrounds")
-    parser.add_argument("--model", help="artefact; the embedded model by default")
-    parser.add_argument("--threads", type=int, help="threads of ONNX Runtime")
-    given = parser.parse_args()
+    """Print the tables."""
+    given = parse()
     wide = given.scenes / "trimaps_wide"
     pairs = find_pairs(given.scenes, alphas=True)
     chosen = [pair for pair in pairs if solvable(pair, wide)]
     print(f"{len(chosen)} of {len(pairs)} scenes have known foreground and background", file=sys.stderr)
+    sads = read_scores(given.scores)
     with Matting(given.model, threads=given.threads) as matting:
 
         def ours(image: UInt8, trimap: UInt8) -> UInt8:
             return quantise8(matting(image, trimap))
 
-        sads = {pair.name: scene_sads(pair, (ours, closed_form), wide) for pair in chosen}
-    name = "dim-compact" if given.model is None else Path(given.model).stem
-    columns = [f"{method}, {width}" for method in (name, "closed form") for width in ("narrow", "wide")]
-    print(table(rows(sads, read_index(given.index)), columns))
+        methods = [ours, *map(classical, CLASSICAL.values())]
+        for pair in chosen:
+            if pair.name not in sads:
+                sads[pair.name] = scene_sads(pair, methods, wide)
+                print(pair.name, *(f"{value:.2f}" for value in sads[pair.name]), file=sys.stderr, flush=True)
+                if given.scores is not None:
+                    write_text(given.scores, json.dumps(sads, indent=1) + "\n")
+    names = ["dim-compact" if given.model is None else Path(given.model).stem, *CLASSICAL]
+    found = rows({pair.name: sads[pair.name] for pair in chosen}, read_index(given.index))
+    for number, width in enumerate(("Narrow", "Wide")):
+        print(f"{width} trimaps:\n")
+        print(table([row._replace(sads=row.sads[number::2]) for row in found], names), end="\n\n")
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("scenes", type=Path, help="folder that dim-train compose made")
+    parser.add_argument("--index", type=Path, required=True, help="folder of the rendered foregrounds")
+    parser.add_argument("--model", help="artefact; the embedded model by default")
+    parser.add_argument("--threads", type=int, help="threads of ONNX Runtime")
+    parser.add_argument(
+        "--scores", type=Path, help="JSON of each scene's scores: written scene by scene, and continued"
+    )
+    return parser.parse_args()
+
+
+def read_scores(path: Path | None) -> dict[str, tuple[float, ...]]:
+    """Return the scores of an earlier run that was interrupted; none without a file."""
+    if path is None or not path.exists():
+        return {}
+    return {name: tuple(values) for name, values in json.loads(path.read_text("utf-8")).items()}
 
 
 def _means(scores: list[tuple[float, ...]]) -> tuple[float, ...]:

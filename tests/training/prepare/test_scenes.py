@@ -13,7 +13,8 @@ from dim.errors import InputError
 from dim.images import read_alpha, read_image
 from dim_runtime.images.pairs import find_pairs, read_sample
 from dim_training.cli.app import app
-from dim_training.prepare.scenes import compose_scenes
+from dim_training.data.sources import Cutout
+from dim_training.prepare.scenes import add_band, compose_scenes
 
 
 @pytest.fixture
@@ -72,3 +73,43 @@ def test_earlier_scenes_are_not_mixed_in(folders: tuple[Path, Path], tmp_path: P
     assert "2 scenes" in done.output
     with pytest.raises(InputError, match="new folder"):
         compose_scenes(foregrounds, backgrounds, tmp_path / "scenes")
+
+
+def test_a_band_makes_known_foreground_of_the_foregrounds_colours(tmp_path: Path) -> None:
+    folder, backgrounds = tmp_path / "foregrounds", tmp_path / "backgrounds"
+    folder.mkdir()
+    backgrounds.mkdir()
+    cv2.imwrite(str(backgrounds / "a.png"), np.zeros((400, 400, 3), np.uint8))
+    net = np.zeros((400, 400), np.uint8)
+    net[::40] = net[:, ::40] = 200
+    solid = np.zeros((400, 400), np.uint8)
+    solid[100:300, 100:300] = 255
+    for name, alpha in (("net", net), ("solid", solid)):
+        rgba = np.dstack([np.where(alpha[..., None] > 0, np.uint8((10, 200, 30)), np.uint8(99)), alpha])
+        cv2.imwrite(str(folder / f"{name}.png"), rgba)
+    for scenes, band in (("plain", False), ("bands", True)):
+        compose_scenes(folder, backgrounds, tmp_path / scenes, band=band)
+    read = {
+        (scenes, kind): cv2.imread(str(tmp_path / scenes / "alphas" / f"{kind}.png"), cv2.IMREAD_GRAYSCALE)
+        for scenes in ("plain", "bands")
+        for kind in ("net", "solid")
+    }
+    np.testing.assert_array_equal(read["plain", "net"], net)
+    # A foreground with a solid part stays the same.
+    np.testing.assert_array_equal(read["bands", "solid"], solid)
+    banded = read["bands", "net"]
+    added = banded != net
+    assert 0.15 < (banded == 255).mean() < 0.25
+    assert (banded[added] == 255).all()
+    for trimaps in ("trimaps", "trimaps_wide"):
+        assert (read_alpha(tmp_path / "bands" / trimaps / "net.png") == 255).any()
+
+
+def test_the_colours_of_a_band_are_the_foregrounds() -> None:
+    alpha = np.zeros((64, 64), np.uint8)
+    alpha[:, 30:33] = 128
+    colours = np.full((64, 64, 3), 99, np.uint8)
+    colours[alpha > 0] = (10, 200, 30)
+    found = add_band(Cutout(colours, alpha), np.random.default_rng(3))
+    assert (found.colours[found.alpha > 0] == (10, 200, 30)).all()
+    np.testing.assert_array_equal(found.alpha[found.alpha < 255], alpha[found.alpha < 255])

@@ -163,11 +163,17 @@ def compose(
         typer.Option("-o", "--output", help="New folder for images/, trimaps/, trimaps_wide/ and alphas/."),
     ],
     seed: Annotated[int, typer.Option(min=0, help="Of colours, places and trimaps.")] = 0,
+    band: Annotated[
+        bool,
+        typer.Option(
+            "--band", help="Add an opaque band to foregrounds such as nets, which have no solid part."
+        ),
+    ] = False,
 ) -> None:
     """Compose scenes with exact alpha, one for each foreground, to validate and test with."""
     from dim_training.prepare.scenes import compose_scenes
 
-    typer.echo(f"{compose_scenes(foregrounds, backgrounds, output, seed=seed)} scenes in {output}")
+    typer.echo(f"{compose_scenes(foregrounds, backgrounds, output, seed=seed, band=band)} scenes in {output}")
 
 
 @app.command(epilog="Example: dim-train prepare-cutouts IMAGES ALPHAS -o DATA/foregrounds/mine")

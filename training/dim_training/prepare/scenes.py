@@ -8,20 +8,27 @@ from zlib import crc32
 import cv2
 import numpy as np
 
+from dim import trimap as trimaps
 from dim.arrays import Random, UInt8
 from dim.errors import InputError
 from dim.files import write_bytes
 from dim.images.folders import name_of
 from dim_training.data import augmentation, transforms
 from dim_training.data.files import image_files
-from dim_training.data.sources import PhotographBackgrounds, read_cutout
+from dim_training.data.sources import Cutout, PhotographBackgrounds, merge, read_cutout
 from dim_training.data.transforms import Layers
 
 NARROW, WIDE = (2, 25), (25, 61)
 """Smallest and largest side, pixels, of the elements that make trimaps/ and trimaps_wide/."""
 
 
-def compose_scenes(foregrounds: Path, backgrounds: Path, output: Path, *, seed: int = 0) -> int:
+BAND, PATCH = 0.2, 8
+"""Width of a band as a share of the image's side, and side of the patches of its colours, pixels."""
+
+
+def compose_scenes(
+    foregrounds: Path, backgrounds: Path, output: Path, *, seed: int = 0, band: bool = False
+) -> int:
     """Write a scene for each foreground, and return how many there are.
 
     Colours, background, defocus, noise and trimaps are drawn by the seed and the foreground's name, as
@@ -31,6 +38,8 @@ def compose_scenes(foregrounds: Path, backgrounds: Path, output: Path, *, seed: 
         foregrounds: folder of RGBA files.
         backgrounds: folder of images.
         output: gets images/, trimaps/, trimaps_wide/ and alphas/, as PNG files of equal names.
+        band: give an opaque band (:func:`add_band`) to each foreground of which no pixel would be known
+            foreground in the widest trimap, such as nets, so that classical methods can run on it.
 
     Raises:
         InputError: a folder without images, files that cannot be used, or an output that has scenes.
@@ -47,11 +56,39 @@ def compose_scenes(foregrounds: Path, backgrounds: Path, output: Path, *, seed: 
     for path in paths:
         name = name_of(path, foregrounds)
         rng = np.random.default_rng((seed, crc32(name.encode())))
-        colours, alpha = read_cutout(path)
+        cutout = read_cutout(path)
+        if band and not _is_known_somewhere(cutout.alpha):
+            # A generator of its own: the other draws of the scene stay the same.
+            cutout = add_band(cutout, np.random.default_rng((seed, crc32(name.encode()), 1)))
+        colours, alpha = cutout
         side = max(alpha.shape)
         background = photographs.draw(side, rng)[: alpha.shape[0], : alpha.shape[1]]
         _write_scene(output, name, Layers(colours, background, alpha), rng)
     return len(paths)
+
+
+def add_band(cutout: Cutout, rng: Random) -> Cutout:
+    """Join an opaque band along one side of the image, as a hem, a pole or a stand.
+
+    Its colours are those of the foreground, in patches, each of a pixel that is drawn by its opacity.
+    """
+    turn = int(rng.integers(4))
+    # Turned so that the band is at the top.
+    colours, alpha = (np.rot90(layer, turn) for layer in cutout)
+    height, width = alpha.shape
+    visible = alpha > 0
+    weights = alpha[visible].astype(np.float64)
+    cells = (height // PATCH + 1, width // PATCH + 1)
+    drawn = rng.choice(len(weights), cells, p=weights / weights.sum())
+    cloth = cv2.resize(colours[visible][drawn], (width, height), interpolation=cv2.INTER_LINEAR)
+    rows = np.arange(height)[:, None] < BAND * height
+    solid = np.where(rows, np.uint8(255), np.uint8(0)) * np.ones_like(alpha)
+    joined = merge(Cutout(cloth.astype(np.uint8, copy=False), solid), Cutout(colours, alpha))
+    return Cutout(*(np.ascontiguousarray(np.rot90(layer, -turn)) for layer in joined))
+
+
+def _is_known_somewhere(alpha: UInt8) -> bool:
+    return bool((trimaps.from_alpha(alpha, erode=WIDE[1], dilate=1) == trimaps.FOREGROUND).any())
 
 
 def _write_scene(output: Path, name: str, layers: Layers, rng: Random) -> None:
