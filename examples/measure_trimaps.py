@@ -4,15 +4,23 @@
 
 PHOTOS is a folder of images/, trimaps/ and alphas/. A simulated person draws with a round brush, and marks at
 most a share of the photograph's pixels. Strokes are connected and bend little. They never leave the region of
-the true trimap that they mark: foreground, background or unknown. There are two simulations, with a seed:
+the true trimap that they mark: foreground, background or unknown. There are three simulations, with a seed:
 
-at once: strokes along the middle of the regions, far from one another, before any trimap is seen.
-corrected: a part of the strokes as above, then rounds. In each, `dim_runtime.trimaps.strokes.propose` makes a
-    trimap, and strokes go where it is most wrong: the widest part of an object taken for background, of a
-    background taken for object, or of unknown pixels taken for known ones.
+strokes at once: along the middle of the regions, far from one another, before any trimap is seen. A quarter
+    of the marked pixels is foreground, a quarter background, and half unknown.
+short strokes: the same with strokes of a fifth of the length, therefore more of them.
+strokes, corrected: a part of the strokes at once, then rounds. In each,
+    `dim_runtime.trimaps.strokes.propose` makes a trimap, and strokes go where it is most wrong: the widest
+    part of an object taken for background, of a background taken for object, or of unknown pixels taken for
+    known ones.
 
-The box is the smallest one around all pixels that are not certainly background, and a margin. The SAD is the
-sum of absolute differences over the unknown pixels of the *true* trimap, divided by 1000.
+Beside them are marks that no person makes: "random pixels" marks that share of all pixels, each drawn at
+random, with their levels in the true trimap. The box is the smallest one around all pixels that are not
+certainly background, and a margin.
+
+Every trimap is scored twice: as `propose` makes it, and as `dim-matte auto` uses it, narrowed after a first
+pass of the network. The SAD is the sum of absolute differences over the unknown pixels of the *true* trimap,
+divided by 1000.
 """
 
 from __future__ import annotations
@@ -23,6 +31,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -35,6 +44,7 @@ from dim.metrics import sad
 from dim.trimap import BACKGROUND, FOREGROUND, UNKNOWN, apply_known
 from dim_runtime import Matting
 from dim_runtime.images.pairs import Pair, find_pairs, read_sample
+from dim_runtime.trimaps.bands import narrowed
 from dim_runtime.trimaps.strokes import Box, Strokes, propose
 
 LEVELS = (FOREGROUND, BACKGROUND, UNKNOWN)
@@ -43,7 +53,9 @@ ROUNDS = 8
 FIRST_SHARE = 0.3
 """Share of the marked pixels that the first round draws."""
 STROKE_SHARE = 0.05
-"""Longest stroke as a share of the photograph's longer side: short strokes reach more places."""
+"""Longest stroke as a share of the photograph's longer side."""
+SHORT_SHARE = 0.01
+"""The same of short strokes, which reach more places."""
 DIRECTIONS = 16
 TURN = 3
 """Largest turn between two steps of a stroke, in sixteenths of a full turn."""
@@ -60,6 +72,7 @@ class Hand:
         brush: width of the brush, pixels.
         random: chooses among places that are nearly as good.
         strokes: what is drawn so far.
+        length: longest stroke, as a share of the photograph's longer side.
         marked: number of pixels that are marked so far.
     """
 
@@ -67,6 +80,7 @@ class Hand:
     brush: int
     random: np.random.Generator
     strokes: Strokes
+    length: float = STROKE_SHARE
     marked: int = 0
 
     def blind(self, level: int, budget: int) -> None:
@@ -97,7 +111,8 @@ class Hand:
         start = np.unravel_index(np.argmax(clearance * (0.8 + 0.2 * noise)), clearance.shape)
         level = int(self.truth[start])
         before = self.marked
-        for first, second in _path(clearance, (int(start[1]), int(start[0])), 2 * self.brush):
+        steps = round(self.length * max(clearance.shape) / (2 * self.brush) / 2)
+        for first, second in _path(clearance, (int(start[1]), int(start[0])), 2 * self.brush, steps):
             # The part of the photograph that the segment can touch.
             left, top = (max(0, min(ends) - self.brush) for ends in zip(first, second, strict=True))
             right, bottom = (max(ends) + self.brush + 1 for ends in zip(first, second, strict=True))
@@ -122,10 +137,9 @@ def _clearance(region: Bool) -> Float32:
 
 
 def _path(
-    clearance: Float32, start: tuple[int, int], step: int
+    clearance: Float32, start: tuple[int, int], step: int, steps: int
 ) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-    """Return the segments of a stroke through the middle of a region, from its start to both sides."""
-    steps = round(STROKE_SHARE * max(clearance.shape) / step / 2)
+    """Return the segments of a stroke through the middle of a region, at most so many to both sides."""
     segments = []
     heading = None
     for side in (0, DIRECTIONS // 2):
@@ -157,23 +171,30 @@ def _next(
     return None if best is None else best[1:]
 
 
-def hand(truth: UInt8, given: Namespace) -> Hand:
+class Marks(NamedTuple):
+    """What a trimap is made of."""
+
+    strokes: Strokes
+    box: Box | None = None
+
+
+def hand(truth: UInt8, given: Namespace, length: float = STROKE_SHARE) -> Hand:
     """Return a person who has drawn nothing yet."""
     brush = max(2, round(given.brush * max(truth.shape)))
-    return Hand(truth, brush, np.random.default_rng(given.seed), Strokes.none(*truth.shape))
+    return Hand(truth, brush, np.random.default_rng(given.seed), Strokes.none(*truth.shape), length)
 
 
-def at_once(image: UInt8, truth: UInt8, given: Namespace) -> UInt8:
-    """Return the trimap of strokes that are drawn before any trimap is seen."""
-    person = hand(truth, given)
+def at_once(truth: UInt8, given: Namespace, length: float = STROKE_SHARE) -> Marks:
+    """Return strokes that are drawn before any trimap is seen."""
+    person = hand(truth, given, length)
     budget = int(given.share * truth.size)
     for level in LEVELS:
         person.blind(level, budget * (2 if level == UNKNOWN else 1) // 4)
-    return propose(image, person.strokes)
+    return Marks(person.strokes)
 
 
-def corrected(image: UInt8, truth: UInt8, given: Namespace) -> UInt8:
-    """Return the trimap of strokes that react to earlier trimaps."""
+def corrected(image: UInt8, truth: UInt8, given: Namespace) -> Marks:
+    """Return strokes that react to earlier trimaps."""
     person = hand(truth, given)
     budget = int(given.share * truth.size)
     for level in (FOREGROUND, BACKGROUND):
@@ -181,32 +202,43 @@ def corrected(image: UInt8, truth: UInt8, given: Namespace) -> UInt8:
     for left in range(ROUNDS - 1, 0, -1):
         person.correct(propose(image, person.strokes), (budget - person.marked) // left)
     assert person.marked <= budget, "the share of marked pixels is part of the measurement"
-    return propose(image, person.strokes)
+    return Marks(person.strokes)
 
 
-def boxed(image: UInt8, truth: UInt8, given: Namespace) -> UInt8:
-    """Return the trimap of the box around the object."""
+def random_pixels(truth: UInt8, given: Namespace) -> Marks:
+    """Return marks on single pixels anywhere."""
+    chosen = np.random.default_rng(given.seed).choice(
+        truth.size, int(given.share * truth.size), replace=False
+    )
+    strokes = Strokes.none(*truth.shape)
+    strokes.marked.flat[chosen] = True
+    strokes.levels[strokes.marked] = truth[strokes.marked]
+    return Marks(strokes)
+
+
+def boxed(truth: UInt8) -> Marks:
+    """Return the box around the object."""
     margin = round(BOX_MARGIN * max(truth.shape))
     rows, columns = (np.flatnonzero((truth != BACKGROUND).any(axis=axis)) for axis in (1, 0))
     top, bottom = max(0, rows[0] - margin), min(truth.shape[0], rows[-1] + 1 + margin)
     left, right = max(0, columns[0] - margin), min(truth.shape[1], columns[-1] + 1 + margin)
-    box = Box(int(left), int(top), int(right - left), int(bottom - top))
-    return propose(image, Strokes.none(*truth.shape), box)
+    return Marks(Strokes.none(*truth.shape), Box(int(left), int(top), int(right - left), int(bottom - top)))
 
 
-WAYS: dict[str, Callable[[UInt8, UInt8, Namespace], UInt8]] = {
-    "true trimap": lambda image, truth, given: truth,
-    "box": boxed,
-    "strokes at once": at_once,
+WAYS: dict[str, Callable[[UInt8, UInt8, Namespace], Marks]] = {
+    "box": lambda image, truth, given: boxed(truth),
+    "strokes at once": lambda image, truth, given: at_once(truth, given),
+    "short strokes": lambda image, truth, given: at_once(truth, given, SHORT_SHARE),
     "strokes, corrected": corrected,
+    "random pixels": lambda image, truth, given: random_pixels(truth, given),
 }
 
 
 def main() -> None:
-    """Read the command line, score every photograph in every way, and print or write the table."""
+    """Read the command line, score every photograph in every way, and print or write the tables."""
     parser = ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("photos", type=Path, help="folder of images/, trimaps/, alphas/")
-    parser.add_argument("-o", "--output", type=Path, help="Markdown file for the table")
+    parser.add_argument("-o", "--output", type=Path, help="Markdown file for the tables")
     parser.add_argument("--share", type=float, default=0.01, help="of the pixels that strokes mark")
     parser.add_argument("--brush", type=float, default=0.0025, help="its width, over the longer side")
     parser.add_argument("--seed", type=int, default=0)
@@ -224,39 +256,60 @@ def main() -> None:
 
 
 def table(given: Namespace) -> str:
-    """Return the Markdown table, one row a photograph."""
-    rows: dict[str, list[float | None]] = {}
+    """Return two Markdown tables, one row a photograph: trimaps after narrowing, and before it."""
+    rows: dict[str, tuple[list[float | None], list[float | None]]] = {}
     with Matting() as matting:
         for pair in find_pairs(given.photos, alphas=True):
             if given.only is None or pair.name in given.only:
                 rows[pair.name] = scores(pair, matting, given)
-                print(pair.name, *map(_cell, rows[pair.name]), file=sys.stderr)
+                print(pair.name, *(_cell(each) for both in rows[pair.name] for each in both), file=sys.stderr)
+    proposed, narrow = (
+        _lines({name: both[number] for name, both in rows.items()}, given) for number in range(2)
+    )
+    return f"Narrowed by a first pass:\n\n{narrow}\nAs proposed:\n\n{proposed}"
+
+
+def _lines(rows: dict[str, list[float | None]], given: Namespace) -> str:
     columns = list(zip(*rows.values(), strict=True))
     # A mean over fewer photographs would not stand beside the others.
     rows["**mean**"] = [None if None in each else statistics.mean(each) for each in columns]
-    lines = [f"| photograph | {' | '.join(given.ways)} |", "|---|" + "---|" * len(given.ways)]
+    lines = [
+        f"| photograph | true trimap | {' | '.join(given.ways)} |",
+        "|---|---|" + "---|" * len(given.ways),
+    ]
     lines += [f"| {name} | {' | '.join(map(_cell, values))} |" for name, values in rows.items()]
     return "\n".join(lines) + "\n"
 
 
-def scores(pair: Pair, matting: Matting, given: Namespace) -> list[float | None]:
-    """Return the SAD of every way; None where it gives no trimap."""
+def scores(pair: Pair, matting: Matting, given: Namespace) -> tuple[list[float | None], list[float | None]]:
+    """Return the SADs of the true trimap and of every way: proposed and narrowed; None without a trimap."""
     sample = read_sample(pair)
-    assert sample.alpha is not None, "find_pairs requires it"
-    found: list[float | None] = []
-    for way in given.ways:
-        try:
-            trimap = WAYS[way](sample.image, sample.trimap, given)
-        except DimError:
-            found.append(None)
-            continue
+    truth, alpha = sample.trimap, sample.alpha
+    assert alpha is not None, "find_pairs requires it"
+
+    def score(trimap: UInt8, name: str) -> tuple[float, Float32]:
         if given.save:
             given.save.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(given.save / f"{pair.name} {way}.png"), trimap)
-        matte = quantise8(matting(sample.image, trimap))
+            cv2.imwrite(str(given.save / f"{pair.name} {name}.png"), trimap)
+        matte = matting(sample.image, trimap)
         # With the known pixels of the true trimap, so that only its unknown ones count.
-        found.append(sad(apply_known(matte, sample.trimap), sample.alpha, sample.trimap))
-    return found
+        return sad(apply_known(quantise8(matte), truth), alpha, truth), matte
+
+    best = score(truth, "true trimap")[0]
+    proposed: list[float | None] = [best]
+    narrow: list[float | None] = [best]
+    for way in given.ways:
+        try:
+            strokes, box = WAYS[way](sample.image, truth, given)
+            trimap = propose(sample.image, strokes, box)
+        except DimError:
+            proposed.append(None)
+            narrow.append(None)
+            continue
+        first, matte = score(trimap, f"{way}, proposed")
+        proposed.append(first)
+        narrow.append(score(narrowed(trimap, matte, strokes.marked), way)[0])
+    return proposed, narrow
 
 
 def _cell(value: float | None) -> str:

@@ -46,7 +46,7 @@ def auto(
     """Cut out an object without a trimap: from a box, scribbles, a mask, or a model that finds the object.
 
     Exactly one of --box, --scribbles, --mask, --mask-model and --rembg is needed; --box and --scribbles may
-    come together.
+    come together. From a box or scribbles the network runs twice: its first matte narrows the trimap.
     """
     spec = options.spec()
     spec.require_writable(out_path)
@@ -62,13 +62,14 @@ def auto(
     if save_trimap is not None:
         require_writable(save_trimap)
     made = sources.make()
-    if save_trimap is not None:
-        write_image(save_trimap, made)
     show = sys.stderr.isatty() if progress is None else progress
     with (
         tempfile.TemporaryDirectory(prefix="dim-matte-") as folder,
         Matting.from_options(options.matting(), show and not quiet) as matting,
     ):
+        made = sources.refined(made, matting)
+        if save_trimap is not None:
+            write_image(save_trimap, made)
         trimap = Path(folder) / "trimap.png"
         write_image(trimap, made)
         outcome = run_pair(matting, photo, trimap, out_path, spec)

@@ -57,7 +57,7 @@ def make_matte(
         progress: called with windows done and in all.
     """
     assert sources.image is not None, "the interface requires the image"
-    trimap = sources.make()
+    trimap = sources.refined(sources.make(), matting)
     image, found = read_photograph(sources.image, max_pixels=sources.max_pixels)
     alpha = np.empty(trimap.shape, np.float32)
     matting.into(image, trimap, alpha, progress=progress)

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import dim.trimap
-from dim.arrays import UInt8
+from dim.arrays import Image, UInt8
 from dim.errors import InputError
 from dim.images.decoding import MAX_PIXELS
 from dim.images.files import read_image, read_mask
-from dim_runtime.trimaps.bands import from_soft_mask, resized_band
+from dim.trimap import unknown
+from dim_runtime.matting import Matting
+from dim_runtime.trimaps.bands import from_soft_mask, narrowed, resized_band
 from dim_runtime.trimaps.mask_model import MaskModel, rembg_mask
 from dim_runtime.trimaps.strokes import Box, Strokes, propose, read_strokes
 
@@ -93,21 +95,44 @@ class TrimapSources:
         made = self._made()
         return resized_band(made, self.band) if self.band else made
 
+    def refined(self, trimap: UInt8, matting: Matting) -> UInt8:
+        """Return a trimap of :meth:`make`, narrowed where the network is sure, which takes one pass of it.
+
+        Only trimaps of scribbles and boxes change: other sources show the border themselves. ``band`` also
+        leaves the trimap as it is, because the user has chosen the width.
+
+        Args:
+            trimap: canonical, uint8 H, W.
+            matting: the network.
+
+        Returns:
+            uint8 H, W; the scribbles are kept.
+        """
+        if (self.strokes is None and self.box is None) or self.band or not unknown(trimap).any():
+            return trimap
+        alpha = matting(self._read_image(), trimap)
+        return narrowed(trimap, alpha, self._read_strokes(*trimap.shape).marked)
+
     def _made(self) -> UInt8:
         if self.trimap is not None:
             return dim.trimap.read(self.trimap, max_pixels=self.max_pixels).trimap
         if self.mask is not None:
             return self._banded(read_mask(self.mask, max_pixels=self.max_pixels))
-        assert self.image is not None, "require_one checks it"
-        image = read_image(self.image, max_pixels=self.max_pixels)
+        image = self._read_image()
         if self.mask_model is not None:
             return self._banded(MaskModel(self.mask_model).mask(image))
         if self.rembg is not None:
             return self._banded(rembg_mask(image, self.rembg))
-        strokes = Strokes.none(*image.shape[:2])
-        if self.strokes is not None:
-            strokes = read_strokes(self.strokes, max_pixels=self.max_pixels)
-        return propose(image, strokes, self.box)
+        return propose(image, self._read_strokes(*image.shape[:2]), self.box)
+
+    def _read_image(self) -> Image:
+        assert self.image is not None, "require_one checks it"
+        return read_image(self.image, max_pixels=self.max_pixels)
+
+    def _read_strokes(self, height: int, width: int) -> Strokes:
+        if self.strokes is None:
+            return Strokes.none(height, width)
+        return read_strokes(self.strokes, max_pixels=self.max_pixels)
 
     def _banded(self, mask: UInt8) -> UInt8:
         return from_soft_mask(mask, inside=self.inside, outside=self.outside)

@@ -21,7 +21,7 @@ from dim.bit_depth import eight_bits
 from dim.errors import InputError
 from dim.images.files import read_rgba
 from dim.trimap import BACKGROUND, FOREGROUND, UNKNOWN
-from dim_runtime.trimaps.bands import chosen_band, shrunk
+from dim_runtime.trimaps.bands import chosen_band, distance, shrunk
 
 WORKING_SIDE = 1024
 """Longest side of the copy that GrabCut works on, pixels: a few seconds on one core. Gaps between leaves or
@@ -321,14 +321,14 @@ def _grown(marks: _Marks, object_mask: UInt8, band: float) -> UInt8:
     strokes that are nearer have precedence.
     """
     edge = cv2.morphologyEx(object_mask, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0
-    reach = _distance(edge) + band / 2
+    reach = distance(edge) + band / 2
     grown = np.zeros(object_mask.shape, np.bool_)
     # Discs of the few radii below, in place of a disc of another radius around every pixel.
     for radius in np.linspace(band / 2, GROWTH * band, GROWTH_STEPS):
-        grown |= _distance(marks.unknown & (reach >= radius)) <= radius
+        grown |= distance(marks.unknown & (reach >= radius)) <= radius
     known = marks.foreground | marks.background
     if known.any():
-        grown &= _distance(marks.unknown) < _distance(known)
+        grown &= distance(marks.unknown) < distance(known)
     return _binary(grown)
 
 
@@ -339,13 +339,6 @@ def _without_specks(region: Bool, marked: Bool) -> Bool:
     keep[np.unique(labels[marked])] = True
     keep[0] = False
     return np.asarray(keep[labels]) if count > 1 else region
-
-
-def _distance(region: Bool) -> Float32:
-    """Distance of every pixel to a region, pixels; infinite without one."""
-    if not region.any():
-        return np.full(region.shape, np.inf, np.float32)
-    return np.asarray(cv2.distanceTransform((~region).astype(np.uint8), cv2.DIST_L2, 5), np.float32)
 
 
 def read_strokes(path: Path, *, max_pixels: int) -> Strokes:

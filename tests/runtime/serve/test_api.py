@@ -67,6 +67,26 @@ def test_a_cutout_has_the_images_colours_and_the_alpha(
     np.testing.assert_array_equal(found[..., :3][visible], pair[0][visible])
 
 
+def test_a_box_is_narrowed_by_a_first_pass_of_the_network(start: Start) -> None:
+    """A band of the user is kept, so that the network runs once."""
+    passes = []
+
+    def seen(image: UInt8, trimap: UInt8) -> Any:
+        passes.append((trimap == 128).sum())
+        return (image[..., 0] > 128).astype(np.float64)
+
+    image = np.full((120, 160, 3), (30, 80, 160), np.uint8)
+    cv2.circle(image, (80, 60), 30, (220, 120, 30), -1)
+    client, data = start(alpha=seen), {"box": "40,20,80,80", "output": "alpha"}
+    for band, count in (("0", 2), ("1", 1)):
+        passes.clear()
+        files = {"image": ("photo.png", io.BytesIO(png(image)))}
+        assert client.post("/v1/matte", files=files, data={**data, "band": band}).status_code == 200
+        assert len(passes) == count
+        assert passes[-1] > 0
+        assert count == 1 or passes[1] < passes[0]
+
+
 def test_sixteen_bits_and_tiff(start: Start, files: dict[str, Any], pair: Pair) -> None:
     answer = start().post("/v1/matte", files=files, data={"output": "alpha", "depth": "16", "format": "tiff"})
     assert answer.headers["content-type"] == "image/tiff"

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from dim.errors import InputError
+from dim_runtime import Matting
+from dim_runtime.backends.fake import FakeBackend
 from dim_runtime.trimaps.sources import TrimapSources, parse_box
 from dim_runtime.trimaps.strokes import Box
 
@@ -33,7 +35,7 @@ def files(tmp_path: Path) -> dict[str, Path]:
 def test_each_source_gives_its_trimap(files: dict[str, Path]) -> None:
     expected = cv2.imread(str(files["trimap"]), cv2.IMREAD_UNCHANGED)
     np.testing.assert_array_equal(TrimapSources(trimap=files["trimap"]).make(), expected)
-    object_there = cv2.imread(str(files["mask"]), cv2.IMREAD_UNCHANGED) == 255
+    object_there = np.asarray(cv2.imread(str(files["mask"]), cv2.IMREAD_UNCHANGED)) == 255
     sources = (
         TrimapSources(mask=files["mask"], inside=4, outside=6),
         TrimapSources(image=files["image"], box=Box(40, 20, 80, 80)),
@@ -49,6 +51,33 @@ def test_a_band_is_widened_afterwards(files: dict[str, Path]) -> None:
     unknown = [(TrimapSources(trimap=files["trimap"], band=band).make() == 128).sum() for band in (-2, 0, 3)]
     assert unknown == sorted(unknown)
     assert len(set(unknown)) == 3
+
+
+def test_a_trimap_of_marks_is_narrowed_by_one_pass(files: dict[str, Path]) -> None:
+    backend = FakeBackend(alpha=lambda image, trimap: (image[..., 0] > 128).astype(np.float64))
+    marks = np.zeros((HEIGHT, WIDTH, 4), np.uint8)
+    cv2.circle(marks, (80, 60), 5, (255, 255, 255, 255), -1)
+    cv2.line(marks, (5, 5), (155, 5), (0, 0, 0, 255), 3)
+    cv2.line(marks, (80, 84), (80, 88), (128, 128, 128, 255), 1)
+    scribbles = files["image"].with_name("scribbles.png")
+    cv2.imwrite(str(scribbles), marks)
+    sources = TrimapSources(image=files["image"], strokes=scribbles)
+    made = sources.make()
+    refined = sources.refined(made, Matting.from_backend(backend))
+    assert len(backend.shapes) == 1
+    assert 0 < (refined == 128).sum() < (made == 128).sum()
+    np.testing.assert_array_equal(refined[made != 128], made[made != 128])
+    assert (refined[84:89, 80] == 128).all(), "strokes are kept"
+
+
+@pytest.mark.parametrize("given", [{"mask": True}, {"trimap": True}, {"box": Box(40, 20, 80, 80), "band": 1}])
+def test_other_trimaps_are_not_narrowed(files: dict[str, Path], given: dict[str, Any]) -> None:
+    given = {name: files[name] if value is True else value for name, value in given.items()}
+    sources = TrimapSources(image=files["image"], **given)
+    made = sources.make()
+    backend = FakeBackend()
+    np.testing.assert_array_equal(sources.refined(made, Matting.from_backend(backend)), made)
+    assert not backend.shapes
 
 
 @pytest.mark.parametrize(

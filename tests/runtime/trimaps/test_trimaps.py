@@ -10,7 +10,7 @@ import pytest
 
 from dim.arrays import UInt8
 from dim.errors import InputError
-from dim_runtime.trimaps.bands import chosen_band, from_soft_mask, resized_band
+from dim_runtime.trimaps.bands import chosen_band, distance, from_soft_mask, narrowed, resized_band, shrunk
 from dim_runtime.trimaps.strokes import (
     Box,
     Strokes,
@@ -74,12 +74,12 @@ def test_a_box_finds_the_disc(picture: UInt8) -> None:
 
 
 def test_16_bits_and_a_large_picture(picture: UInt8) -> None:
-    large = cv2.resize(picture, None, fx=5, fy=5).astype(np.uint16) * 257
+    large = cv2.resize(picture, None, fx=4, fy=4).astype(np.uint16) * 257
     marks = strokes(CROSS, *BORDERS)
-    levels = cv2.resize(marks.levels, None, fx=5, fy=5, interpolation=cv2.INTER_NEAREST)
-    marked = cv2.resize(marks.marked.astype(np.uint8), None, fx=5, fy=5, interpolation=cv2.INTER_NEAREST)
+    levels = cv2.resize(marks.levels, None, fx=4, fy=4, interpolation=cv2.INTER_NEAREST)
+    marked = cv2.resize(marks.marked.astype(np.uint8), None, fx=4, fy=4, interpolation=cv2.INTER_NEAREST)
     trimap = propose(large, Strokes(levels.astype(np.uint8), marked.astype(np.bool_)))
-    truth = disc(5 * RADIUS, 5 * HEIGHT, 5 * WIDTH)
+    truth = disc(4 * RADIUS, 4 * HEIGHT, 4 * WIDTH)
     assert (truth[trimap == 255] == 255).all()
     assert (truth[trimap == 0] == 0).all()
 
@@ -244,3 +244,36 @@ def test_a_band_is_widened_and_narrowed() -> None:
     assert not (none == 128).any()
     assert (none == 255).sum() == pytest.approx((disc() > 0).sum(), rel=0.05)
     np.testing.assert_array_equal(resized_band(trimap, 0), trimap)
+
+
+def test_a_region_loses_a_margin_of_this_width() -> None:
+    """An independent count: a pixel stays if no pixel within the width is outside."""
+    region = np.random.default_rng(0).random((30, 40)) < 0.97
+    rows, columns = np.nonzero(~region)
+    squares = (np.arange(30)[:, None, None] - rows) ** 2 + (np.arange(40)[None, :, None] - columns) ** 2
+    for width in (0, 1, 3, 5):
+        np.testing.assert_array_equal(shrunk(region, width), squares.min(axis=-1) > width**2)
+    whole = np.ones((8, 9), np.bool_)
+    assert shrunk(whole, 20).all(), "the frame has no margin"
+    assert np.isinf(distance(~whole)).all()
+
+
+def test_an_unknown_band_narrows_where_the_network_is_sure() -> None:
+    trimap = from_soft_mask(disc(), inside=20, outside=20)
+    # The network finds a border of 4 pixels, except in a part of the lower half, where it finds nothing.
+    alpha = np.clip((RADIUS + 2 - np.hypot(*np.ogrid[-120:120, -160:160])) / 4, 0, 1).astype(np.float32)
+    doubtful = np.s_[170:, 140:180]
+    alpha[doubtful] = 0.5
+    kept = np.zeros(trimap.shape, np.bool_)
+    kept[40:44, 158:162] = True
+    narrow = narrowed(trimap, alpha, kept)
+    upper = np.s_[:120]
+    assert 0 < (narrow[upper] == 128).sum() < (trimap[upper] == 128).sum() / 2
+    assert (narrow[(alpha > 0.1) & (alpha < 0.9) & (trimap == 128)] == 128).all()
+    assert (disc()[narrow == 255] == 255).all()
+    assert (disc()[narrow == 0] == 0).all()
+    np.testing.assert_array_equal(narrow[trimap != 128], trimap[trimap != 128])
+    np.testing.assert_array_equal(narrow[doubtful], trimap[doubtful])
+    np.testing.assert_array_equal(narrow[kept], trimap[kept])
+    # Without certainty nothing changes.
+    np.testing.assert_array_equal(narrowed(trimap, np.full_like(alpha, 0.5), kept), trimap)
