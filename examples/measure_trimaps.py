@@ -18,9 +18,9 @@ Beside them are marks that no person makes: "random pixels" marks that share of 
 random, with their levels in the true trimap. The box is the smallest one around all pixels that are not
 certainly background, and a margin.
 
-Every trimap is scored twice: as `propose` makes it, and as `dim-matte auto` uses it, narrowed after a first
-pass of the network. The SAD is the sum of absolute differences over the unknown pixels of the *true* trimap,
-divided by 1000.
+Every trimap is scored twice: as `propose` makes it, and as `dim-matte auto` uses it. That is the same for a
+box; a trimap of strokes is narrowed after a first pass of the network. The SAD is the sum of absolute
+differences over the unknown pixels of the *true* trimap, divided by 1000.
 """
 
 from __future__ import annotations
@@ -308,7 +308,9 @@ def scores(pair: Pair, matting: Matting, given: Namespace) -> tuple[list[float |
             continue
         first, matte = score(trimap, f"{way}, proposed")
         proposed.append(first)
-        narrow.append(score(narrowed(trimap, matte, strokes.marked), way)[0])
+        # As dim-matte auto: a box alone is not narrowed.
+        marked = strokes.marked
+        narrow.append(score(narrowed(trimap, matte, marked), way)[0] if marked.any() else first)
     return proposed, narrow
 
 

@@ -46,7 +46,7 @@ def auto(
     """Cut out an object without a trimap: from a box, scribbles, a mask, or a model that finds the object.
 
     Exactly one of --box, --scribbles, --mask, --mask-model and --rembg is needed; --box and --scribbles may
-    come together. From a box or scribbles the network runs twice: its first matte narrows the trimap.
+    come together. From scribbles the network runs twice: its first matte narrows the trimap.
     """
     spec = options.spec()
     spec.require_writable(out_path)

@@ -98,8 +98,8 @@ class TrimapSources:
     def refined(self, trimap: UInt8, matting: Matting) -> UInt8:
         """Return a trimap of :meth:`make`, narrowed where the network is sure, which takes one pass of it.
 
-        Only trimaps of scribbles and boxes change: other sources show the border themselves. ``band`` also
-        leaves the trimap as it is, because the user has chosen the width.
+        Only trimaps of scribbles change: a mask shows the border itself, and a box alone gains nothing.
+        ``band`` also leaves the trimap as it is, because the user has chosen the width.
 
         Args:
             trimap: canonical, uint8 H, W.
@@ -108,7 +108,7 @@ class TrimapSources:
         Returns:
             uint8 H, W; the scribbles are kept.
         """
-        if (self.strokes is None and self.box is None) or self.band or not unknown(trimap).any():
+        if self.strokes is None or self.band or not unknown(trimap).any():
             return trimap
         alpha = matting(self._read_image(), trimap)
         return narrowed(trimap, alpha, self._read_strokes(*trimap.shape).marked)

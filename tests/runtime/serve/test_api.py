@@ -67,7 +67,7 @@ def test_a_cutout_has_the_images_colours_and_the_alpha(
     np.testing.assert_array_equal(found[..., :3][visible], pair[0][visible])
 
 
-def test_a_box_is_narrowed_by_a_first_pass_of_the_network(start: Start) -> None:
+def test_scribbles_are_narrowed_by_a_first_pass_of_the_network(start: Start) -> None:
     """A band of the user is kept, so that the network runs once."""
     passes = []
 
@@ -77,11 +77,18 @@ def test_a_box_is_narrowed_by_a_first_pass_of_the_network(start: Start) -> None:
 
     image = np.full((120, 160, 3), (30, 80, 160), np.uint8)
     cv2.circle(image, (80, 60), 30, (220, 120, 30), -1)
-    client, data = start(alpha=seen), {"box": "40,20,80,80", "output": "alpha"}
+    marks = np.zeros((120, 160, 4), np.uint8)
+    cv2.circle(marks, (80, 60), 5, (255, 255, 255, 255), -1)
+    cv2.line(marks, (5, 5), (155, 5), (0, 0, 0, 255), 3)
+    client = start(alpha=seen)
     for band, count in (("0", 2), ("1", 1)):
         passes.clear()
-        files = {"image": ("photo.png", io.BytesIO(png(image)))}
-        assert client.post("/v1/matte", files=files, data={**data, "band": band}).status_code == 200
+        files = {
+            name: ("file.png", io.BytesIO(png(array)))
+            for name, array in (("image", image), ("scribbles", marks))
+        }
+        answer = client.post("/v1/matte", files=files, data={"output": "alpha", "band": band})
+        assert answer.status_code == 200
         assert len(passes) == count
         assert passes[-1] > 0
         assert count == 1 or passes[1] < passes[0]

@@ -70,7 +70,7 @@ def test_a_trimap_of_marks_is_narrowed_by_one_pass(files: dict[str, Path]) -> No
     assert (refined[84:89, 80] == 128).all(), "strokes are kept"
 
 
-@pytest.mark.parametrize("given", [{"mask": True}, {"trimap": True}, {"box": Box(40, 20, 80, 80), "band": 1}])
+@pytest.mark.parametrize("given", [{"mask": True}, {"trimap": True}, {"box": Box(40, 20, 80, 80)}])
 def test_other_trimaps_are_not_narrowed(files: dict[str, Path], given: dict[str, Any]) -> None:
     given = {name: files[name] if value is True else value for name, value in given.items()}
     sources = TrimapSources(image=files["image"], **given)
