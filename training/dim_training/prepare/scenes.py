@@ -58,7 +58,7 @@ def compose_scenes(
         rng = np.random.default_rng((seed, crc32(name.encode())))
         cutout = read_cutout(path)
         if band and not _is_known_somewhere(cutout.alpha):
-            # A generator of its own: the other draws of the scene stay the same.
+            # Another generator, so that the other draws of the scene stay the same.
             cutout = add_band(cutout, np.random.default_rng((seed, crc32(name.encode()), 1)))
         colours, alpha = cutout
         side = max(alpha.shape)
