@@ -23,24 +23,26 @@ from .documents import TOP, Block, code_blocks, commands, documents, inline_code
 
 TOOLS = {"dim-matte": "dim_runtime.cli", "dim-export": "dim_export.cli", "dim-train": "dim_training.cli"}
 OTHERS = {
+    ".",
+    ".venv/bin/pre-commit",
+    "bash",
+    "cat",
     "cd",
     "cp",
+    "curl",
     "docker",
+    "ffmpeg",
     "git",
     "gunicorn",
     "make",
+    "node",
+    "npm",
     "pip",
     "python",
     "python3",
-    "uvicorn",
-    "curl",
-    "npm",
-    "node",
-    ".",
+    "tar",
     "torchrun",
-    "bash",
-    "ffmpeg",
-    ".venv/bin/pre-commit",
+    "uvicorn",
 }
 """Programs that documents may call beside ours."""
 
