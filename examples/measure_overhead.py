@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from dim.contract.cropping import NO_MARGINS
 from dim.images.files import read_image, read_trimap, write_image
 from dim_runtime.backends.base import Backend
 from dim_runtime.backends.open import open_backend
@@ -56,9 +57,9 @@ class Timed(Backend):
         self.pixels += trimap.size
         return self._timed(self.backend.run, image, trimap)
 
-    def run_core(self, image, trimap, margins):
+    def run_core(self, image, trimap, margins, beyond=NO_MARGINS):
         self.pixels += trimap.size
-        return self._timed(self.backend.run_core, image, trimap, margins)
+        return self._timed(self.backend.run_core, image, trimap, margins, beyond)
 
     def propagate(self, image, trimap, estimate):
         return self._timed(self.backend.propagate, image, trimap, estimate)

@@ -31,6 +31,10 @@ class Margins(NamedTuple):
     bottom: int
     right: int
 
+    def less(self, others: Margins) -> Margins:
+        """Return how much wider these margins are than others, side by side."""
+        return Margins(*(mine - other for mine, other in zip(self, others, strict=True)))
+
 
 NO_MARGINS = Margins(0, 0, 0, 0)
 """The core is the whole window."""
@@ -84,10 +88,17 @@ def crops(config: NetworkConfig, margins: Margins) -> dict[str, Crop]:
     return {name: Crop(*(side[name] for side in sides)) for name in crop_names()}
 
 
+def output_margin(config: NetworkConfig) -> int:
+    """Return the pixels that a graph's output has on each side of the core, at most.
+
+    They are computed for the core's sake: their own alpha has less context than the core's.
+    """
+    return 2 * kept_margins(config)[0]
+
+
 def output_margins(config: NetworkConfig, margins: Margins) -> Margins:
     """Return the pixels that a graph's output has on each side of the core."""
-    kept = 2 * kept_margins(config)[0]
-    return Margins(*(min(margin, kept) for margin in margins))
+    return Margins(*(min(margin, output_margin(config)) for margin in margins))
 
 
 def _side_crops(config: NetworkConfig, margin: int) -> dict[str, int]:

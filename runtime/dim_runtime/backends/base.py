@@ -81,18 +81,22 @@ class Backend(ABC):
         """Whether :meth:`run_core` leaves the propagation of alpha to :meth:`propagate`."""
         return False
 
-    def run_core(self, image: UInt8, trimap: UInt8, margins: Margins) -> Estimate:
+    def run_core(
+        self, image: UInt8, trimap: UInt8, margins: Margins, beyond: Margins = NO_MARGINS
+    ) -> Estimate:
         """Compute what lies inside the margins of a batch of windows.
 
         Args:
             image: as :meth:`run` takes it.
             trimap: the same.
             margins: of every window of the batch.
+            beyond: how far into the margins the result reaches; at most
+                :func:`~dim.contract.cropping.output_margins` where :attr:`crops` is true.
 
         Returns:
-            Without the margins. Where :attr:`phases` is true, alpha is not propagated yet.
+            Without the rest of the margins. Where :attr:`phases` is true, alpha is not propagated yet.
         """
-        return Estimate(inside(valid_alpha(self.run(image, trimap), trimap.shape), margins))
+        return Estimate(inside(valid_alpha(self.run(image, trimap), trimap.shape), margins.less(beyond)))
 
     def propagate(self, image: UInt8, trimap: UInt8, estimate: Estimate) -> Floating:
         """Propagate alpha along colour lines in a batch of windows, where :attr:`phases` is true.

@@ -114,14 +114,16 @@ class OnnxRuntimeBackend(Backend):
         with self._explained(f"{len(trimap)} windows of {trimap.shape[2]}×{trimap.shape[1]} px"):
             if self._bound is not None:
                 return self._bound.run(image, trimap, self._run_options)
-            estimate = self._estimate(image, trimap, NO_MARGINS)
+            estimate = self._estimate(image, trimap, NO_MARGINS, NO_MARGINS)
             return self._propagated(image, trimap, estimate) if self.phases else estimate.alpha
 
-    def run_core(self, image: UInt8, trimap: UInt8, margins: Margins) -> Estimate:
+    def run_core(
+        self, image: UInt8, trimap: UInt8, margins: Margins, beyond: Margins = NO_MARGINS
+    ) -> Estimate:
         if not self.crops:
-            return super().run_core(image, trimap, margins)
+            return super().run_core(image, trimap, margins, beyond)
         with self._explained(f"{len(trimap)} windows of {trimap.shape[2]}×{trimap.shape[1]} px"):
-            return self._estimate(image, trimap, margins)
+            return self._estimate(image, trimap, margins, beyond)
 
     def propagate(self, image: UInt8, trimap: UInt8, estimate: Estimate) -> Floating:
         with self._explained(
@@ -129,7 +131,7 @@ class OnnxRuntimeBackend(Backend):
         ):
             return self._propagated(image, trimap, estimate)
 
-    def _estimate(self, image: UInt8, trimap: UInt8, margins: Margins) -> Estimate:
+    def _estimate(self, image: UInt8, trimap: UInt8, margins: Margins, beyond: Margins) -> Estimate:
         inputs = {INPUT_IMAGE: image, INPUT_TRIMAP: trimap}
         if not self.crops:
             return Estimate(self._run(self._session, [OUTPUT_ALPHA], inputs)[0])
@@ -139,8 +141,10 @@ class OnnxRuntimeBackend(Backend):
             [REFINED, TRUST] if self.phases else [OUTPUT_ALPHA],
             inputs | crop_limits(network, margins),
         )
-        beyond = output_margins(network, margins)
-        return Estimate(*(inside(planes.reshape(len(image), *planes.shape[-2:]), beyond) for planes in found))
+        dropped = output_margins(network, margins).less(beyond)
+        return Estimate(
+            *(inside(planes.reshape(len(image), *planes.shape[-2:]), dropped) for planes in found)
+        )
 
     def _propagated(self, image: UInt8, trimap: UInt8, estimate: Estimate) -> Floating:
         assert estimate.trust is not None, "an estimate of two phases has trust"

@@ -187,13 +187,15 @@ class OpenVinoBackend(Backend):
             InputError: shapes that are not windows.
             BackendError: OpenVINO failed.
         """
-        estimate = self._estimate(image, trimap, NO_MARGINS)
+        estimate = self._estimate(image, trimap, NO_MARGINS, NO_MARGINS)
         return self.propagate(image, trimap, estimate) if self.phases else estimate.alpha
 
-    def run_core(self, image: UInt8, trimap: UInt8, margins: Margins) -> Estimate:
+    def run_core(
+        self, image: UInt8, trimap: UInt8, margins: Margins, beyond: Margins = NO_MARGINS
+    ) -> Estimate:
         if not self.crops:
-            return super().run_core(image, trimap, margins)
-        return self._estimate(image, trimap, margins)
+            return super().run_core(image, trimap, margins, beyond)
+        return self._estimate(image, trimap, margins, beyond)
 
     def propagate(self, image: UInt8, trimap: UInt8, estimate: Estimate) -> Floating:
         assert estimate.trust is not None, "an estimate of two phases has trust"
@@ -225,13 +227,17 @@ class OpenVinoBackend(Backend):
                 fix="if memory ran out: a smaller tile (--tile), or --memory-limit",
             ) from error
 
-    def _estimate(self, image: UInt8, trimap: UInt8, margins: Margins) -> Estimate:
+    def _estimate(self, image: UInt8, trimap: UInt8, margins: Margins, beyond: Margins) -> Estimate:
         require_windows(image.shape, trimap.shape)
         count, height, width = trimap.shape
         with self._explained(trimap.shape):
             call = WindowCall((count, height, width), margins)
             inputs = {INPUT_IMAGE: image, INPUT_TRIMAP: trimap}
-            return self._threads.run(trimap.size, partial(self._run, call, inputs))
+            found: Estimate = self._threads.run(trimap.size, partial(self._run, call, inputs))
+        if not self.crops:
+            return found
+        dropped = output_margins(self._metadata.network, margins).less(beyond)
+        return Estimate(*(inside(planes, dropped) for planes in found if planes is not None))
 
     def _warm_up(self) -> None:
         """Compile and run once, so that errors are raised at once and the weights are in place."""
@@ -254,7 +260,6 @@ class OpenVinoBackend(Backend):
             inputs = inputs | crop_limits(self._metadata.network, call.margins)
         outputs = [REFINED, TRUST] if self.phases else [OUTPUT_ALPHA]
         found = compiled.create_infer_request().infer(inputs, share_inputs=True)
-        beyond = output_margins(self._metadata.network, call.margins) if self.crops else NO_MARGINS
         planes = [found[name].reshape(call.shape[0], *found[name].shape[-2:]) for name in outputs]
         if self._is_small(call):
             self._widest = max(self._widest, prod(call.shape))
@@ -262,7 +267,7 @@ class OpenVinoBackend(Backend):
             # The window's tensors are released, so that one window bounds the memory, not one of each shape.
             # With free shapes OpenVINO releases only a part, and allocates it again with the next window.
             compiled.release_memory()
-        return Estimate(*(inside(values, beyond) for values in planes))
+        return Estimate(*planes)
 
     def _is_small(self, call: WindowCall) -> bool:
         """Return whether the windows of a call run in the graph with free shapes."""

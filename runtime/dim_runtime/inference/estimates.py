@@ -8,7 +8,7 @@ import numpy.typing as npt
 from dim.arrays import Float32, Floating
 from dim.contract import STRIDE
 from dim_runtime.backends.base import Estimate
-from dim_runtime.planning.geometry import Plan, Rectangle
+from dim_runtime.planning.geometry import Plan, Rectangle, round_up
 
 ALPHA, TRUST = 0, 1
 """Planes of the store."""
@@ -37,19 +37,26 @@ class EstimateStore:
         """Add a window's estimate, float H, W, to what is there.
 
         Args:
-            part: where it lies in the padded image; corners and sides are multiples of 32.
+            part: where it lies in the padded image.
             estimate: alpha and trust.
             share: weight of each pixel, float32 H, W; None is 1.
         """
         assert estimate.trust is not None, "only networks that propagate have two phases"
-        places = self._places_in(part)
+        blocks = _whole_blocks(part)
+        places = self._places_in(blocks)
         held = places >= 0
+        rows = part.y - blocks.y, blocks.bottom - part.bottom
+        columns = part.x - blocks.x, blocks.right - part.right
         for plane, values in ((ALPHA, estimate.alpha), (TRUST, estimate.trust)):
             weighted = values if share is None else values * share
-            self._blocks[places[held], plane] += _blocks(weighted)[held]
+            self._blocks[places[held], plane] += _blocks(np.pad(weighted, (rows, columns)))[held]
 
     def read(self, part: Rectangle) -> Estimate:
-        """Return alpha and trust of a part of the padded image, float32 1, H, W; 0 where nothing is held."""
+        """Return alpha and trust of a part of the padded image, float32 1, H, W; 0 where nothing is held.
+
+        Args:
+            part: corners and sides are multiples of 32.
+        """
         places = self._places_in(part)
         held = places >= 0
         found = np.zeros((2, *places.shape, STRIDE, STRIDE), np.float32)
@@ -60,6 +67,12 @@ class EstimateStore:
     def _places_in(self, part: Rectangle) -> npt.NDArray[np.intp]:
         rows = slice(part.y // STRIDE, part.bottom // STRIDE)
         return self._places[rows, part.x // STRIDE : part.right // STRIDE]
+
+
+def _whole_blocks(part: Rectangle) -> Rectangle:
+    """Return the part enlarged to blocks of 32 × 32 pixels."""
+    top, left = part.y // STRIDE * STRIDE, part.x // STRIDE * STRIDE
+    return Rectangle(top, left, round_up(part.bottom) - top, round_up(part.right) - left)
 
 
 def _blocks(values: Floating) -> Floating:

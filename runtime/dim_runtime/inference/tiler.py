@@ -179,13 +179,14 @@ def run_windows(
         plan has one phase.
     """
     image, trimap = _stacked(cuts)
-    margins = windows[0].margins
+    margins, beyond = windows[0].margins, windows[0].beyond
+    dropped = margins.less(beyond)
     if backend.phases and not plan.propagation:
         whole = valid_alpha(backend.run(image, trimap), trimap.shape)
-        found = Estimate(inside(whole, margins))
+        found = Estimate(inside(whole, dropped))
     else:
-        found = backend.run_core(image, trimap, margins)
-    shape = inside(trimap, margins).shape
+        found = backend.run_core(image, trimap, margins, beyond)
+    shape = inside(trimap, dropped).shape
     alphas = valid_alpha(found.alpha, shape)
     if not plan.propagation:
         return [Estimate(alpha) for alpha in alphas]

@@ -59,29 +59,38 @@ class Window(Rectangle):
 
     Attributes:
         core: the part that the window is for; the rest is context. Cores of a plan do not overlap.
-        kept: the part whose alpha is used: the core, and what is blended with other windows.
+        covered: the part that every layer computes: the core, or the window where layers drop no margins.
+        kept: the part whose alpha is used: the core, and what is blended with other windows. It may be larger
+            than what is covered, because the last layers compute some pixels more.
     """
 
     core: Rectangle
+    covered: Rectangle
     kept: Rectangle
 
     @property
     def margins(self) -> Margins:
-        """Pixels on each side of what is kept."""
-        return Margins(
-            self.kept.y - self.y,
-            self.kept.x - self.x,
-            self.bottom - self.kept.bottom,
-            self.right - self.kept.right,
-        )
+        """Pixels on each side of what is covered."""
+        return _border(self, self.covered)
+
+    @property
+    def beyond(self) -> Margins:
+        """Pixels on each side of what is covered whose alpha is used too."""
+        return _border(self.kept, self.covered)
 
     def multiply_adds(self, layers: Sequence[Work]) -> float:
         """Return the work of the layers in this window."""
         return sum(
             layer.multiply_adds
-            * (self.area if layer.margin is None else self.kept.grown(layer.margin, self).area)
+            * (self.area if layer.margin is None else self.covered.grown(layer.margin, self).area)
             for layer in layers
         )
+
+
+def _border(outer: Rectangle, inner: Rectangle) -> Margins:
+    return Margins(
+        inner.y - outer.y, inner.x - outer.x, outer.bottom - inner.bottom, outer.right - inner.right
+    )
 
 
 @dataclass(frozen=True, slots=True)

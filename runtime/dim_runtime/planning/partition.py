@@ -1,10 +1,9 @@
-"""Cores that cover the unknown blocks at little cost: recursive guillotine cuts on a grid of 32-pixel blocks.
+"""Cores that cover the unknown blocks at little cost: guillotine cuts on a grid of 32-pixel blocks.
 
 Only blocks that hold an unknown pixel need the network, but each window pays for the context around its core:
-so many small windows waste context and one large window wastes known blocks. An optimal guillotine partition
-takes seconds; cutting greedily where the estimated cost is lowest, a few times with slightly disturbed
-estimates, comes within a few percent of it in milliseconds. Then two pieces of the best partition are joined,
-or their union is cut elsewhere, as long as that costs less.
+so many small windows waste context and one large window wastes known blocks. The best partition whose cuts
+lie on a coarse grid is found by dynamic programming, in tens of milliseconds. Then two neighbours are joined,
+or their union is cut at any block, as long as that costs less.
 """
 
 from __future__ import annotations
@@ -24,15 +23,8 @@ Costs = npt.NDArray[np.float64]
 FAR = 1 << 40
 """Beyond every block index: 'no occupied block yet' in running minima."""
 
-DISTURBANCE = 0.1
-"""Relative noise on the estimates of every attempt but the first."""
-
-MOST_ATTEMPTS = 8
-
-WORTH_TRYING = 1.05
-"""A cut is followed up even if its first estimate is this much worse: further cuts may win it back."""
-
-
+CELLS = 16
+"""Most rows and columns of cells between which cuts are tried together."""
 LEAST_SAVED = 1e-6
 """Blocks; less is a difference of rounding."""
 MOST_REARRANGED = 64
@@ -92,6 +84,12 @@ class Limits:
             total += share * rows * self.extent(pieces[..., 2], pieces[..., 3], 1, reach)
         return total
 
+    def fitting(self, pieces: Sides) -> Blocks:
+        """Return which pieces (..., 4) one window can hold with their context."""
+        starts, stops = pieces[..., ::2], pieces[..., 1::2]
+        sides = np.minimum(stops + self.context, self.grid) - np.maximum(starts - self.context, 0)
+        return np.asarray((sides <= self.tile).all(axis=-1))
+
     def fits(self, piece: Piece) -> bool:
         """Return whether one window can hold the piece and its context."""
         return all(
@@ -107,62 +105,163 @@ class Limits:
         return sum(share * (2 * reach + 1) ** 2 for reach, share in self.layers or ((self.context, 1.0),))
 
 
-def partition(occupied: Blocks, limits: Limits, attempts: int = MOST_ATTEMPTS) -> list[Piece]:
+def partition(occupied: Blocks, limits: Limits) -> list[Piece]:
     """Return disjoint pieces that cover every occupied block, each with its context within one window.
 
     Args:
         occupied: bool, blocks of the padded image; True where a block holds an unknown pixel.
         limits: the tile must hold the context and one more block, or the whole grid.
-        attempts: partitions that are tried, at most.
     """
     if not occupied.any():
         return []
-    found = (_attempt(occupied, limits, seed) for seed in range(min(attempts, _attempts(occupied, limits))))
-    best = min(found, key=lambda pieces: _total(pieces, limits))
-    return _rearranged(occupied, best, limits) if len(best) <= MOST_REARRANGED else best
-
-
-def _attempts(occupied: Blocks, limits: Limits) -> int:
-    """Return the number of attempts: eight for a photograph, fewer for very many pieces or blocks."""
-    core = [max(tile - 2 * limits.context, 1) for tile in limits.tile]
-    pieces = int(np.count_nonzero(occupied)) // (core[0] * core[1]) + 1
-    return max(1, min(400 // pieces, 2**18 // occupied.size, MOST_ATTEMPTS))
+    open_pieces, done = [_bounds(occupied)], []
+    # A stack, not recursion: a gigapixel image has thousands of pieces.
+    while open_pieces:
+        piece = open_pieces.pop()
+        if limits.fits(piece) and float(limits.cost(np.array(piece))) <= limits.not_worth_cutting:
+            done.append(piece)
+            continue
+        # A cell of the grid of cuts may still be too large for a window: its parts get a finer grid.
+        for part in _Cuts(occupied, piece, limits).best():
+            (done if limits.fits(part) else open_pieces).append(part)
+    return _rearranged(occupied, done, limits) if len(done) <= MOST_REARRANGED else done
 
 
 def _total(pieces: Sequence[Piece], limits: Limits) -> float:
     return float(limits.cost(np.array(pieces)).sum())
 
 
-def _attempt(occupied: Blocks, limits: Limits, seed: int) -> list[Piece]:
-    """Make one greedy partition. A stack, not recursion: a gigapixel image has thousands of pieces."""
-    noise = np.random.default_rng(seed) if seed else None
-    open_pieces, done = [_bounds(occupied)], []
-    while open_pieces:
-        piece = open_pieces.pop()
-        if limits.fits(piece):
-            done += _refined(occupied, piece, limits, noise)
-        else:
-            open_pieces += _best_cut(occupied, piece, limits, noise).pieces
-    return done
+class _Cuts:
+    """The best guillotine partition of a piece, with cuts along a grid of at most CELLS × CELLS cells.
+
+    Dynamic programming over all rectangles of cells: a rectangle costs what its window costs, or what two
+    rectangles cost that a cut through it leaves. Arrays have the shape (first row, first column, end column).
+
+    Args:
+        occupied: blocks of the padded image.
+        piece: the part that is cut.
+        limits: of the windows.
+    """
+
+    def __init__(self, occupied: Blocks, piece: Piece, limits: Limits) -> None:
+        inside = occupied[piece.top : piece.bottom, piece.left : piece.right]
+        bounds = _cell_bounds(inside) + np.array([piece.top, piece.top, piece.left, piece.left])
+        self._bounds: list[Sides] = [bounds]
+        """Bounds of the occupied blocks of rectangles of 1, 2, … rows of cells."""
+        self._windows: list[Costs] = []
+        """Cost of one window for each rectangle, by its rows of cells; infinite where it does not fit."""
+        self._least: list[Costs] = []
+        """Least cost of each rectangle with cuts, likewise."""
+        for rows in range(1, bounds.shape[0] + 1):
+            if rows > 1:
+                self._bounds.append(_joined(self._bounds[-1][:-1], bounds[rows - 1 :]))
+            self._windows.append(_window_costs(self._bounds[-1], limits, whole_cells=rows == 1))
+            self._least.append(self._with_cuts(rows))
+
+    def _with_cuts(self, rows: int) -> Costs:
+        """Return the least cost of all rectangles with so many rows of cells."""
+        least = self._windows[rows - 1].copy()
+        count = len(least)
+        # Cuts between two rows of cells.
+        for above in range(1, rows):
+            lower = self._least[rows - above - 1][above : above + count]
+            np.minimum(least, self._least[above - 1][:count] + lower, out=least)
+        # Cuts between two columns, from the right: the part left of the first cut has none.
+        for column in range(least.shape[1] - 2, -1, -1):
+            right = least[:, column, column + 1 : -1, None] + least[:, column + 1 : -1, :]
+            if right.shape[1]:
+                np.minimum(least[:, column], right.min(axis=1), out=least[:, column])
+        return least
+
+    def best(self) -> list[Piece]:
+        """Return the pieces of the best partition; single cells may be too large for a window."""
+        rows, columns = len(self._least), self._least[0].shape[1] - 1
+        open_rectangles, done = [(0, rows, 0, columns)], []
+        while open_rectangles:
+            rectangle = open_rectangles.pop()
+            halves = self._halves(*rectangle)
+            top, bottom, left, right = rectangle
+            if halves:
+                open_rectangles += halves
+            elif self._windows[bottom - top - 1][top, left, right] > 0:
+                done.append(Piece(*map(int, self._bounds[bottom - top - 1][top, left, right])))
+        return done
+
+    def _halves(self, top: int, bottom: int, left: int, right: int) -> list[tuple[int, int, int, int]]:
+        """Return the two rectangles of the best cut, none if one window costs no more."""
+        level, least, whole = self._least, self._least[bottom - top - 1], self._windows[bottom - top - 1]
+        across = [
+            level[row - top - 1][top, left, right] + level[bottom - row - 1][row, left, right]
+            for row in range(top + 1, bottom)
+        ]
+        along = least[top, left, left + 1 : right] + least[top, left + 1 : right, right]
+        costs = np.array([*across, *along])
+        if not len(costs) or whole[top, left, right] <= costs.min() + LEAST_SAVED:
+            return []
+        best = int(costs.argmin())
+        if best < len(across):
+            row = top + 1 + best
+            return [(top, row, left, right), (row, bottom, left, right)]
+        column = left + 1 + best - len(across)
+        return [(top, bottom, left, column), (top, bottom, column, right)]
 
 
-def _refined(
-    occupied: Blocks, piece: Piece, limits: Limits, noise: np.random.Generator | None
-) -> list[Piece]:
-    """Return the piece, or smaller ones in its place if their windows cost less."""
-    whole = float(limits.cost(np.array(piece)))
-    if whole <= limits.not_worth_cutting or piece.bottom - piece.top + piece.right - piece.left < 3:
-        return [piece]
-    cut = _best_cut(occupied, piece, limits, noise)
-    if cut.estimate > whole * WORTH_TRYING:
-        return [piece]
-    parts = [part for half in cut.pieces for part in _refined(occupied, half, limits, noise)]
-    return parts if _total(parts, limits) < whole else [piece]
+def _cell_bounds(inside: Blocks) -> Sides:
+    """Return the bounds of the occupied blocks of every range of cells of a row of cells.
+
+    Returns:
+        Rows of cells, first column, end column, 4 (a Piece); first row FAR or more where no block is occupied.
+    """
+    starts = _cell_starts(inside), _cell_starts(inside.T)
+    found = np.empty((len(starts[0]), len(starts[1]) + 1, len(starts[1]) + 1, 4), np.intp)
+    found[:] = FAR, 0, FAR, 0
+    for axis, places in enumerate(np.indices(inside.shape)):
+        for side, values, extreme in (
+            (2 * axis, np.where(inside, places, FAR), np.minimum),
+            (2 * axis + 1, np.where(inside, places + 1, 0), np.maximum),
+        ):
+            single = extreme.reduceat(extreme.reduceat(values, starts[0], axis=0), starts[1], axis=1)
+            for first in range(single.shape[1]):
+                found[:, first, first + 1 :, side] = extreme.accumulate(single[:, first:], axis=1)
+    return found
 
 
-class _Cut(NamedTuple):
-    pieces: tuple[Piece, Piece]
-    estimate: float
+def _cell_starts(inside: Blocks) -> Sides:
+    """Return the first row of each row of cells: half of them evenly, half where the most blocks change."""
+    count = len(inside)
+    if count <= CELLS:
+        return np.arange(count)
+    even = np.arange(0, count, -(-2 * count // CELLS))
+    changes = np.count_nonzero(inside[1:] != inside[:-1], axis=1)
+    changes[even[1:] - 1] = -1
+    busiest = np.argsort(-changes, kind="stable")[: CELLS - len(even)] + 1
+    return np.sort(np.concatenate([even, busiest]))
+
+
+def _joined(first: Sides, second: Sides) -> Sides:
+    """Return the bounds of both."""
+    joined = np.minimum(first, second)
+    np.maximum(first[..., 1::2], second[..., 1::2], out=joined[..., 1::2])
+    return joined
+
+
+def _window_costs(bounds: Sides, limits: Limits, *, whole_cells: bool) -> Costs:
+    """Return what one window costs for each rectangle; infinite where it does not fit.
+
+    Args:
+        bounds: rows of cells, first column, end column, 4.
+        limits: of the windows.
+        whole_cells: rectangles of one column are single cells, which may be cut later: they have a cost where
+            they do not fit, too.
+    """
+    first, end = np.triu_indices(bounds.shape[1], 1)
+    pieces = bounds[:, first, end]
+    occupied = pieces[..., 0] < FAR
+    pieces[~occupied] = 0
+    allowed = limits.fitting(pieces) | (whole_cells & (end == first + 1))
+    costs = np.full(bounds.shape[:3], np.inf)
+    costs[:, first, end] = np.where(occupied, np.where(allowed, limits.cost(pieces), np.inf), 0)
+    return costs
 
 
 class _Gain(NamedTuple):
@@ -192,8 +291,7 @@ def _are_neighbours(first: Piece, second: Piece, pieces: Sequence[Piece]) -> boo
 def _gain(occupied: Blocks, first: Piece, second: Piece, limits: Limits) -> _Gain:
     """Return the best replacement of two neighbours."""
     union = _union(first, second)
-    cut = _best_cut(occupied, union, limits, None)
-    ways = [way for way in ([union], list(cut.pieces)) if all(map(limits.fits, way))]
+    ways = [way for way in ([union], _best_cut(occupied, union, limits)) if all(map(limits.fits, way))]
     best = min(ways, key=lambda way: _total(way, limits), default=[first, second])
     return _Gain(_total([first, second], limits) - _total(best, limits), best)
 
@@ -212,21 +310,14 @@ def _overlap(first: Piece, second: Piece) -> bool:
     return rows and first.left < second.right and second.left < first.right
 
 
-def _best_cut(occupied: Blocks, piece: Piece, limits: Limits, noise: np.random.Generator | None) -> _Cut:
-    """Return the cut, along either axis, whose halves (shrunk to occupied blocks) look cheapest."""
+def _best_cut(occupied: Blocks, piece: Piece, limits: Limits) -> list[Piece]:
+    """Return the two halves, shrunk to occupied blocks, of the cut along either axis that costs least."""
     inside = occupied[piece.top : piece.bottom, piece.left : piece.right]
     across = _halves(inside)
     along = _halves(inside.T)[..., [2, 3, 0, 1]]
     halves = np.concatenate([across, along]) + np.array([piece.top, piece.top, piece.left, piece.left])
-    costs = limits.cost(halves)
-    if noise is not None:
-        costs *= 1 + DISTURBANCE * noise.random(costs.shape)
-    # Among equals the cut nearest the middle: halves of halves are found fastest.
-    sizes = (halves[..., 1] - halves[..., 0]) * (halves[..., 3] - halves[..., 2])
-    imbalance = np.abs(sizes[:, 0] - sizes[:, 1]) / sizes.sum(1)
-    best = int((costs.sum(1) * (1 + 1e-9 * imbalance)).argmin())
-    first, second = (Piece(*map(int, half)) for half in halves[best])
-    return _Cut((first, second), float(costs[best].sum()))
+    best = int(limits.cost(halves).sum(1).argmin())
+    return [Piece(*map(int, half)) for half in halves[best]]
 
 
 def _halves(inside: Blocks) -> Sides:

@@ -9,13 +9,14 @@ from typing import Literal, NamedTuple, TypeGuard, cast
 import numpy as np
 
 from dim.contract import STRIDE
+from dim.contract.cropping import output_margin
 from dim.contract.layers import Work, layer_work, network_context, propagation_context
 from dim.errors import InputError
 from dim_runtime.backends.base import Backend
 from dim_runtime.errors import MemoryLimitError, TileError
 from dim_runtime.memory import RESERVE_BYTES, available_bytes, format_bytes
 from dim_runtime.planning.geometry import Plan, Rectangle, Window, round_up
-from dim_runtime.planning.partition import MOST_ATTEMPTS, Limits, Piece, partition
+from dim_runtime.planning.partition import Limits, Piece, partition
 from dim_runtime.planning.survey import TrimapSurvey
 
 Context = int | Literal["exact"]
@@ -23,26 +24,24 @@ Tile = int | Literal["auto"]
 
 DEFAULT_TILE = 1536
 """Largest window side where a fixed one is needed: the profile of an engine, cases of parity; pixels."""
-AUTO_TILES = (1024, 1536, 2048, 2560)
-"""Tiles that "auto" chooses from, pixels; smaller ones only where memory requires it. Larger ones gain
-nothing on photographs. The smallest serves small contexts: its cuts are often better, its windows faster."""
-NEARLY_LEAST = 1.03
-""""auto" takes the plan of least memory whose cost is this close to the least."""
-AUTO_ATTEMPTS = 4
-"""Partitions that "auto" tries with each tile."""
+AUTO_TILES = (768, 1024, 1280, 1536, 2048)
+"""Tiles that "auto" chooses from, pixels; smaller ones only where memory requires it. Larger ones save little
+work on photographs. The smallest ones serve small contexts."""
+MEMORY_WEIGHT = 0.15
+""""auto" takes the plan of least cost × memory to this power: half the memory is worth a tenth more work."""
 AVAILABLE_SHARE = 0.5
 """Share of the memory available to the process that "auto" may use without a memory limit."""
-RAMP = 32
-"""Pixels around a core in which windows with less than exact context are blended, if the back end can leave
-out the rest."""
+RAMP_SHARE = 0.5
+"""Windows with less than exact context are blended over this share of what a graph that drops margins
+computes around the core. The outer half is wrong more often, because it has little context."""
+PROPAGATION_TILE = 1024
+"""Largest side of a window of propagation, pixels: a small part of the work is worth little memory."""
 WORKING_BYTES = 40
 """Bytes per window pixel that the tiler holds at most: the padded window, its 16-bit source, the blend."""
 WEIGHT_BYTES = 4
 """Bytes of a weight in memory."""
 BLOCK_BYTES = 2 * 4 * STRIDE * STRIDE
 """Bytes that are held for each unknown block until alpha is propagated: alpha and trust, float32."""
-PROPAGATION_ATTEMPTS = 1
-"""Partitions that are tried for the windows of propagation, a small part of the work."""
 STRIP_BYTES = 8 << 20
 """Bytes that are held while a trimap is surveyed and the known pixels are written."""
 
@@ -102,6 +101,7 @@ class _Way(NamedTuple):
         context: pixels around each core.
         exact: whether that is enough for the alpha of the whole image.
         layers: the work of a window.
+        ramp: pixels around a core whose alpha is used too, because windows are blended.
     """
 
     phases: bool
@@ -109,13 +109,7 @@ class _Way(NamedTuple):
     context: int
     exact: bool
     layers: tuple[Work, ...]
-
-    @property
-    def ramp(self) -> int:
-        """Pixels around a core whose alpha is used too, because windows are blended."""
-        if self.exact:
-            return 0
-        return min(RAMP, self.context) if self.crops else self.context
+    ramp: int
 
     @property
     def shares(self) -> tuple[tuple[float, float], ...] | None:
@@ -139,9 +133,11 @@ def _way(backend: Backend, context: Context, *, phases: bool) -> _Way:
     crops = backend.crops and phases == backend.phases
     sufficient = network_context(metadata.network) if phases else metadata.context
     wanted = sufficient if context == "exact" else context
+    exact = wanted >= sufficient
     total = metadata.multiply_adds_per_pixel
     layers = layer_work(metadata.network) if crops else (Work(None, total),)
-    return _Way(phases, crops, wanted, wanted >= sufficient, layers)
+    ramp = min(wanted, round(RAMP_SHARE * output_margin(metadata.network))) if crops else wanted
+    return _Way(phases, crops, wanted, exact, layers, 0 if exact else ramp)
 
 
 class Planner:
@@ -167,6 +163,8 @@ class Planner:
         self.at_once = _way(backend, options.context, phases=False) if backend.phases else None
         """The way of a window that holds the whole image, if that is less work."""
         self.context = self.way.context
+        self._propagations: dict[int, tuple[Window, ...]] = {}
+        """Windows of propagation by their largest side, which several tiles share."""
 
     def plan(self) -> Plan:
         """Return the plan at the requested tile, or at the largest one that keeps the memory limit.
@@ -188,10 +186,10 @@ class Planner:
         return self._within(limit, wanted)
 
     def _automatic(self) -> Plan:
-        """Return the plan of least work that fits; of nearly equal ones that of least memory."""
+        """Return the plan that fits with the least work, unless a little more saves much memory."""
         limit = self.options.memory_limit
         allowed = limit or self.held_bytes + round(AVAILABLE_SHARE * available_bytes())
-        plans = [self._at(tile, attempts=AUTO_ATTEMPTS) for tile in self._tiles()]
+        plans = [self._at(tile) for tile in self._tiles()]
         fitting = [plan for plan in plans if plan.peak_bytes <= allowed]
         memory = "the memory limit" if limit is not None else f"{AVAILABLE_SHARE:.0%} of the available memory"
         if not fitting:
@@ -199,11 +197,9 @@ class Planner:
             best = min(plans, key=lambda plan: plan.cost)
             chosen = self._within(allowed, best) if limit is not None else self._at(self._smallest_tile())
             return replace(chosen, reason=f"larger tiles do not fit in {format_bytes(allowed)}, {memory}")
-        least = min(plan.cost for plan in fitting)
-        nearly = [plan for plan in fitting if plan.cost <= NEARLY_LEAST * least]
-        chosen = min(nearly, key=lambda plan: plan.peak_bytes)
+        chosen = min(fitting, key=lambda plan: plan.cost * plan.peak_bytes**MEMORY_WEIGHT)
         tried = ", ".join(str(plan.tile) for plan in plans)
-        reason = f"the least work of tiles of {tried} px within {format_bytes(allowed)}, {memory}"
+        reason = f"little work and memory, of tiles of {tried} px within {format_bytes(allowed)}, {memory}"
         return replace(chosen, reason=reason)
 
     def _tiles(self) -> list[int]:
@@ -278,15 +274,15 @@ class Planner:
             fix=fix,
         )
 
-    def _at(self, tile: int, note: str | None = None, attempts: int = MOST_ATTEMPTS) -> Plan:
-        plan = self._in_one_way(self.way, tile, note, attempts)
+    def _at(self, tile: int, note: str | None = None) -> Plan:
+        plan = self._in_one_way(self.way, tile, note)
         if self.at_once is None or tile < max(self.padded):
             return plan
-        return min(plan, self._in_one_way(self.at_once, tile, note, attempts), key=lambda found: found.cost)
+        return min(plan, self._in_one_way(self.at_once, tile, note), key=lambda found: found.cost)
 
-    def _in_one_way(self, way: _Way, tile: int, note: str | None, attempts: int) -> Plan:
+    def _in_one_way(self, way: _Way, tile: int, note: str | None) -> Plan:
         limits = self._limits(way, tile)
-        windows = self._windows(way, limits, attempts)
+        windows = self._windows(way, limits)
         propagation = self._propagation(way, tile) if way.phases else ()
         shapes = {(window.height, window.width) for window in (*windows, *propagation)}
         return Plan(
@@ -324,22 +320,25 @@ class Planner:
         """Return the bytes that are held between the two phases."""
         return BLOCK_BYTES * int(np.count_nonzero(self.found.occupied)) if way.phases else 0
 
-    def _windows(self, way: _Way, limits: Limits, attempts: int) -> tuple[Window, ...]:
+    def _windows(self, way: _Way, limits: Limits) -> tuple[Window, ...]:
         occupied = self.found.occupied
         missing = [(0, grid - side) for grid, side in zip(limits.grid, occupied.shape, strict=True)]
-        pieces = partition(np.pad(occupied, missing), limits, attempts)
+        pieces = partition(np.pad(occupied, missing), limits)
         windows = [self._window(piece, limits, way) for piece in pieces]
-        if way.crops and not way.exact:
-            windows = [self._without_idle_ramps(window) for window in windows]
         # Largest first, equal shapes together: an engine allocates least often.
         return tuple(sorted(windows, key=lambda w: (-w.area, w.height, w.y, w.x)))
 
     def _propagation(self, way: _Way, tile: int) -> tuple[Window, ...]:
-        """Return the windows of propagation, which always carry its whole context."""
+        """Return the windows of propagation: with its whole context, but no more than the network's if that
+        is not exact."""
         context = propagation_context(self.backend.metadata.network)
-        alone = way._replace(crops=False, context=context, exact=True)
-        limits = self._limits(alone, max(tile, 2 * context + STRIDE))
-        return self._windows(alone, limits, PROPAGATION_ATTEMPTS)
+        if not way.exact:
+            context = min(context, way.context)
+        alone = way._replace(crops=False, context=context, exact=True, ramp=0)
+        side = max(min(tile, PROPAGATION_TILE), 2 * context + STRIDE)
+        if side not in self._propagations:
+            self._propagations[side] = self._windows(alone, self._limits(alone, side))
+        return self._propagations[side]
 
     def _limits(self, way: _Way, tile: int) -> Limits:
         height, width = self.frozen or (tile, tile)
@@ -356,23 +355,12 @@ class Planner:
         left, right = _span(piece.left, piece.right, 1, limits)
         core = _pixels(piece.top, piece.bottom, piece.left, piece.right)
         outer = _pixels(top, bottom, left, right)
-        # A frozen window may hold more than the context around the core.
-        kept = outer if self.frozen and not way.exact else core.grown(way.ramp, outer)
-        return Window(outer.y, outer.x, outer.height, outer.width, core, kept)
-
-    def _without_idle_ramps(self, window: Window) -> Window:
-        """Return the window with a ramp only on the sides where it holds unknown pixels to be blended."""
-        core, kept = window.core, window.kept
-        top = core.y if self._known(kept.y, core.y, kept.x, kept.right) else kept.y
-        bottom = core.bottom if self._known(core.bottom, kept.bottom, kept.x, kept.right) else kept.bottom
-        left = core.x if self._known(kept.y, kept.bottom, kept.x, core.x) else kept.x
-        right = core.right if self._known(kept.y, kept.bottom, core.right, kept.right) else kept.right
-        return replace(window, kept=Rectangle(top, left, bottom - top, right - left))
-
-    def _known(self, top: int, bottom: int, left: int, right: int) -> bool:
-        """Return whether all blocks of a part of the padded image, in pixels, are known."""
-        rows, columns = slice(top // STRIDE, bottom // STRIDE), slice(left // STRIDE, right // STRIDE)
-        return not self.found.occupied[rows, columns].any()
+        kept = core.grown(way.ramp, outer)
+        covered = core if way.crops else kept
+        if self.frozen and not way.exact:
+            # A frozen window may hold more than the context around the core.
+            covered = kept = outer
+        return Window(outer.y, outer.x, outer.height, outer.width, core, covered, kept)
 
 
 def _work(plan: Plan) -> str:

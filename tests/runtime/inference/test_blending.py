@@ -14,7 +14,8 @@ def window(y: int, x: int, height: int, width: int, context: int, side: int) -> 
     top, left = max(y - context, 0), max(x - context, 0)
     bottom, right = min(y + height + context, side), min(x + width + context, side)
     outer = Rectangle(top, left, bottom - top, right - left)
-    return Window(top, left, bottom - top, right - left, Rectangle(y, x, height, width), outer)
+    core = Rectangle(y, x, height, width)
+    return Window(top, left, bottom - top, right - left, core, outer, outer)
 
 
 @pytest.mark.parametrize("context", [0, 32, 64])

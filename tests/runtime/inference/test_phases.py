@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -9,10 +10,13 @@ import numpy as np
 import pytest
 
 from dim.arrays import UInt8
+from dim.contract.cropping import Margins
 from dim_runtime import Matting
-from dim_runtime.backends.base import Estimate
+from dim_runtime.backends.base import Estimate, inside
+from dim_runtime.backends.open import open_backend
 from dim_runtime.images.samples import lemur
 from dim_runtime.inference.estimates import EstimateStore
+from dim_runtime.matting import default_model
 from dim_runtime.planning.geometry import Rectangle
 from dim_runtime.planning.planner import BLOCK_BYTES
 
@@ -60,6 +64,36 @@ def test_a_smaller_context_is_close(pair: tuple[UInt8, UInt8]) -> None:
         assert not plan.exact
         assert plan.propagation
         assert np.abs(fast(*pair) - exact(*pair)).mean() < 2e-3
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_a_window_returns_what_lies_beyond_its_margins_too(engine: Engine) -> None:
+    """The part that is blended is what the graph computes around the core."""
+    pytest.importorskip(engine)
+    image, _ = lemur()
+    window = np.ascontiguousarray(image[None, :160, :192]), np.full((1, 160, 192), 128, np.uint8)
+    margins, beyond = Margins(64, 32, 32, 64), Margins(20, 20, 0, 12)
+    with closing(open_backend(default_model(), backend=engine, threads=1)) as backend:
+        core = backend.run_core(*window, margins)
+        more = backend.run_core(*window, margins, beyond)
+    assert more.alpha.shape == (1, 160 - 64 - 32 + 20, 192 - 32 - 64 + 20 + 12)
+    for inner, outer in zip(core, more, strict=True):
+        assert inner is not None
+        assert outer is not None
+        np.testing.assert_array_equal(inside(outer, beyond), inner)
+
+
+def test_a_store_takes_parts_that_end_between_blocks(pair: tuple[UInt8, UInt8]) -> None:
+    with opened("onnxruntime", tile=TILE) as matting:
+        plan = matting.plan(pair[1])
+    store = EstimateStore(replace(plan, unknown_blocks=np.ones_like(plan.unknown_blocks)))
+    values = np.random.default_rng(0).random((2, 50, 41), np.float32)
+    store.add(Rectangle(20, 44, 50, 41), Estimate(*values))
+    for found, plane in zip(store.read(Rectangle(0, 32, 96, 64)), values, strict=True):
+        assert found is not None
+        expected = np.zeros((96, 64), np.float32)
+        expected[20:70, 12:53] = plane
+        np.testing.assert_array_equal(found[0], expected)
 
 
 def test_the_plan_counts_what_is_held_between_the_phases(pair: tuple[UInt8, UInt8]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -82,6 +83,42 @@ def test_a_rearranged_partition_covers_all_and_costs_no_more(occupied: Blocks, c
     check(occupied, limits, found)
     if blocks:
         assert _total(found, limits) <= _total(blocks, limits) + 1e-6
+
+
+def least_cost(piece: Piece, occupied: Blocks, limits: Limits) -> float:
+    """Return the cost of the best guillotine partition, by trying all of them."""
+    inside = occupied[piece.top : piece.bottom, piece.left : piece.right]
+    if not inside.any():
+        return 0
+    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+    top, left = piece.top + int(rows[0]), piece.left + int(columns[0])
+    piece = Piece(top, piece.top + int(rows[-1]) + 1, left, piece.left + int(columns[-1]) + 1)
+    ways = [_total([piece], limits)] if limits.fits(piece) else []
+    for row in range(piece.top + 1, piece.bottom):
+        halves = piece._replace(bottom=row), piece._replace(top=row)
+        ways.append(sum(least_cost(half, occupied, limits) for half in halves))
+    for column in range(piece.left + 1, piece.right):
+        halves = piece._replace(right=column), piece._replace(left=column)
+        ways.append(sum(least_cost(half, occupied, limits) for half in halves))
+    return min(ways)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    occupied=arrays(np.bool_, (5, 5), elements=st.booleans()),
+    context=st.integers(0, 2),
+    core=st.integers(1, 5),
+    layers=st.sampled_from([None, ((1.0, 0.5), (0.3, 0.5))]),
+)
+def test_a_small_image_gets_the_best_guillotine_partition(
+    occupied: Blocks, context: int, core: int, layers: tuple[tuple[float, float], ...] | None
+) -> None:
+    limits = replace(limits_for(occupied, context, core), layers=layers)
+    pieces = partition(occupied, limits)
+    check(occupied, limits, pieces)
+    if pieces:
+        least = least_cost(Piece(0, 5, 0, 5), occupied, limits)
+        assert _total(pieces, limits) <= least + 1e-6
 
 
 def ring(side: int) -> Blocks:

@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 
 from dim.arrays import Floating, UInt8
 from dim.contract import STRIDE, ArtefactMetadata
+from dim.contract.cropping import output_margin
 from dim.contract.layers import layer_work
 from dim.errors import InputError
 from dim_runtime.backends.base import Backend
 from dim_runtime.errors import MemoryLimitError, TileError
 from dim_runtime.memory import RESERVE_BYTES
 from dim_runtime.planning.geometry import Plan
-from dim_runtime.planning.planner import AUTO_TILES, NEARLY_LEAST, Planner, PlanOptions
+from dim_runtime.planning.planner import AUTO_TILES, MEMORY_WEIGHT, RAMP_SHARE, Planner, PlanOptions
 from dim_runtime.planning.survey import survey
 
 Metadata = Callable[..., ArtefactMetadata]
@@ -225,14 +226,13 @@ def two_blocks() -> UInt8:
     return trimap
 
 
-def test_auto_takes_the_least_work_of_its_tiles(backend: Planned) -> None:
+def test_auto_weighs_work_and_memory_of_its_tiles(backend: Planned) -> None:
     trimap = two_blocks()
     chosen = plan_of(trimap, backend, PlanOptions(memory_limit=10**11))
     check_geometry(chosen, trimap)
     assert chosen.tile in AUTO_TILES
-    others = [plan_of(trimap, backend, PlanOptions(tile=tile)).cost for tile in AUTO_TILES]
-    # Fewer partitions are tried with each tile than for a given one.
-    assert chosen.cost <= 1.05 * NEARLY_LEAST * min(others)
+    others = [plan_of(trimap, backend, PlanOptions(tile=tile)) for tile in AUTO_TILES]
+    assert chosen == min(others, key=lambda plan: plan.cost * plan.peak_bytes**MEMORY_WEIGHT)
     assert chosen.reason is not None
     assert "the memory limit" in chosen.reason
 
@@ -259,11 +259,16 @@ def test_dropped_margins_are_counted_by_layer(metadata: Metadata) -> None:
     assert plan.cost < plan_of(trimap, Planned(metadata()), PlanOptions(tile=1536)).cost
 
 
-def test_blended_windows_keep_a_ramp_only_towards_unknown_pixels(metadata: Metadata) -> None:
+def test_blended_windows_keep_what_is_computed_anyway(metadata: Metadata) -> None:
     trimap = np.zeros((2048, 2048), np.uint8)
     trimap[1000:1100, 200:2000] = 128
-    plan = plan_of(trimap, Cropping(metadata()), PlanOptions(tile=640, context=64))
+    backend = Cropping(metadata())
+    plan = plan_of(trimap, backend, PlanOptions(tile=640, context=64))
     check_geometry(plan, trimap)
     assert len(plan.windows) > 1
-    assert all((w.kept.y, w.kept.bottom) == (w.core.y, w.core.bottom) for w in plan.windows)
-    assert any(w.kept.width > w.core.width for w in plan.windows)
+    ramp = round(RAMP_SHARE * output_margin(backend.metadata.network))
+    assert 0 < ramp < output_margin(backend.metadata.network)
+    for window in plan.windows:
+        assert window.covered == window.core
+        assert window.kept == window.core.grown(ramp, window)
+        assert window.beyond == tuple(min(margin, ramp) for margin in window.margins)
