@@ -210,7 +210,7 @@ def _cell_bounds(inside: Blocks) -> Sides:
     """Return the bounds of the occupied blocks of every range of cells of a row of cells.
 
     Returns:
-        Rows of cells, first column, end column, 4 (a Piece); first row FAR or more where no block is occupied.
+        Rows of cells, first column, end column, 4 (a Piece); its top is FAR or more where none is occupied.
     """
     starts = _cell_starts(inside), _cell_starts(inside.T)
     found = np.empty((len(starts[0]), len(starts[1]) + 1, len(starts[1]) + 1, 4), np.intp)
