@@ -23,8 +23,11 @@ Costs = npt.NDArray[np.float64]
 FAR = 1 << 40
 """Beyond every block index: 'no occupied block yet' in running minima."""
 
-CELLS = 16
+CELLS = 20
 """Most rows and columns of cells between which cuts are tried together."""
+CUTS = 4
+"""Cuts of the grid, at least, between the borders of the largest core. Larger pieces are halved first, where
+the estimates of both halves are least: a coarser grid is worse than that."""
 LEAST_SAVED = 1e-6
 """Blocks; less is a difference of rounding."""
 MOST_REARRANGED = 64
@@ -97,6 +100,13 @@ class Limits:
             for start, stop, grid, tile in zip(piece[::2], piece[1::2], self.grid, self.tile, strict=True)
         )
 
+    def fine_enough(self, piece: Piece) -> bool:
+        """Return whether cuts along a grid of CELLS × CELLS leave a choice of several in each window."""
+        sides = piece.bottom - piece.top, piece.right - piece.left
+        cores = [max(tile - 2 * self.context, 1) for tile in self.tile]
+        steps = [-(-side // CELLS) for side in sides]
+        return all(step == 1 or step * CUTS <= core for step, core in zip(steps, cores, strict=True))
+
     @property
     def not_worth_cutting(self) -> float:
         """Two windows in the middle of the image never cost less than this."""
@@ -120,10 +130,10 @@ def partition(occupied: Blocks, limits: Limits) -> list[Piece]:
         piece = open_pieces.pop()
         if limits.fits(piece) and float(limits.cost(np.array(piece))) <= limits.not_worth_cutting:
             done.append(piece)
-            continue
-        # A cell of the grid of cuts may still be too large for a window: its parts get a finer grid.
-        for part in _Cuts(occupied, piece, limits).best():
-            (done if limits.fits(part) else open_pieces).append(part)
+        elif limits.fine_enough(piece):
+            done += _Cuts(occupied, piece, limits).best()
+        else:
+            open_pieces += _best_cut(occupied, piece, limits)
     return _rearranged(occupied, done, limits) if len(done) <= MOST_REARRANGED else done
 
 
@@ -140,7 +150,7 @@ class _Cuts:
     Args:
         occupied: blocks of the padded image.
         piece: the part that is cut.
-        limits: of the windows.
+        limits: of the windows; each cell fits in one.
     """
 
     def __init__(self, occupied: Blocks, piece: Piece, limits: Limits) -> None:
@@ -155,7 +165,7 @@ class _Cuts:
         for rows in range(1, bounds.shape[0] + 1):
             if rows > 1:
                 self._bounds.append(_joined(self._bounds[-1][:-1], bounds[rows - 1 :]))
-            self._windows.append(_window_costs(self._bounds[-1], limits, whole_cells=rows == 1))
+            self._windows.append(_window_costs(self._bounds[-1], limits))
             self._least.append(self._with_cuts(rows))
 
     def _with_cuts(self, rows: int) -> Costs:
@@ -174,7 +184,7 @@ class _Cuts:
         return least
 
     def best(self) -> list[Piece]:
-        """Return the pieces of the best partition; single cells may be too large for a window."""
+        """Return the pieces of the best partition."""
         rows, columns = len(self._least), self._least[0].shape[1] - 1
         open_rectangles, done = [(0, rows, 0, columns)], []
         while open_rectangles:
@@ -245,22 +255,17 @@ def _joined(first: Sides, second: Sides) -> Sides:
     return joined
 
 
-def _window_costs(bounds: Sides, limits: Limits, *, whole_cells: bool) -> Costs:
-    """Return what one window costs for each rectangle; infinite where it does not fit.
-
-    Args:
-        bounds: rows of cells, first column, end column, 4.
-        limits: of the windows.
-        whole_cells: rectangles of one column are single cells, which may be cut later: they have a cost where
-            they do not fit, too.
+def _window_costs(bounds: Sides, limits: Limits) -> Costs:
+    """Return what one window costs for each rectangle (rows of cells, first column, end column); infinite
+    where it does not fit.
     """
     first, end = np.triu_indices(bounds.shape[1], 1)
     pieces = bounds[:, first, end]
     occupied = pieces[..., 0] < FAR
     pieces[~occupied] = 0
-    allowed = limits.fitting(pieces) | (whole_cells & (end == first + 1))
     costs = np.full(bounds.shape[:3], np.inf)
-    costs[:, first, end] = np.where(occupied, np.where(allowed, limits.cost(pieces), np.inf), 0)
+    one = np.where(limits.fitting(pieces), limits.cost(pieces), np.inf)
+    costs[:, first, end] = np.where(occupied, one, 0)
     return costs
 
 

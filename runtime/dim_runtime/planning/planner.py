@@ -193,14 +193,22 @@ class Planner:
         fitting = [plan for plan in plans if plan.peak_bytes <= allowed]
         memory = "the memory limit" if limit is not None else f"{AVAILABLE_SHARE:.0%} of the available memory"
         if not fitting:
-            # Without a limit too little memory is no error: the system may swap.
-            best = min(plans, key=lambda plan: plan.cost)
-            chosen = self._within(allowed, best) if limit is not None else self._at(self._smallest_tile())
+            chosen = self._lowered(allowed, min(plans, key=lambda plan: plan.cost))
             return replace(chosen, reason=f"larger tiles do not fit in {format_bytes(allowed)}, {memory}")
         chosen = min(fitting, key=lambda plan: plan.cost * plan.peak_bytes**MEMORY_WEIGHT)
         tried = ", ".join(str(plan.tile) for plan in plans)
         reason = f"little work and memory, of tiles of {tried} px within {format_bytes(allowed)}, {memory}"
         return replace(chosen, reason=reason)
+
+    def _lowered(self, allowed: int, wanted: Plan) -> Plan:
+        """Return the plan at the largest tile that fits; if none fits and none must, at the smallest."""
+        try:
+            return self._within(allowed, wanted)
+        except MemoryLimitError:
+            if self.options.memory_limit is not None:
+                raise
+            # The system may swap.
+            return self._at(self._smallest_tile())
 
     def _tiles(self) -> list[int]:
         """Return the tiles that "auto" compares, smallest first; pixels."""
@@ -212,7 +220,9 @@ class Planner:
             self._require_tile(largest)
         # Beyond the image's larger side all tiles are the same.
         needed = next((tile for tile in AUTO_TILES if tile >= max(self.padded)), largest)
-        found = [tile for tile in AUTO_TILES if smallest <= tile <= min(needed, largest)]
+        # In smaller tiles more than half of each side would be context.
+        worthwhile = 4 * self.context
+        found = [tile for tile in AUTO_TILES if worthwhile < tile <= min(needed, largest)]
         return found or [max(smallest, min(largest, needed))]
 
     def _within(self, limit: int, wanted: Plan) -> Plan:
