@@ -20,10 +20,9 @@ from dim.contract import NetworkConfig
 from dim_training.build import Run, build_run
 from dim_training.config import DataConfig, TrainConfig
 from dim_training.data.dataset import build_scenes
-from dim_training.data.loader import Batch, build_loader
+from dim_training.data.loader import STOP_SIGNALS, Batch, build_loader
 from dim_training.run_state import read_state
-from dim_training.stop_request import SIGNALS, StopRequest
-from dim_training.trainer import Trainer
+from dim_training.trainer import StopRequest, Trainer
 
 STEPS, AT = 5, 3
 DATA = DataConfig(crop_sides=(64,), size=64, workers=0, photometric=True, compose="device")
@@ -56,12 +55,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_signal_saves_the_step_in_progress(
     number: signal.Signals, code: int | None, whole: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    run, handlers = _run(tmp_path), [signal.getsignal(each) for each in SIGNALS]
+    run, handlers = _run(tmp_path), [signal.getsignal(each) for each in STOP_SIGNALS]
     run.batches = _before_batch(run.batches, AT, lambda: signal.raise_signal(number))
     with pytest.raises(KeyboardInterrupt if code is None else SystemExit) as raised:
         Trainer(run).fit()
     assert getattr(raised.value, "code", None) == code
-    assert [signal.getsignal(each) for each in SIGNALS] == handlers
+    assert [signal.getsignal(each) for each in STOP_SIGNALS] == handlers
     assert f"last/ has the state of step {AT}; to continue: the same command with --resume" in (
         capfd.readouterr().err
     )
@@ -140,6 +139,6 @@ def test_loader_processes_survive_a_signal_to_the_group(tmp_path: Path) -> None:
     next(loader)
     (worker,) = multiprocessing.active_children()
     assert worker.pid is not None
-    for number in SIGNALS:
+    for number in STOP_SIGNALS:
         os.kill(worker.pid, number)
     assert len(list(loader)) == count - 1

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import math
+import signal
+import threading
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from types import FrameType
+from typing import NoReturn
 
 import torch
 from accelerate.utils import broadcast, gather_object
@@ -18,7 +23,7 @@ from dim_training import run_folder
 from dim_training.build import Run
 from dim_training.config import TrainConfig
 from dim_training.data.dataset import Sample
-from dim_training.data.loader import Batch, TimedIterator
+from dim_training.data.loader import STOP_SIGNALS, Batch, TimedIterator
 from dim_training.data.on_device import PackedParts, compose
 from dim_training.devices import describe, float32_convolutions
 from dim_training.run_log import Panel, RunLog
@@ -27,7 +32,6 @@ from dim_training.scoring.photographs import prefetched
 from dim_training.scoring.predictors import ValidationPredictor
 from dim_training.scoring.scores import Region, mean_scores
 from dim_training.stages import training_mode
-from dim_training.stop_request import StopRequest
 
 PANELS = 4
 """Number of photographs that TensorBoard shows at each validation."""
@@ -37,6 +41,50 @@ class DivergenceError(DimError):
     """The loss or a weight is not finite."""
 
     exit_code = 1
+
+
+class StopRequest:
+    """The first SIGINT or SIGTERM since :meth:`noted` began.
+
+    Attributes:
+        signal: the signal; None before it.
+    """
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+        self._handlers: dict[signal.Signals, signal._HANDLER] = {}
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Note the signals inside the block instead of ending; a second one acts as it did before.
+
+        Python handles signals in its main thread alone: in another thread nothing is noted.
+        """
+        if threading.current_thread() is threading.main_thread():
+            self._handlers = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
+        try:
+            yield
+        finally:
+            self._restore()
+
+    def end(self) -> NoReturn:
+        """Raise what ends a process after the signal: KeyboardInterrupt, or SystemExit with 128 + SIGTERM.
+
+        A process that has no signal of its own ends as after SIGTERM: another process of its run had one.
+        """
+        if self.signal is signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(128 + signal.SIGTERM)
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        self.signal = signal.Signals(number)
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._handlers.items():
+            # None stands for a handler that Python did not install and cannot install again.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        self._handlers = {}
 
 
 class Trainer:

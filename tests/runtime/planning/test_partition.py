@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -85,22 +86,29 @@ def test_a_rearranged_partition_covers_all_and_costs_no_more(occupied: Blocks, c
         assert _total(found, limits) <= _total(blocks, limits) + 1e-6
 
 
-def least_cost(piece: Piece, occupied: Blocks, limits: Limits) -> float:
+def least_cost(occupied: Blocks, limits: Limits) -> float:
     """Return the cost of the best guillotine partition, by trying all of them."""
-    inside = occupied[piece.top : piece.bottom, piece.left : piece.right]
-    if not inside.any():
-        return 0
-    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
-    top, left = piece.top + int(rows[0]), piece.left + int(columns[0])
-    piece = Piece(top, piece.top + int(rows[-1]) + 1, left, piece.left + int(columns[-1]) + 1)
-    ways = [_total([piece], limits)] if limits.fits(piece) else []
-    for row in range(piece.top + 1, piece.bottom):
-        halves = piece._replace(bottom=row), piece._replace(top=row)
-        ways.append(sum(least_cost(half, occupied, limits) for half in halves))
-    for column in range(piece.left + 1, piece.right):
-        halves = piece._replace(right=column), piece._replace(left=column)
-        ways.append(sum(least_cost(half, occupied, limits) for half in halves))
-    return min(ways)
+
+    @cache
+    def least(top: int, bottom: int, left: int, right: int) -> float:
+        inside = occupied[top:bottom, left:right]
+        if not inside.any():
+            return 0
+        rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+        bottom, right = top + int(rows[-1]) + 1, left + int(columns[-1]) + 1
+        top, left = top + int(rows[0]), left + int(columns[0])
+        piece = Piece(top, bottom, left, right)
+        ways = [_total([piece], limits)] if limits.fits(piece) else []
+        ways += [
+            least(top, row, left, right) + least(row, bottom, left, right) for row in range(top + 1, bottom)
+        ]
+        ways += [
+            least(top, bottom, left, column) + least(top, bottom, column, right)
+            for column in range(left + 1, right)
+        ]
+        return min(ways)
+
+    return least(0, occupied.shape[0], 0, occupied.shape[1])
 
 
 @settings(deadline=None, max_examples=40)
@@ -117,8 +125,7 @@ def test_a_small_image_gets_the_best_guillotine_partition(
     pieces = partition(occupied, limits)
     check(occupied, limits, pieces)
     if pieces:
-        least = least_cost(Piece(0, 5, 0, 5), occupied, limits)
-        assert _total(pieces, limits) <= least + 1e-6
+        assert _total(pieces, limits) <= least_cost(occupied, limits) + 1e-6
 
 
 def ring(side: int) -> Blocks:

@@ -16,10 +16,11 @@ from dim_training.config import TrainConfig
 from dim_training.data.dataset import GlobalOrder, MattingDataset, Sample, SceneDataset
 from dim_training.data.on_device import PackedParts, PartsDataset
 from dim_training.data.scenes import Scenes
-from dim_training.stop_request import SIGNALS
 
 Batch = tuple[Sample, ...] | tuple[PackedParts, ...]
 """One step's samples in ``accumulate`` parts."""
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""Signals after which a run saves its state and ends."""
 
 
 class TimedIterator(Iterator[Batch]):
@@ -87,5 +88,5 @@ def quiet_worker(_: int) -> None:
     loaders for the step in progress; they end with it.
     """
     torch.set_num_threads(1)
-    for number in SIGNALS:
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
