@@ -109,10 +109,21 @@ class Limits:
 
     @property
     def not_worth_cutting(self) -> float:
-        """Two windows in the middle of the image never cost less than this."""
+        """Two windows never cost less than this; it is reached by two that hold a block in a corner."""
         if self.fixed:
             return 2 * self.tile[0] * self.tile[1]
-        return sum(share * (2 * reach + 1) ** 2 for reach, share in self.layers or ((self.context, 1.0),))
+        rows, columns = self.grid
+        return 2 * sum(
+            share * min(rows, 1 + reach) * min(columns, 1 + reach)
+            for reach, share in self.layers or ((self.context, 1.0),)
+        )
+
+    def full_windows(self, start: int, stop: int, axis: int) -> Sides:
+        """Return where cuts along one axis leave windows of the largest size, counted from the start."""
+        core = max(self.tile[axis] - 2 * self.context, 1)
+        # The context of the first window ends at the border of the image.
+        first = start + core + max(0, self.context - start)
+        return np.arange(first, stop, core)
 
 
 def partition(occupied: Blocks, limits: Limits) -> list[Piece]:
@@ -155,7 +166,11 @@ class _Cuts:
 
     def __init__(self, occupied: Blocks, piece: Piece, limits: Limits) -> None:
         inside = occupied[piece.top : piece.bottom, piece.left : piece.right]
-        bounds = _cell_bounds(inside) + np.array([piece.top, piece.top, piece.left, piece.left])
+        full = (
+            limits.full_windows(piece.top, piece.bottom, 0) - piece.top,
+            limits.full_windows(piece.left, piece.right, 1) - piece.left,
+        )
+        bounds = _cell_bounds(inside, full) + np.array([piece.top, piece.top, piece.left, piece.left])
         self._bounds: list[Sides] = [bounds]
         """Bounds of the occupied blocks of rectangles of 1, 2, … rows of cells."""
         self._windows: list[Costs] = []
@@ -216,13 +231,17 @@ class _Cuts:
         return [(top, bottom, left, column), (top, bottom, column, right)]
 
 
-def _cell_bounds(inside: Blocks) -> Sides:
+def _cell_bounds(inside: Blocks, full: tuple[Sides, Sides]) -> Sides:
     """Return the bounds of the occupied blocks of every range of cells of a row of cells.
+
+    Args:
+        inside: blocks of a piece.
+        full: rows and columns where cuts leave windows of the largest size.
 
     Returns:
         Rows of cells, first column, end column, 4 (a Piece); its top is FAR or more where none is occupied.
     """
-    starts = _cell_starts(inside), _cell_starts(inside.T)
+    starts = _cell_starts(inside, full[0]), _cell_starts(inside.T, full[1])
     found = np.empty((len(starts[0]), len(starts[1]) + 1, len(starts[1]) + 1, 4), np.intp)
     found[:] = FAR, 0, FAR, 0
     for axis, places in enumerate(np.indices(inside.shape)):
@@ -236,16 +255,21 @@ def _cell_bounds(inside: Blocks) -> Sides:
     return found
 
 
-def _cell_starts(inside: Blocks) -> Sides:
-    """Return the first row of each row of cells: half of them evenly, half where the most blocks change."""
+def _cell_starts(inside: Blocks, full: Sides) -> Sides:
+    """Return the first row of each row of cells, at most CELLS.
+
+    These are the cuts between full windows, which large unknown regions need. The others lie half of them
+    evenly, half where the most blocks change.
+    """
     count = len(inside)
     if count <= CELLS:
         return np.arange(count)
-    even = np.arange(0, count, -(-2 * count // CELLS))
+    step = -(-2 * count // (CELLS - len(full)))
+    starts = np.union1d(np.arange(0, count, step), full)
     changes = np.count_nonzero(inside[1:] != inside[:-1], axis=1)
-    changes[even[1:] - 1] = -1
-    busiest = np.argsort(-changes, kind="stable")[: CELLS - len(even)] + 1
-    return np.sort(np.concatenate([even, busiest]))
+    changes[starts[1:] - 1] = -1
+    busiest = np.argsort(-changes, kind="stable")[: CELLS - len(starts)] + 1
+    return np.sort(np.concatenate([starts, busiest]))
 
 
 def _joined(first: Sides, second: Sides) -> Sides:
@@ -321,7 +345,10 @@ def _best_cut(occupied: Blocks, piece: Piece, limits: Limits) -> list[Piece]:
     across = _halves(inside)
     along = _halves(inside.T)[..., [2, 3, 0, 1]]
     halves = np.concatenate([across, along]) + np.array([piece.top, piece.top, piece.left, piece.left])
-    best = int(limits.cost(halves).sum(1).argmin())
+    sizes = (halves[..., 1] - halves[..., 0]) * (halves[..., 3] - halves[..., 2])
+    imbalance = abs(sizes[:, 0] - sizes[:, 1]) / sizes.sum(1)
+    # Of equal cuts the one nearest the middle: slices from one end would take as many steps as windows.
+    best = int((limits.cost(halves).sum(1) * (1 + LEAST_SAVED * imbalance)).argmin())
     return [Piece(*map(int, half)) for half in halves[best]]
 
 

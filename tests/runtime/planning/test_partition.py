@@ -8,7 +8,8 @@ from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-from hypothesis import given, settings
+import pytest
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -111,7 +112,13 @@ def least_cost(occupied: Blocks, limits: Limits) -> float:
     return least(0, occupied.shape[0], 0, occupied.shape[1])
 
 
+TWO_CORNERS = np.zeros((5, 5), np.bool_)
+TWO_CORNERS[0, 0] = TWO_CORNERS[4, 2] = True
+"""Two windows that the border cuts off cost less than one."""
+
+
 @settings(deadline=None, max_examples=40)
+@example(occupied=TWO_CORNERS, context=2, core=1, layers=None)
 @given(
     occupied=arrays(np.bool_, (5, 5), elements=st.booleans()),
     context=st.integers(0, 2),
@@ -141,6 +148,19 @@ def test_a_ring_costs_less_than_the_grid_and_than_the_whole() -> None:
     cores = -(-200 // (tile - 2 * context))
     grid = (200 + 2 * context * (cores - 1)) ** 2
     assert cost < 0.75 * occupied.size < grid
+
+
+@pytest.mark.parametrize("side", [50, 183, 300])
+@pytest.mark.parametrize("layers", [None, ((6.0, 0.5), (1.2, 0.5))])
+def test_a_region_that_is_unknown_everywhere_gets_as_few_windows_as_hold_it(
+    side: int, layers: tuple[tuple[float, float], ...] | None
+) -> None:
+    occupied, core, context = np.ones((side, side), np.bool_), 36, 6
+    limits = replace(limits_for(occupied, context, core), layers=layers)
+    pieces = partition(occupied, limits)
+    check(occupied, limits, pieces)
+    # The first and the last window of a row need no context beyond the border.
+    assert len(pieces) == (-(-(side - 2 * context) // core)) ** 2
 
 
 def test_a_partition_is_the_same_every_time() -> None:
