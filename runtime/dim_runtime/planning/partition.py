@@ -28,6 +28,8 @@ CELLS = 20
 CUTS = 4
 """Cuts of the grid, at least, between the borders of the largest core. Larger pieces are halved first, where
 the estimates of both halves are least: a coarser grid is worse than that."""
+CELLS_IN_CONTEXT = 2
+"""Cells along the context, at most: finer ones save little and take long on small images."""
 LEAST_SAVED = 1e-6
 """Blocks; less is a difference of rounding."""
 MOST_REARRANGED = 64
@@ -100,12 +102,21 @@ class Limits:
             for start, stop, grid, tile in zip(piece[::2], piece[1::2], self.grid, self.tile, strict=True)
         )
 
+    @property
+    def cores(self) -> tuple[int, int]:
+        """Height and width of the core of the largest window in the middle of the image."""
+        return max(self.tile[0] - 2 * self.context, 1), max(self.tile[1] - 2 * self.context, 1)
+
+    @property
+    def smallest_cell(self) -> int:
+        """Side of the smallest cells."""
+        return max(1, min(self.context // CELLS_IN_CONTEXT, min(self.cores) // CUTS))
+
     def fine_enough(self, piece: Piece) -> bool:
         """Return whether cuts along a grid of CELLS × CELLS leave a choice of several in each window."""
         sides = piece.bottom - piece.top, piece.right - piece.left
-        cores = [max(tile - 2 * self.context, 1) for tile in self.tile]
         steps = [-(-side // CELLS) for side in sides]
-        return all(step == 1 or step * CUTS <= core for step, core in zip(steps, cores, strict=True))
+        return all(step == 1 or step * CUTS <= core for step, core in zip(steps, self.cores, strict=True))
 
     @property
     def not_worth_cutting(self) -> float:
@@ -120,7 +131,7 @@ class Limits:
 
     def full_windows(self, start: int, stop: int, axis: int) -> Sides:
         """Return where cuts along one axis leave windows of the largest size, counted from the start."""
-        core = max(self.tile[axis] - 2 * self.context, 1)
+        core = self.cores[axis]
         # The context of the first window ends at the border of the image.
         first = start + core + max(0, self.context - start)
         return np.arange(first, stop, core)
@@ -166,11 +177,14 @@ class _Cuts:
 
     def __init__(self, occupied: Blocks, piece: Piece, limits: Limits) -> None:
         inside = occupied[piece.top : piece.bottom, piece.left : piece.right]
-        full = (
-            limits.full_windows(piece.top, piece.bottom, 0) - piece.top,
-            limits.full_windows(piece.left, piece.right, 1) - piece.left,
+        rows = _cell_starts(
+            inside, limits.full_windows(piece.top, piece.bottom, 0) - piece.top, limits.smallest_cell
         )
-        bounds = _cell_bounds(inside, full) + np.array([piece.top, piece.top, piece.left, piece.left])
+        columns = _cell_starts(
+            inside.T, limits.full_windows(piece.left, piece.right, 1) - piece.left, limits.smallest_cell
+        )
+        bounds = _cell_bounds(inside, rows, columns)
+        bounds += np.array([piece.top, piece.top, piece.left, piece.left])
         self._bounds: list[Sides] = [bounds]
         """Bounds of the occupied blocks of rectangles of 1, 2, … rows of cells."""
         self._windows: list[Costs] = []
@@ -231,39 +245,44 @@ class _Cuts:
         return [(top, bottom, left, column), (top, bottom, column, right)]
 
 
-def _cell_bounds(inside: Blocks, full: tuple[Sides, Sides]) -> Sides:
+def _cell_bounds(inside: Blocks, rows: Sides, columns: Sides) -> Sides:
     """Return the bounds of the occupied blocks of every range of cells of a row of cells.
 
     Args:
         inside: blocks of a piece.
-        full: rows and columns where cuts leave windows of the largest size.
+        rows: first row of blocks of each row of cells.
+        columns: first column of blocks of each column of cells.
 
     Returns:
         Rows of cells, first column, end column, 4 (a Piece); its top is FAR or more where none is occupied.
     """
-    starts = _cell_starts(inside, full[0]), _cell_starts(inside.T, full[1])
-    found = np.empty((len(starts[0]), len(starts[1]) + 1, len(starts[1]) + 1, 4), np.intp)
+    found = np.empty((len(rows), len(columns) + 1, len(columns) + 1, 4), np.intp)
     found[:] = FAR, 0, FAR, 0
     for axis, places in enumerate(np.indices(inside.shape)):
         for side, values, extreme in (
             (2 * axis, np.where(inside, places, FAR), np.minimum),
             (2 * axis + 1, np.where(inside, places + 1, 0), np.maximum),
         ):
-            single = extreme.reduceat(extreme.reduceat(values, starts[0], axis=0), starts[1], axis=1)
+            single = extreme.reduceat(extreme.reduceat(values, rows, axis=0), columns, axis=1)
             for first in range(single.shape[1]):
                 found[:, first, first + 1 :, side] = extreme.accumulate(single[:, first:], axis=1)
     return found
 
 
-def _cell_starts(inside: Blocks, full: Sides) -> Sides:
-    """Return the first row of each row of cells, at most CELLS.
+def _cell_starts(inside: Blocks, full: Sides, smallest: int) -> Sides:
+    """Return the first row of each row of cells.
 
-    These are the cuts between full windows, which large unknown regions need. The others lie half of them
-    evenly, half where the most blocks change.
+    Some are the cuts between full windows, which large unknown regions need. The others lie evenly or, where
+    the smallest cells would be more than CELLS, half of them evenly and half where the most blocks change.
+
+    Args:
+        inside: blocks of a piece.
+        full: rows where cuts leave windows of the largest size.
+        smallest: rows of a cell, at least, except beside a cut between full windows.
     """
     count = len(inside)
-    if count <= CELLS:
-        return np.arange(count)
+    if count <= CELLS * smallest:
+        return np.union1d(np.arange(0, count, smallest), full)
     step = -(-2 * count // (CELLS - len(full)))
     starts = np.union1d(np.arange(0, count, step), full)
     changes = np.count_nonzero(inside[1:] != inside[:-1], axis=1)
