@@ -2,9 +2,11 @@
 
 A window carries context on each side of its core, because the encoder needs it. The decoder needs less with
 each level. So an exported graph holds a Slice before each unpooling, one for the values that are unpooled
-("features") and one for the places of the maxima ("switches"), and one for image and trimap, which the
-refiner reads. Their starts and ends are initialisers with which nothing is dropped: the file computes whole
-windows in every engine. The runtime makes inputs of these initialisers when it opens the file.
+("features") and one for the places of the maxima ("switches"), and one for image and trimap, which colour
+cues and refiner read. Colour cues read more around a pixel than the convolutions of the refiner, so where
+there are cues another Slice follows them. The starts and ends of all are initialisers with which nothing is
+dropped: the file computes whole windows in every engine. The runtime makes inputs of these initialisers when
+it opens the file.
 
 Levels count from 1, half the image's side, to 5, a 32nd of it.
 """
@@ -15,12 +17,14 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from dim.contract.config import STRIDE, NetworkConfig
-from dim.contract.layers import LEVELS, kept_margins
+from dim.contract.layers import LEVELS, kept_margins, refined_margin
 
 ENDLESS = 2**31 - 1
 """The end of a slice that drops nothing."""
 IMAGE_CROP = "crop_image"
 """Name of the crop of image and trimap."""
+REFINER_CROP = "crop_refiner"
+"""Name of the crop of what the refiner's convolutions read and of what is added to their output."""
 
 
 class Margins(NamedTuple):
@@ -74,9 +78,11 @@ def starts_and_ends(name: str) -> tuple[str, str]:
     return f"{name}_starts", f"{name}_ends"
 
 
-def crop_names() -> Iterator[str]:
-    """Yield the names of all crops of a graph."""
+def crop_names(config: NetworkConfig) -> Iterator[str]:
+    """Yield the names of all crops of a network's graph."""
     yield IMAGE_CROP
+    if refined_margin(config) < 2 * kept_margins(config)[0]:
+        yield REFINER_CROP
     for level in range(1, LEVELS + 1):
         yield features_crop(level)
         yield switches_crop(level)
@@ -85,15 +91,15 @@ def crop_names() -> Iterator[str]:
 def crops(config: NetworkConfig, margins: Margins) -> dict[str, Crop]:
     """Return what each Slice drops for a window with these margins, by the names of the crops."""
     sides = [_side_crops(config, margin) for margin in margins]
-    return {name: Crop(*(side[name] for side in sides)) for name in crop_names()}
+    return {name: Crop(*(side[name] for side in sides)) for name in crop_names(config)}
 
 
 def output_margin(config: NetworkConfig) -> int:
     """Return the pixels that a graph's output has on each side of the core, at most.
 
-    They are computed for the core's sake: their own alpha has less context than the core's.
+    Their own alpha has less context than the core's.
     """
-    return 2 * kept_margins(config)[0]
+    return refined_margin(config)
 
 
 def output_margins(config: NetworkConfig, margins: Margins) -> Margins:
@@ -111,4 +117,8 @@ def _side_crops(config: NetworkConfig, margin: int) -> dict[str, int]:
         found[switches_crop(level)] = (margin >> level) - kept
         # The unpooling doubles the side.
         arriving = 2 * kept
-    return {**found, IMAGE_CROP: margin - arriving}
+    return {
+        **found,
+        IMAGE_CROP: margin - arriving,
+        REFINER_CROP: arriving - min(arriving, refined_margin(config)),
+    }

@@ -2,8 +2,8 @@
 
 The computation follows a block of the output back to the input. A block's border is a multiple of STRIDE,
 where the grids of all levels have a border too, so that each level only adds the radii of its convolutions.
-The encoder needs all of a window's context. The decoder's layers need less with each level, and the refiner
-a few pixels: what lies further out is dropped on the way (:mod:`dim.contract.cropping`).
+The encoder needs all of a window's context. The decoder's layers need less with each level, and the refiner's
+convolutions a few pixels: what lies further out is dropped on the way (:mod:`dim.contract.cropping`).
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ DECODER_RADIUS = 2
 REFINER_RADIUS = 4
 """Radius, in pixels, of the refiner's four 3×3 convolutions together."""
 
+BLEND = 4
+"""Pixels around the core that the refiner computes beyond its radius, so that windows can be blended."""
 PIXEL_BLOCK = 4
 """Pixels: convolutions at the image's size may compute blocks of this side, so crops keep whole blocks."""
 PROPAGATION_SHARE = 0.07
@@ -113,7 +115,7 @@ def kept_margins(config: NetworkConfig) -> tuple[int, ...]:
     """Return the margins that are kept around the core before each unpooling, in values of its level.
 
     Returns:
-        For level 1 to 5. Twice the first are the pixels around the core that the refiner computes.
+        For level 1 to 5. Twice the first are the pixels around the core whose logits are computed.
     """
     cells = [cue_cell(radius) for radius in config.cue_radii]
     # Logits are read by the refiner, and computed by two convolutions: the decoder's last level has two.
@@ -124,6 +126,15 @@ def kept_margins(config: NetworkConfig) -> tuple[int, ...]:
         needed = _half(needed + DECODER_RADIUS)
         kept.append(max(needed, _half(kept[-1])))
     return tuple(kept)
+
+
+def refined_margin(config: NetworkConfig) -> int:
+    """Return the pixels around the core that the refiner's convolutions compute, and the graph's output has.
+
+    Colour cues read more of the logits. Without a refiner it is what the decoder computes.
+    """
+    decoded = 2 * kept_margins(config)[0]
+    return min(decoded, _up(REFINER_RADIUS + BLEND, PIXEL_BLOCK)) if config.has_refiner else decoded
 
 
 def _up(value: int, step: int) -> int:
@@ -143,10 +154,7 @@ class Work(NamedTuple):
 
 
 def layer_work(config: NetworkConfig) -> tuple[Work, ...]:
-    """Return the work of the encoder, and of each level of the decoder, deepest first.
-
-    The last one includes the refiner.
-    """
+    """Return the work of the encoder, of each level of the decoder, deepest first, and of the refiner."""
     encoder, inputs = _encoder(config)
     found = [Work(None, encoder)]
     margins = kept_margins(config)
@@ -155,9 +163,10 @@ def layer_work(config: NetworkConfig) -> tuple[Work, ...]:
         multiply_adds = inputs * outputs * side * side / 4**level
         found.append(Work(margins[level] << (level + 1), multiply_adds))
         inputs = outputs
-    # The last convolution and the refiner compute the same part as the decoder's last level.
+    # The last convolution computes the same part as the decoder's last level.
     last = found[-1]
-    return (*found[:-1], last._replace(multiply_adds=last.multiply_adds + inputs * 25 + _refiner(config)))
+    found[-1] = last._replace(multiply_adds=last.multiply_adds + inputs * 25)
+    return (*found, Work(refined_margin(config), _refiner(config)))
 
 
 def multiply_adds_per_pixel(config: NetworkConfig) -> int:

@@ -145,27 +145,37 @@ class Refiner(nn.Module):
         self.propagation_steps = config.propagation_steps
         self.refine_pred = nn.Conv2d(channels, config.refiner_outputs, 3, padding=1)
 
-    def convolve(self, network_input: Tensor, alpha: Tensor, known: Known | None = None) -> Tensor:
-        """Compute the change of the logits and, with propagation, the logits of trust; N, 1 or 2, H, W."""
+    def read(self, network_input: Tensor, alpha: Tensor, known: Known | None = None) -> Tensor:
+        """Join what the convolutions read: normalised RGB, alpha and the cues; N, C, H, W.
+
+        Args:
+            known: known pixels; None takes those of the network input.
+        """
         inputs = [network_input[:, :3].to(alpha.dtype), alpha]
         if self.cue_radii:
             inputs.append(colour_cues(network_input, alpha, self.cue_radii, known).to(alpha.dtype))
-        x = torch.cat(inputs, 1)
+        return torch.cat(inputs, 1)
+
+    def convolve(self, x: Tensor) -> Tensor:
+        """Compute the change of the logits and, with propagation, the logits of trust; N, 1 or 2, H, W.
+
+        Args:
+            x: from :meth:`read`.
+        """
         for layer in (self.refine_conv1, self.refine_conv2, self.refine_conv3):
             x = F.relu(layer(x))
         output: Tensor = self.refine_pred(x)
         return output
 
-    def estimate(
-        self, network_input: Tensor, alpha: Tensor, logits: Tensor, known: Known | None = None
-    ) -> Estimate:
+    def estimate(self, x: Tensor, logits: Tensor) -> Estimate:
         """Compute the refined alpha before its propagation; at least float32 from the addition on.
 
         Args:
-            known: known pixels; None takes those of the network input.
+            x: from :meth:`read`.
+            logits: the decoder's output, N, 1, H, W.
         """
         precise = torch.promote_types(logits.dtype, torch.float32)
-        output = self.convolve(network_input, alpha, known).to(precise)
+        output = self.convolve(x).to(precise)
         refined = torch.sigmoid(logits.to(precise) + output[:, :1])
         if not self.propagation_steps:
             return Estimate(refined, None)
@@ -184,7 +194,8 @@ class Refiner(nn.Module):
         self, network_input: Tensor, alpha: Tensor, logits: Tensor, known: Known | None = None
     ) -> Tensor:
         """Compute the refined alpha, propagated where the network does so; N, 1, H, W in [0, 1]."""
-        return self.propagate(network_input, self.estimate(network_input, alpha, logits, known), known)
+        estimate = self.estimate(self.read(network_input, alpha, known), logits)
+        return self.propagate(network_input, estimate, known)
 
 
 class DIM(nn.Module):

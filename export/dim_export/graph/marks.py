@@ -17,6 +17,7 @@ from torch import Tensor
 from dim.contract.cropping import (
     ENDLESS,
     IMAGE_CROP,
+    REFINER_CROP,
     features_crop,
     starts_and_ends,
     switches_crop,
@@ -26,7 +27,7 @@ from dim.contract.layers import LEVELS
 _DOMAIN = "dim"
 _CROP, _NAME = "Crop", "Name"
 _AXES = "crop_axes"
-FEATURES, SWITCHES, IMAGE = "features", "switches", "image"
+FEATURES, SWITCHES, IMAGE, REFINER = "features", "switches", "image", "refiner"
 """Kinds of crops, see :mod:`dim.contract.cropping`."""
 
 
@@ -71,8 +72,8 @@ def resolve(model: ir.Model, *, cropping: bool) -> ir.Model:
 
 def _crop_name(kind: str, number: int) -> str:
     """Name a crop by its kind and its place among those: unpoolings go from the deepest level upwards."""
-    if kind == IMAGE:
-        return IMAGE_CROP
+    if kind in (IMAGE, REFINER):
+        return IMAGE_CROP if kind == IMAGE else REFINER_CROP
     return switches_crop(number) if kind == SWITCHES else features_crop(LEVELS + 1 - number)
 
 

@@ -17,12 +17,13 @@ from torch import Tensor, nn
 
 from dim.arrays import WindowShape
 from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA, REFINED, STRIDE, TRUST
+from dim.contract.cropping import REFINER_CROP, crop_names
 from dim.errors import InputError
-from dim.network import DIM, Estimate, normalise
+from dim.network import DIM, Estimate, Refiner, normalise
 from dim.network.colour_cues import Known, with_known
 from dim.network.folding import fold_batch_norm
 from dim_export.graph.clean import tidy
-from dim_export.graph.marks import IMAGE, crop, name, resolve
+from dim_export.graph.marks import IMAGE, REFINER, crop, name, resolve
 from dim_export.graph.pooling import SlicingPooling, SymbolicPooling
 from dim_runtime.planning.geometry import round_up
 
@@ -50,6 +51,7 @@ class MattingGraph(nn.Module):
         self.network.load_state_dict(folded.state_dict())
         self.network.to(dtype)
         self.dtype = dtype
+        self.crops_refiner = REFINER_CROP in crop_names(folded.config)
         self.eval().requires_grad_(False)
 
     def forward(self, image: Tensor, trimap: Tensor) -> Tensor:
@@ -66,14 +68,18 @@ class MattingGraph(nn.Module):
         # Known pixels come from the input's levels, with half a level to spare and before any division. After
         # it, an equality with 1 fails as soon as a tool stores 1/255 in half precision.
         known = Known(levels < 0.5, levels > 254.5)
-        return with_known(self._alpha(x, logits, known), known).squeeze(1)
+        if self.network.refiner is None:
+            return with_known(torch.sigmoid(logits.float()), known).squeeze(1)
+        read = self.network.refiner.read(x, torch.sigmoid(logits), known)
+        if self.crops_refiner:
+            # The refiner's convolutions need less than its cues.
+            read, logits, x = (crop(value, REFINER) for value in (read, logits, x))
+            known = Known(*(crop(value, REFINER) for value in known))
+        return with_known(self._refined(self.network.refiner, read, logits, x, known), known).squeeze(1)
 
-    def _alpha(self, x: Tensor, logits: Tensor, known: Known) -> Tensor:
-        """Return the network's alpha, float32 N, 1, H, W."""
-        refiner = self.network.refiner
-        if refiner is None:
-            return torch.sigmoid(logits.float())
-        refined, trust = refiner.estimate(x, torch.sigmoid(logits), logits, known)
+    def _refined(self, refiner: Refiner, read: Tensor, logits: Tensor, x: Tensor, known: Known) -> Tensor:
+        """Return the refiner's alpha, propagated where the network does so; float32 N, 1, H, W."""
+        refined, trust = refiner.estimate(read, logits)
         if trust is None:
             return refined
         estimate = Estimate(name(refined, REFINED), name(trust, TRUST))

@@ -11,12 +11,13 @@ from torch import nn
 from dim.arrays import WindowShape
 from dim.contract import NetworkConfig, QuantisationInfo
 from dim.network import DIM
+from dim_export.graph.pixel_blocks import compute_blocks, read_planes
 from dim_export.graph.trace import trace
 from dim_export.int8 import Method
 from dim_export.int8.calibration import CalibrationPairs, Progress, calibrate
 from dim_export.int8.equalisation import equalise
-from dim_export.int8.gain_correction import rounding_gain
-from dim_export.int8.quantise import quantise, require_layers, scale_logits
+from dim_export.int8.gain_correction import rounding_gain, scale_logits
+from dim_export.int8.quantise import quantise, require_layers
 
 DEFAULT_METHOD: Method = "mse"
 
@@ -25,15 +26,17 @@ BUILT_IN = "built-in"
 
 
 def kept_float(config: NetworkConfig) -> tuple[str, ...]:
-    """Return the convolutions that int8 keeps in float32 by default: those that read colours.
+    """Return the convolutions that int8 keeps in float32 by default: those that read colours or write logits.
 
-    Four channels of different ranges share one scale there. In the refiner one of them is alpha, whose step
-    would be 1/48. These convolutions are 0.7 % of the work. ``dim-export sensitivity`` on the embedded model
-    and five photographs (SAD 7.213 in float32) shows that every other layer can be in int8: together they add
-    1.3 %, and a single one at most 0.9 % (``layer1.2``, whose output the first pool compares).
+    Four channels of different ranges share one scale in what reads colours. In the refiner one of them is
+    alpha, whose step would be 1/48. Logits are written in float: ONNX Runtime would compute these
+    convolutions in float in any case, because no QuantizeLinear follows. ``dim-export sensitivity`` on the
+    embedded model and five photographs (SAD 7.213 in float32) shows that every other layer can be in int8:
+    together they add 1.3 %, and a single one at most 0.9 % (``layer1.2``, whose output the first pool
+    compares).
     """
-    refiner = ("refiner.refine_conv1",) if config.has_refiner else ()
-    return ("backbone.encoder.layer1.0", *refiner)
+    refiner = ("refiner.refine_conv1", "refiner.refine_pred") if config.has_refiner else ()
+    return ("backbone.encoder.layer1.0", "backbone.decoder.deconv1", *refiner)
 
 
 class Quantisation(NamedTuple):
@@ -79,14 +82,13 @@ def to_int8(model: DIM, static_shape: WindowShape | None, options: Quantisation)
     seen = calibrate(model, pairs, progress=options.progress)
     equalised = equalise(model, seen.channel_ranges(options.method))
 
-    def quantised(shape: WindowShape | None) -> ir.Model:
-        graph = trace(equalised.model, static_shape=shape, slicing=True)
+    def quantised(scaled: DIM, shape: WindowShape | None) -> ir.Model:
+        graph = read_planes(compute_blocks(trace(scaled, static_shape=shape, slicing=True)))
         return quantise(graph, equalised.ranges, keep_float=keep)
 
     # Measure the slope on a graph of free shape: a frozen one does not accept the calibration windows.
-    free = quantised(None)
-    slope = rounding_gain(free, model, pairs, seen.samples)
-    graph = scale_logits(free if static_shape is None else quantised(static_shape), 1 / slope)
+    slope = rounding_gain(quantised(equalised.model, None), model, pairs, seen.samples)
+    graph = quantised(scale_logits(equalised.model, 1 / slope), static_shape)
     record = QuantisationInfo(
         method=options.method,
         calibration=BUILT_IN if options.calibration is None else options.calibration.resolve().name,

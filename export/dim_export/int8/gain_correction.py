@@ -6,12 +6,14 @@ On average over images this is one factor, and the last convolutions can absorb 
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+import torch
 from onnxscript import ir
 
 from dim.network import DIM
@@ -47,6 +49,29 @@ def rounding_gain(
         write(graph, describe(model, checkpoint_sha256="", precision="int8"), path)
         found = _measured(path, pairs, samples)
     return found if found is not None and SANE[0] < found < SANE[1] else 1.0
+
+
+def scale_logits(model: DIM, factor: float) -> DIM:
+    """Return a copy of a network whose logits before the last sigmoid are multiplied by a factor.
+
+    The logits are the output of one convolution or, with a refiner, the sum of two. Only the first channel is
+    scaled; a second channel is the trust in alpha. The input of the refiner changes with the first
+    convolution, so the result is only near ``factor``.
+
+    Args:
+        model: any network; it is not changed.
+        factor: positive.
+    """
+    scaled = copy.deepcopy(model)
+    layers = [scaled.backbone.decoder.deconv1]
+    if scaled.refiner is not None:
+        layers.append(scaled.refiner.refine_pred)
+    with torch.no_grad():
+        for layer in layers:
+            assert layer.bias is not None
+            layer.weight[:1] *= factor
+            layer.bias[:1] *= factor
+    return scaled
 
 
 def _measured(path: Path, pairs: Iterable[MattingSample], samples: Sequence[AlphaSample]) -> float | None:

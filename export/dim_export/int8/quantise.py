@@ -93,27 +93,6 @@ def quantise(model: ir.Model, ranges: Mapping[str, float], *, keep_float: Collec
     return model
 
 
-def scale_logits(model: ir.Model, factor: float) -> ir.Model:
-    """Multiply the logits before the last sigmoid by a factor, in place and without a further node.
-
-    The logits are the output of one convolution or, with a refiner, the sum of two. Only the first channel is
-    scaled; a second channel is the trust in alpha. The input of the refiner changes with the first
-    convolution, so the result is only near ``factor``.
-
-    Args:
-        model: a graph, quantised or not.
-        factor: positive.
-    """
-    for node in _convolutions(model.graph):
-        if not _operators_after(node) & {"Relu", "QuantizeLinear"}:
-            for value in (_weight_factor(node), _bias(node)):
-                if value is not None:
-                    values = _array(value).copy()
-                    values[:1] *= np.float32(factor)
-                    _replace(value, values)
-    return model
-
-
 def to_int8(weight: Float32, *, layer: str) -> Int8Weights:
     """Round weights O, I, K, K so that the largest magnitude of each output channel becomes 127.
 
@@ -256,10 +235,6 @@ def _replace(value: ir.Value, array: npt.NDArray[np.generic]) -> None:
 def _move_uses(before: ir.Value, after: ir.Value) -> None:
     for node, place in list(before.uses()):
         node.replace_input_with(place, after)
-
-
-def _operators_after(node: ir.Node) -> set[str]:
-    return {use.node.op_type for use in node.outputs[0].uses()}
 
 
 def _only_relu(node: ir.Node) -> ir.Node | None:

@@ -52,10 +52,13 @@ IMAGE_AND_TRIMAP = {
     INPUT_IMAGE: Value(UINT8, (None, None, None, 3)),
     INPUT_TRIMAP: Value(UINT8, (None, None, None)),
 }
-CROP_INPUTS = {limit: Value(INT64, (2,)) for name in crop_names() for limit in starts_and_ends(name)}
-"""The limits of all crops."""
 ESTIMATE = {REFINED: PLANES, TRUST: PLANES}
 ALPHA = {OUTPUT_ALPHA: Value(FLOAT32, (None, None, None))}
+
+
+def crop_inputs(network: NetworkConfig) -> dict[str, Value]:
+    """Return the inputs of a cropping graph that limit its crops."""
+    return {limit: Value(INT64, (2,)) for name in crop_names(network) for limit in starts_and_ends(name)}
 
 
 def crop_limits(network: NetworkConfig, margins: Margins) -> dict[str, npt.NDArray[np.int64]]:
@@ -103,24 +106,25 @@ def read_parts(path: Path, metadata: ArtefactMetadata) -> Parts:
     if not metadata.crops:
         return Parts(metadata, path, None)
     try:
-        network = cropping_graph(path, phases=metadata.phases)
+        network = cropping_graph(path, metadata.network, phases=metadata.phases)
         return Parts(metadata, network, propagation_graph(path) if metadata.phases else None)
     except ChangedGraphError as error:
         warnings.warn(ChangedGraphWarning(path, error.missing), stacklevel=2)
         return Parts(metadata.model_copy(update={"crops": False, "phases": False}), path, None)
 
 
-def cropping_graph(path: Path, *, phases: bool) -> bytes:
+def cropping_graph(path: Path, network: NetworkConfig, *, phases: bool) -> bytes:
     """Return the network as an ONNX file whose crops are inputs.
 
     Args:
         path: an artefact with crops.
+        network: its network.
         phases: its outputs are :data:`~dim.contract.REFINED` and :data:`~dim.contract.TRUST`, not alpha.
 
     Raises:
         ChangedGraphError: the graph does not have what its metadata declares.
     """
-    return cut(path, {**IMAGE_AND_TRIMAP, **CROP_INPUTS}, ESTIMATE if phases else ALPHA)
+    return cut(path, {**IMAGE_AND_TRIMAP, **crop_inputs(network)}, ESTIMATE if phases else ALPHA)
 
 
 def propagation_graph(path: Path) -> bytes:

@@ -15,7 +15,7 @@ from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA, REFINED, TRUST
 from dim.contract.cropping import NO_MARGINS, Margins, output_margins
 from dim.errors import install_command
 from dim.extras import silence_onnxruntime
-from dim_runtime.artefacts.onnx_cut import CROP_INPUTS, crop_limits, read_parts
+from dim_runtime.artefacts.onnx_cut import crop_inputs, crop_limits, read_parts
 from dim_runtime.artefacts.onnx_file import read_metadata
 from dim_runtime.backends.base import (
     ENGINE_BYTES,
@@ -95,7 +95,8 @@ class OnnxRuntimeBackend(Backend):
         if propagation is not None:
             self._propagation = _session(engine, path, [CPU_PROVIDER], threads, propagation)
         outputs = (self._propagation or self._session).get_outputs()
-        own_inputs = [node for node in self._session.get_inputs() if node.name not in CROP_INPUTS]
+        limits = crop_inputs(self._metadata.network)
+        own_inputs = [node for node in self._session.get_inputs() if node.name not in limits]
         require_contract(path, _tensors(own_inputs), _tensors(outputs))
 
     @property

@@ -37,7 +37,7 @@ from dim.contract import (
     Precision,
 )
 from dim.contract.cropping import NO_MARGINS, Margins, output_margins
-from dim_runtime.artefacts.onnx_cut import CROP_INPUTS, crop_limits, read_parts
+from dim_runtime.artefacts.onnx_cut import crop_inputs, crop_limits, read_parts
 from dim_runtime.artefacts.onnx_file import read_metadata
 from dim_runtime.backends.base import (
     Backend,
@@ -156,7 +156,8 @@ class OpenVinoBackend(Backend):
             # Covariances need float32, whatever the network computes in.
             options = self._config | {"INFERENCE_PRECISION_HINT": "f32"}
             self._propagation = self._compile_free(last, propagation, options)
-        own_inputs = [port for port in self._model.inputs if port.get_any_name() not in CROP_INPUTS]
+        limits = crop_inputs(self._metadata.network)
+        own_inputs = [port for port in self._model.inputs if port.get_any_name() not in limits]
         require_contract(path, _tensors(own_inputs), _tensors(last.outputs))
 
     @property

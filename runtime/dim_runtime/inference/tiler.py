@@ -24,7 +24,7 @@ from dim_runtime.backends.base import Backend, Estimate, WindowCall, inside, val
 from dim_runtime.backends.threads import Calls
 from dim_runtime.inference.blending import share
 from dim_runtime.inference.estimates import EstimateStore
-from dim_runtime.planning.geometry import Plan, Rectangle, Window, reflected
+from dim_runtime.planning.geometry import Plan, Rectangle, Window, read_reflected
 from dim_runtime.planning.survey import pieces
 from dim_runtime.progress import Progress
 
@@ -165,8 +165,8 @@ def write_known(trimap: Sliceable, plan: Plan, out: Writable) -> None:
 
 def cut(image: Sliceable, trimap: Sliceable, plan: Plan, window: Window) -> Cut:
     """Read the network's input for one window, padded by reflection where it leaves the image."""
-    colours = eight_bits(read_padded(image, window, plan))
-    return Cut(colours, canonical(read_padded(trimap, window, plan)).trimap)
+    colours = eight_bits(read_reflected(image, window))
+    return Cut(colours, canonical(read_reflected(trimap, window)).trimap)
 
 
 def run_windows(
@@ -245,19 +245,6 @@ def _part(array: npt.NDArray[Any], rows: slice, columns: slice, origin: Rectangl
     """Return rows and columns of the image from an array H, W that begins at ``origin``."""
     inner_rows = slice(rows.start - origin.y, rows.stop - origin.y)
     return array[inner_rows, columns.start - origin.x : columns.stop - origin.x]
-
-
-def read_padded(array: Sliceable, part: Rectangle, plan: Plan) -> npt.NDArray[Any]:
-    """Read a rectangle of the image as if it were padded by reflection at the bottom and right."""
-    rows = reflected(part.y, part.bottom, plan.height)
-    columns = reflected(part.x, part.right, plan.width)
-    top, left = int(rows.min()), int(columns.min())
-    found = np.asarray(array[top : int(rows.max()) + 1, left : int(columns.max()) + 1])
-    if part.bottom > plan.height:
-        found = found[rows - top]
-    if part.right > plan.width:
-        found = found[:, columns - left]
-    return np.ascontiguousarray(found)
 
 
 def pixels_per_second(backend: Backend) -> float:

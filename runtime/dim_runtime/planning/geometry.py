@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ import numpy.typing as npt
 from dim.contract import STRIDE
 from dim.contract.cropping import Margins
 from dim.contract.layers import PROPAGATION_SHARE, Work
+from dim_runtime.arrays import Sliceable
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,7 @@ class Plan:
             exactly once.
         propagation: windows in which the stitched alpha is propagated afterwards, likewise; none where the
             network does not propagate, or where each window does so itself.
-        unknown_blocks: bool, blocks of 32 × 32 pixels of the image: which ones hold an unknown pixel.
+        unknown_blocks: bool, blocks of 32 × 32 pixels of the padded image: which ones hold an unknown pixel.
         tile: the largest window side allowed, pixels; only the memory limit lowers the requested one.
         context: pixels around each core of the windows, cut off at the padded image's border.
         exact: whether the context is enough for the result of the whole image; if not, windows are blended.
@@ -178,3 +180,16 @@ def reflected(start: int, stop: int, side: int) -> npt.NDArray[np.intp]:
     period = max(2 * (side - 1), 1)
     position = np.arange(start, stop) % period
     return np.minimum(position, period - position) if side > 1 else np.zeros_like(position)
+
+
+def read_reflected(array: Sliceable, part: Rectangle) -> npt.NDArray[Any]:
+    """Read a rectangle of an array H, W or H, W, C as if it were padded by reflection, bottom and right."""
+    height, width = array.shape[:2]
+    rows, columns = reflected(part.y, part.bottom, height), reflected(part.x, part.right, width)
+    top, left = int(rows.min()), int(columns.min())
+    found = np.asarray(array[top : int(rows.max()) + 1, left : int(columns.max()) + 1])
+    if part.bottom > height:
+        found = found[rows - top]
+    if part.right > width:
+        found = found[:, columns - left]
+    return np.ascontiguousarray(found)

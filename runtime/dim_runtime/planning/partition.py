@@ -177,13 +177,14 @@ class _Cuts:
 
     def __init__(self, occupied: Blocks, piece: Piece, limits: Limits) -> None:
         inside = occupied[piece.top : piece.bottom, piece.left : piece.right]
-        rows = _cell_starts(
-            inside, limits.full_windows(piece.top, piece.bottom, 0) - piece.top, limits.smallest_cell
+        full = (
+            limits.full_windows(piece.top, piece.bottom, 0) - piece.top,
+            limits.full_windows(piece.left, piece.right, 1) - piece.left,
         )
-        columns = _cell_starts(
-            inside.T, limits.full_windows(piece.left, piece.right, 1) - piece.left, limits.smallest_cell
+        smallest = limits.smallest_cell
+        bounds = _cell_bounds(
+            inside, _cell_starts(inside, full[0], smallest), _cell_starts(inside.T, full[1], smallest)
         )
-        bounds = _cell_bounds(inside, rows, columns)
         bounds += np.array([piece.top, piece.top, piece.left, piece.left])
         self._bounds: list[Sides] = [bounds]
         """Bounds of the occupied blocks of rectangles of 1, 2, … rows of cells."""

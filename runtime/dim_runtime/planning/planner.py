@@ -16,7 +16,7 @@ from dim_runtime.backends.base import Backend
 from dim_runtime.errors import MemoryLimitError, TileError
 from dim_runtime.memory import RESERVE_BYTES, available_bytes, format_bytes
 from dim_runtime.planning.geometry import Plan, Rectangle, Window, round_up
-from dim_runtime.planning.partition import Limits, Piece, partition
+from dim_runtime.planning.partition import Blocks, Limits, Piece, partition
 from dim_runtime.planning.survey import TrimapSurvey
 
 Context = int | Literal["exact"]
@@ -309,7 +309,7 @@ class Planner:
             note=note or self._frozen_note(),
             layers=way.layers,
             propagation=propagation,
-            unknown_blocks=self.found.occupied,
+            unknown_blocks=self._occupied(way),
         )
 
     def _frozen_note(self) -> str | None:
@@ -328,10 +328,14 @@ class Planner:
 
     def _stored(self, way: _Way) -> int:
         """Return the bytes that are held between the two phases."""
-        return BLOCK_BYTES * int(np.count_nonzero(self.found.occupied)) if way.phases else 0
+        return BLOCK_BYTES * int(np.count_nonzero(self._occupied(way))) if way.phases else 0
+
+    def _occupied(self, way: _Way) -> Blocks:
+        """Return the blocks whose estimate is needed: propagation reads that of unknown padding, too."""
+        return self.found.reflected if way.phases else self.found.occupied
 
     def _windows(self, way: _Way, limits: Limits) -> tuple[Window, ...]:
-        occupied = self.found.occupied
+        occupied = self._occupied(way)
         missing = [(0, grid - side) for grid, side in zip(limits.grid, occupied.shape, strict=True)]
         pieces = partition(np.pad(occupied, missing), limits)
         windows = [self._window(piece, limits, way) for piece in pieces]
@@ -344,7 +348,7 @@ class Planner:
         context = propagation_context(self.backend.metadata.network)
         if not way.exact:
             context = min(context, way.context)
-        alone = way._replace(crops=False, context=context, exact=True, ramp=0)
+        alone = way._replace(phases=False, crops=False, context=context, exact=True, ramp=0)
         side = max(min(tile, PROPAGATION_TILE), 2 * context + STRIDE)
         if side not in self._propagations:
             self._propagations[side] = self._windows(alone, self._limits(alone, side))

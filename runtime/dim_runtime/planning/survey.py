@@ -11,7 +11,7 @@ from dim.arrays import UInt8
 from dim.contract import STRIDE
 from dim.trimap import BACKGROUND, DARKEST_UNKNOWN, FOREGROUND, LIGHTEST_UNKNOWN, UNKNOWN
 from dim_runtime.arrays import Sliceable
-from dim_runtime.planning.geometry import round_up
+from dim_runtime.planning.geometry import Rectangle, read_reflected, round_up
 from dim_runtime.planning.partition import Blocks
 
 ROWS, COLUMNS = 16 * STRIDE, 128 * STRIDE
@@ -23,7 +23,8 @@ class TrimapSurvey(NamedTuple):
 
     Attributes:
         height, width: of the trimap, pixels.
-        occupied: bool, blocks of 32×32 pixels of the padded image: whether one of its pixels is unknown.
+        occupied: bool, blocks of 32×32 pixels: whether one of their pixels in the image is unknown.
+        reflected: the same for all pixels of the image that is padded by reflection.
         unknown: number of unknown pixels.
         mapped: number of pixels that are not 0, 128 or 255 but near enough to be read as one of them.
         labels: all values of a trimap whose pixels are at most 10 and not all 0, sorted; empty for any other.
@@ -32,6 +33,7 @@ class TrimapSurvey(NamedTuple):
     height: int
     width: int
     occupied: Blocks
+    reflected: Blocks
     unknown: int
     mapped: int
     labels: tuple[int, ...] = ()
@@ -45,7 +47,7 @@ def survey(trimap: UInt8 | Sliceable) -> TrimapSurvey:
     is_dark, levels = True, set[int]()
     for rows, columns in pieces(height, width):
         piece = np.asarray(trimap[rows, columns])
-        found = (piece >= DARKEST_UNKNOWN) & (piece <= LIGHTEST_UNKNOWN)
+        found = _unknown(piece)
         unknown += int(np.count_nonzero(found))
         others = piece.size - sum(
             int(np.count_nonzero(piece == v)) for v in (BACKGROUND, UNKNOWN, FOREGROUND)
@@ -59,7 +61,7 @@ def survey(trimap: UInt8 | Sliceable) -> TrimapSurvey:
         blocks = _blocks(found)
         occupied[top : top + blocks.shape[0], left : left + blocks.shape[1]] = blocks
     labels = tuple(sorted(levels)) if is_dark and mapped else ()
-    return TrimapSurvey(height, width, occupied, unknown, mapped, labels)
+    return TrimapSurvey(height, width, occupied, _reflected(trimap, occupied), unknown, mapped, labels)
 
 
 def pieces(height: int, width: int) -> Iterator[tuple[slice, slice]]:
@@ -67,6 +69,27 @@ def pieces(height: int, width: int) -> Iterator[tuple[slice, slice]]:
     for y in range(0, height, ROWS):
         for x in range(0, width, COLUMNS):
             yield slice(y, min(y + ROWS, height)), slice(x, min(x + COLUMNS, width))
+
+
+def _reflected(trimap: UInt8 | Sliceable, occupied: Blocks) -> Blocks:
+    """Return the occupied blocks of the padded image: its last row and column of blocks hold the padding."""
+    (height, width), (rows, columns) = trimap.shape, occupied.shape
+    found = occupied.copy()
+    if height % STRIDE:
+        for left in range(0, columns, COLUMNS // STRIDE):
+            right = min(left + COLUMNS // STRIDE, columns)
+            strip = Rectangle((rows - 1) * STRIDE, left * STRIDE, STRIDE, (right - left) * STRIDE)
+            found[-1, left:right] = _blocks(_unknown(read_reflected(trimap, strip)))[0]
+    if width % STRIDE:
+        for top in range(0, rows, ROWS // STRIDE):
+            bottom = min(top + ROWS // STRIDE, rows)
+            strip = Rectangle(top * STRIDE, (columns - 1) * STRIDE, (bottom - top) * STRIDE, STRIDE)
+            found[top:bottom, -1] = _blocks(_unknown(read_reflected(trimap, strip)))[:, 0]
+    return found
+
+
+def _unknown(levels: UInt8) -> Blocks:
+    return np.asarray((levels >= DARKEST_UNKNOWN) & (levels <= LIGHTEST_UNKNOWN))
 
 
 def _blocks(unknown: Blocks) -> Blocks:

@@ -11,6 +11,7 @@ from dim.contract.cropping import (
     ENDLESS,
     IMAGE_CROP,
     NO_MARGINS,
+    REFINER_CROP,
     Crop,
     Margins,
     crop_names,
@@ -26,6 +27,7 @@ from dim.contract.layers import (
     multiply_adds_per_pixel,
     network_context,
     propagation_context,
+    refined_margin,
 )
 
 EMBEDDED = NetworkConfig(stage=3, width=0.25, cue_radii=(4, 16), propagation_steps=(4, 3, 2))
@@ -39,6 +41,11 @@ def test_kept_margins_are_known() -> None:
     assert kept_margins(NetworkConfig(stage=3)) == (4, 3, 3, 3, 3)
     # 36 pixels for the refiner with its cues, rounded up to cells of 8.
     assert kept_margins(EMBEDDED) == (20, 10, 6, 4, 3)
+
+
+def test_the_refiner_computes_less_than_its_cues_read() -> None:
+    assert [refined_margin(config) for config in NETWORKS] == [4, 8, 8]
+    assert [REFINER_CROP in crop_names(config) for config in NETWORKS] == [False, False, True]
 
 
 def test_contexts_of_the_two_phases() -> None:
@@ -58,7 +65,7 @@ def test_without_margins_nothing_is_dropped() -> None:
 @given(margin=SIDES)
 def test_features_and_switches_fit_at_every_level(config: NetworkConfig, margin: int) -> None:
     found = crops(config, Margins(margin, margin, margin, margin))
-    assert set(found) == set(crop_names())
+    assert set(found) == set(crop_names(config))
     side = margin + STRIDE
     arriving = side >> LEVELS
     for level in range(LEVELS, 0, -1):
@@ -68,6 +75,8 @@ def test_features_and_switches_fit_at_every_level(config: NetworkConfig, margin:
         assert kept >= STRIDE >> level
         arriving = 2 * kept
     assert arriving == side - found[IMAGE_CROP].top
+    if REFINER_CROP in found:
+        arriving -= found[REFINER_CROP].top
     assert arriving - STRIDE == output_margins(config, Margins(margin, 0, 0, 0)).top
 
 
@@ -85,7 +94,8 @@ def test_work_adds_up_and_needs_fewer_pixels_with_each_level(config: NetworkConf
     assert encoder.margin is None
     margins = [layer.margin or 0 for layer in decoder]
     assert margins == sorted(margins, reverse=True)
-    assert margins[-1] == 2 * kept_margins(config)[0]
+    assert margins[4] == 2 * kept_margins(config)[0]
+    assert margins[-1] == refined_margin(config)
     total = encoder.multiply_adds + sum(layer.multiply_adds for layer in decoder)
     assert round(total) == multiply_adds_per_pixel(config)
     # The encoder's share of the published network: 306 944 of 666 752 multiply-adds.

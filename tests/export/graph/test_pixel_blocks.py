@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -9,7 +11,9 @@ import onnxruntime
 import pytest
 from onnxscript import ir
 
-from dim_export.graph.pixel_blocks import compute_blocks
+from dim.network import DIM
+from dim_export.graph.pixel_blocks import compute_blocks, read_planes
+from dim_export.graph.trace import trace
 from dim_runtime.matting import default_model
 
 SIDES = {1: 4, 2: 2, 4: 2, 5: 1, 16: 1}
@@ -39,11 +43,14 @@ def _graph(outputs: int, kernel: int) -> ir.Model:
     return ir.from_proto(model)
 
 
-def _run(model: ir.Model, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _session(model: ir.Model) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options)
-    found: npt.NDArray[np.float32] = session.run(None, {"x": x})[0]
+    return onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options)
+
+
+def _run(model: ir.Model, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    found: npt.NDArray[np.float32] = _session(model).run(None, {"x": x})[0]
     return found
 
 
@@ -69,6 +76,30 @@ def test_other_convolutions_stay() -> None:
     convolution.name = "backbone.encoder.layer1.0"
     compute_blocks(model)
     assert [node.op_type for node in model.graph] == ["Conv", "Relu"]
+
+
+@pytest.mark.parametrize(("width", "left"), [(0.0625, 4), (0.5, 5)])
+def test_planes_are_read_where_channels_are_few(
+    live_model: Callable[..., DIM], width: float, left: int
+) -> None:
+    """A width of 0.0625 has 4 channels behind the last unpooling, 0.5 has 32."""
+    model = live_model(stage=1, width=width)
+    whole, planes = compute_blocks(trace(model)), read_planes(compute_blocks(trace(model)))
+    draw = np.random.default_rng(2)
+    inputs = {
+        "image": draw.integers(0, 256, (2, 64, 96, 3), np.uint8),
+        "trimap": draw.choice(np.array([0, 128, 255], np.uint8), (2, 64, 96)),
+    }
+    expected, found = _session(whole).run(None, inputs)[0], _session(planes).run(None, inputs)[0]
+    assert expected.std() > 0.05
+    assert np.abs(expected - found).max() < 1e-5
+    unpoolings = [
+        node
+        for node in planes.graph
+        if node.op_type == "DepthToSpace" and node.attributes["blocksize"].as_int() == 2
+    ]
+    assert len(unpoolings) == left
+    onnx.checker.check_model(ir.to_proto(planes), full_check=True)
 
 
 def test_the_embedded_model_has_blocks() -> None:

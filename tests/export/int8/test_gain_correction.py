@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import onnx
 import pytest
 import torch
-from onnxscript import ir
 
 from dim import checkpoint
 from dim.images.files import write_image
@@ -18,8 +16,7 @@ from dim.network import DIM
 from dim_export.graph.trace import trace
 from dim_export.int8.calibration import SAMPLED_PIXELS, AlphaSample, Calibration, calibrate
 from dim_export.int8.convert import Quantisation
-from dim_export.int8.gain_correction import rounding_gain
-from dim_export.int8.quantise import scale_logits
+from dim_export.int8.gain_correction import rounding_gain, scale_logits
 from dim_export.measure.opened import open_artefact
 from dim_export.onnx_export import export
 from dim_export.parity.cases import Picture, sample_cases
@@ -123,11 +120,10 @@ class Small(NamedTuple):
     model: DIM
     pair: MattingSample
     seen: Calibration
-    traced: onnx.ModelProto
 
     def slope(self, factor: float, sample: AlphaSample) -> float:
         """Of the float graph with scaled logits."""
-        graph = scale_logits(ir.from_proto(self.traced), factor)
+        graph = trace(scale_logits(self.model, factor))
         return rounding_gain(graph, self.model, [self.pair], [sample])
 
 
@@ -136,7 +132,7 @@ def small(live_model: Callable[..., DIM]) -> Small:
     draw = np.random.default_rng(0)
     pair = MattingSample(draw.integers(0, 256, (64, 64, 3), np.uint8), np.full((64, 64), 128, np.uint8))
     model = live_model(stage=3, width=0.0625)
-    return Small(model, pair, calibrate(model, [pair]), ir.to_proto(trace(model)))
+    return Small(model, pair, calibrate(model, [pair]))
 
 
 @pytest.mark.parametrize(("factor", "expected"), [(1.0, 1.0), (1.1, 1.1), (3.0, 1.0)])
@@ -144,6 +140,17 @@ def test_the_slope_is_measured_and_one_beyond_reason_is_left_to_the_gates(
     small: Small, factor: float, expected: float
 ) -> None:
     assert small.slope(factor, small.seen.samples[0]) == pytest.approx(expected, rel=0.02)
+
+
+def test_trust_is_not_scaled_with_the_logits(live_model: Callable[..., DIM]) -> None:
+    model = live_model(stage=3, width=0.0625, propagation_steps=(1,))
+    scaled = scale_logits(model, 0.5).state_dict()
+    for name, before in model.state_dict().items():
+        if name.startswith((f"{DECODER}.", f"{REFINER}.")):
+            assert torch.equal(scaled[name][:1], before[:1] / 2)
+            assert torch.equal(scaled[name][1:], before[1:])
+        else:
+            assert torch.equal(scaled[name], before)
 
 
 def test_too_few_pixels_tell_nothing(small: Small) -> None:

@@ -13,7 +13,7 @@ from onnxscript import ir
 from dim.errors import CheckpointError, InputError
 from dim.network import DIM
 from dim_export.graph.trace import trace
-from dim_export.int8.quantise import convolution_names, quantise, require_layers, scale_logits, to_int8
+from dim_export.int8.quantise import convolution_names, quantise, require_layers, to_int8
 
 FIRST, SECOND = "backbone.encoder.layer1.0", "backbone.encoder.layer1.2"
 LAST = "backbone.decoder.deconv1"
@@ -145,36 +145,6 @@ def test_what_is_pooled_is_raised_to_where_it_was(traced: onnx.ModelProto) -> No
     assert steps.max() <= 255
     assert np.abs(steps - np.rint(steps)).max() < 1e-3
     assert len(np.unique(np.rint(steps))) > 100
-
-
-@pytest.mark.parametrize("keep_float", [(), (LAST,)])
-def test_logits_are_scaled_without_a_node(traced: onnx.ModelProto, keep_float: tuple[str, ...]) -> None:
-    def arrays(model: ir.Model) -> dict[str, Any]:
-        return {
-            value.name: onnx.numpy_helper.to_array(value) for value in ir.to_proto(model).graph.initializer
-        }
-
-    model = ir.from_proto(traced)
-    quantise(model, dict.fromkeys(convolution_names(model), 4.0), keep_float=keep_float)
-    before = arrays(model)
-    nodes = len(list(model.graph))
-    after = arrays(scale_logits(model, 0.5))
-    changed = {name for name, array in after.items() if not np.array_equal(array, before[name])}
-    assert changed == {f"{LAST}.bias", f"{LAST}.weight" if keep_float else f"{LAST}.weight_scale"}
-    assert all(np.array_equal(after[name], before[name] / 2) for name in changed)
-    assert len(list(model.graph)) == nodes
-
-
-def test_trust_is_not_scaled_with_the_logits(live_model: Any) -> None:
-    model = live_model(propagation_steps=(1,))
-    graph = trace(model)
-    scale_logits(graph, 0.5)
-    for name in ("weight", "bias"):
-        found = graph.graph.initializers[f"refiner.refine_pred.{name}"].const_value
-        before = model.state_dict()[f"refiner.refine_pred.{name}"].numpy()
-        assert found is not None
-        assert np.array_equal(found.numpy()[:1], before[:1] / 2)
-        assert np.array_equal(found.numpy()[1:], before[1:])
 
 
 def test_logits_and_what_is_kept_stay_in_float(quantised: Quantised, traced: onnx.ModelProto) -> None:

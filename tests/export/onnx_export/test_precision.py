@@ -176,7 +176,7 @@ def test_metadata_says_how_the_file_was_made(artefacts: dict[str, Path], calibra
     assert about is not None
     assert about.windows == 1
     assert about.calibration == calibration_folder.name
-    assert about.keep_float == ("backbone.encoder.layer1.0", "refiner.refine_conv1")
+    assert about.keep_float == kept_float(found["int8"].network)
 
 
 def test_documents_of_older_files_are_still_read(artefacts: dict[str, Path]) -> None:
@@ -199,10 +199,11 @@ def test_an_unknown_layer_is_told_before_anything_runs(
         lower(live_model(**TINY), "int8", quantisation=options)
 
 
-def test_layers_that_see_colours_stay_in_float(live_model: Callable[..., DIM]) -> None:
-    first, refiner = "backbone.encoder.layer1.0", "refiner.refine_conv1"
-    assert kept_float(live_model(stage=1, width=0.0625).config) == (first,)
-    assert kept_float(live_model(stage=3, width=0.0625).config) == (first, refiner)
+def test_layers_that_see_colours_or_write_logits_stay_in_float(live_model: Callable[..., DIM]) -> None:
+    backbone = ("backbone.encoder.layer1.0", "backbone.decoder.deconv1")
+    refiner = ("refiner.refine_conv1", "refiner.refine_pred")
+    assert kept_float(live_model(stage=1, width=0.0625).config) == backbone
+    assert kept_float(live_model(stage=3, width=0.0625).config) == (*backbone, *refiner)
 
 
 @pytest.mark.parametrize("what", ["weight", "activation"])

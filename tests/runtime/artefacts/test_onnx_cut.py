@@ -48,14 +48,14 @@ def network() -> NetworkConfig:
 def test_both_phases_compute_what_the_file_computes(window: dict[str, Any], network: NetworkConfig) -> None:
     whole = session(default_model()).run(["alpha"], window)[0]
     limits = crop_limits(network, NO_MARGINS)
-    refined, trust = session(cropping_graph(default_model(), phases=True)).run(None, window | limits)
+    refined, trust = session(cropping_graph(default_model(), network, phases=True)).run(None, window | limits)
     propagation = session(propagation_graph(default_model()))
     alpha = propagation.run(None, window | {"refined": refined, "trust": trust})[0]
     np.testing.assert_array_equal(alpha, whole)
 
 
 def test_what_margins_leave_is_the_same(window: dict[str, Any], network: NetworkConfig) -> None:
-    graph = session(cropping_graph(default_model(), phases=True))
+    graph = session(cropping_graph(default_model(), network, phases=True))
     whole = graph.run(None, window | crop_limits(network, NO_MARGINS))
     # At the bottom and right the window ends at the image's border; above and left its context is exact.
     margins = Margins(192, 224, 0, 0)
@@ -66,9 +66,9 @@ def test_what_margins_leave_is_the_same(window: dict[str, Any], network: Network
         np.testing.assert_allclose(inside(part, beyond), inside(complete, margins), rtol=0, atol=2e-6)
 
 
-def test_the_weights_are_in_one_part_only() -> None:
+def test_the_weights_are_in_one_part_only(network: NetworkConfig) -> None:
     size = default_model().stat().st_size
-    assert len(cropping_graph(default_model(), phases=True)) > 0.95 * size
+    assert len(cropping_graph(default_model(), network, phases=True)) > 0.95 * size
     assert len(propagation_graph(default_model())) < 0.02 * size
 
 
@@ -77,13 +77,13 @@ def test_the_alpha_of_a_cut_file_is_still_there(window: dict[str, Any]) -> None:
     np.testing.assert_array_equal(found, session(default_model()).run(["alpha"], window)[0])
 
 
-@pytest.mark.parametrize("name", ["refined", "trust", "crop_switches_3_ends", "crop_image_starts"])
-def test_a_value_that_is_missing_is_named(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["refined", "trust", "crop_switches_3_ends", "crop_refiner_starts"])
+def test_a_value_that_is_missing_is_named(tmp_path: Path, name: str, network: NetworkConfig) -> None:
     path = tmp_path / "changed.onnx"
     other = "X" + name[1:]
     path.write_bytes(default_model().read_bytes().replace(name.encode(), other.encode()))
     with pytest.raises(ArtefactError, match=rf"(?s)no .*{name}.*dim-export onnx"):
-        cropping_graph(path, phases=True)
+        cropping_graph(path, network, phases=True)
 
 
 def test_an_output_that_no_node_computes_is_an_error() -> None:

@@ -22,6 +22,8 @@ def test_survey_is_what_the_whole_trimap_says(shape: tuple[int, int]) -> None:
     blocks = unknown.reshape(unknown.shape[0] // 32, 32, unknown.shape[1] // 32, 32).any((1, 3))
     found = survey(trimap)
     np.testing.assert_array_equal(found.occupied, blocks)
+    mirrored = np.pad(trimap, [(0, -side % 32) for side in shape], "reflect")
+    np.testing.assert_array_equal(found.reflected, survey(mirrored).occupied)
     assert (found.unknown, found.mapped) == (unknown.sum(), canonical.mapped)
 
 
