@@ -26,8 +26,8 @@ in every precision."""
 PROPAGATION_BYTES, LOWERED_PROPAGATION_BYTES = 250, 410
 """Bytes per pixel alive while alpha is propagated: 231 to 254 measured, but 403 to 426 where float32 is
 lowered to bf16, because propagation stays in float32."""
-FREE_CUES = 45
-"""Bytes per pixel that the cues add in graphs with free shapes."""
+FREE_CUES = 72
+"""Bytes per pixel that the cues, and the crop behind them, add in graphs with free shapes."""
 FREE_PROPAGATION = 450
 """Bytes per pixel alive while alpha is propagated there; 398 to 443 measured."""
 SEPARATE_PROPAGATION = 303
