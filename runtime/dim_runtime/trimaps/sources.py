@@ -27,6 +27,9 @@ NAMES: Mapping[str, str] = {
 }
 """Names of the sources in errors, by attribute of :class:`TrimapSources`."""
 
+BANDED = ("mask", "mask_model", "rembg")
+"""Sources that become a trimap by a band of unknown pixels around a mask."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrimapSources:
@@ -58,7 +61,7 @@ class TrimapSources:
     max_pixels: int = MAX_PIXELS
 
     def require_one(self, names: Mapping[str, str] = NAMES, *, fix: str | None = None) -> None:
-        """Raise InputError unless there is exactly one source, with the photograph if it needs one.
+        """Raise InputError unless there is exactly one source, with what it needs and no more.
 
         Args:
             names: the sources that can be given, as the errors name them, by attribute.
@@ -72,6 +75,12 @@ class TrimapSources:
                 or "nothing that separates the object from the background",
                 expected=f"one of: {', '.join(names.values())}; "
                 f"{names['strokes']} and {names['box']} may come together",
+                fix=fix,
+            )
+        if (self.inside, self.outside) != (None, None) and given[0] not in BANDED:
+            raise InputError(
+                f"cannot use a width inside or outside with {' and '.join(names[name] for name in given)}",
+                expected=f"one of: {', '.join(names[name] for name in BANDED if name in names)}",
                 fix=fix,
             )
         if self.image is None and given[0] not in ("trimap", "mask"):

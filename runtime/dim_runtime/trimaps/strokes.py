@@ -42,6 +42,8 @@ NEIGHBOURS = 3
 """Nearest stroke pixels whose mean distance counts, so that one stray pixel decides nothing."""
 LIGHTNESS_WEIGHT = 0.5
 """Weight of lightness beside a* and b*: shadows must not separate an object from itself."""
+MOST_COLOUR = 64
+"""Largest difference of a stroke's channels: lossy files change grays a little."""
 GROWTH = 1.0
 """Farthest that an unknown stroke widens the unknown region, in widths of the band."""
 GROWTH_STEPS = 6
@@ -193,18 +195,34 @@ def _covered(region: Bool, size: tuple[int, int]) -> Bool:
 
 def _segmented(small: UInt8, marks: _Marks, *, boxed: bool) -> list[Bool]:
     """Return where each run of GrabCut finds the object, bool H, W; without the runs that find nothing."""
-    if marks.background.all():
-        raise InputError("cannot find the object", got="a box that is too small for this photograph")
+    _require_room(marks, boxed=boxed)
     features = _features(small)
     found = [_cut(small, features, marks, run, boxed=boxed) for run in RUNS]
     found = [each for each in found if each.any() and not each.all()]
     if not found:
+        more = "mark more of the foreground and of the background"
         raise InputError(
             "cannot find the object",
             why="its colours are those of the background",
-            fix="mark more of the foreground and of the background",
+            fix=f"draw a tighter box, or {more}" if boxed else more,
         )
     return found
+
+
+def _require_room(marks: _Marks, *, boxed: bool) -> None:
+    """Raise InputError unless the small copy has places for both the object and the background."""
+    if marks.background.all() and boxed:
+        raise InputError(
+            "cannot find the object",
+            got="a box that is too small for this photograph",
+            expected=f"at least a few pixels when its longer side is {WORKING_SIDE} px",
+        )
+    if marks.background.all() or (marks.foreground | ~marks.background).all():
+        raise InputError(
+            "cannot find the object",
+            got="strokes over foreground and background that cover the same places",
+            expected=f"strokes that are apart when the photograph's longer side is {WORKING_SIDE} px",
+        )
 
 
 def _cut(small: UInt8, features: list[Float32], marks: _Marks, run: Run, *, boxed: bool) -> Bool:
@@ -346,7 +364,7 @@ def read_strokes(path: Path, *, max_pixels: int) -> Strokes:
     unmarked.
 
     Raises:
-        InputError: not an image, too large, or without transparency.
+        InputError: not an image, too large, without transparency, or with strokes of other colours.
     """
     pixels = eight_bits(read_rgba(path, noun="scribbles", max_pixels=max_pixels))
     marked = pixels[..., 3] >= 128
@@ -354,6 +372,13 @@ def read_strokes(path: Path, *, max_pixels: int) -> Strokes:
         raise InputError(
             f"cannot use the scribbles {path}",
             got="no transparent pixel",
+            expected="white foreground, black background, gray unknown, transparent where nothing is marked",
+        )
+    darkest, lightest = pixels[..., :3].min(axis=-1), pixels[..., :3].max(axis=-1)
+    if (lightest[marked] - darkest[marked] > MOST_COLOUR).any():
+        raise InputError(
+            f"cannot use the scribbles {path}",
+            got="strokes in colours",
             expected="white foreground, black background, gray unknown, transparent where nothing is marked",
         )
     levels = np.full(marked.shape, UNKNOWN, np.uint8)

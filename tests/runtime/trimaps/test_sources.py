@@ -47,6 +47,13 @@ def test_each_source_gives_its_trimap(files: dict[str, Path]) -> None:
         assert not object_there[made == 0].any()
 
 
+def test_widths_are_of_the_border_of_a_mask(files: dict[str, Path]) -> None:
+    with pytest.raises(InputError, match="inside or outside with box"):
+        TrimapSources(image=files["image"], box=Box(40, 20, 80, 80), inside=3).make()
+    with pytest.raises(InputError, match="inside or outside with trimap"):
+        TrimapSources(trimap=files["trimap"], outside=3).make()
+
+
 def test_a_band_is_widened_afterwards(files: dict[str, Path]) -> None:
     unknown = [(TrimapSources(trimap=files["trimap"], band=band).make() == 128).sum() for band in (-2, 0, 3)]
     assert unknown == sorted(unknown)

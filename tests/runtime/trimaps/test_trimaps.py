@@ -189,6 +189,19 @@ def test_a_box_that_is_smaller_than_a_pixel_of_the_copy() -> None:
         propose(np.zeros((60, 8000, 3), np.uint8), Strokes.none(60, 8000), Box(11, 11, 2, 2))
 
 
+@pytest.mark.parametrize("pattern", ["one background pixel", "checkerboard"])
+def test_strokes_that_cover_the_same_pixels_of_the_copy(pattern: str) -> None:
+    """GrabCut needs both kinds of pixels."""
+    levels = np.full((96, 2048), 255, np.uint8)
+    if pattern == "checkerboard":
+        levels[::2, ::2] = levels[1::2, 1::2] = 0
+    else:
+        levels[50, 1000] = 0
+    picture = np.random.default_rng(0).integers(0, 256, (96, 2048, 3), np.uint8)
+    with pytest.raises(InputError, match="cover the same places"):
+        propose(picture, Strokes(levels, np.ones(levels.shape, np.bool_)))
+
+
 def test_strokes_of_another_size(picture: UInt8) -> None:
     with pytest.raises(InputError, match="10×20 px"):
         propose(picture, Strokes.none(20, 10))
@@ -202,6 +215,14 @@ def test_strokes_of_a_file(tmp_path: Path, picture: UInt8) -> None:
     found = read_strokes(path, max_pixels=10**6)
     np.testing.assert_array_equal(found.marked, marks.marked)
     np.testing.assert_array_equal(found.levels[found.marked], marks.levels[marks.marked])
+
+
+def test_strokes_in_colours_are_refused(tmp_path: Path) -> None:
+    pixels = np.zeros((20, 30, 4), np.uint8)
+    pixels[5:9, 5:9] = (0, 0, 255, 255)
+    cv2.imwrite(str(tmp_path / "red.png"), pixels)
+    with pytest.raises(InputError, match="strokes in colours"):
+        read_strokes(tmp_path / "red.png", max_pixels=1000)
 
 
 def test_a_file_without_transparency_holds_no_strokes(tmp_path: Path) -> None:
