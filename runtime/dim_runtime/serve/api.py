@@ -171,6 +171,12 @@ class Service:
         headers = {WARNING_HEADER: "; ".join(job.warnings)} if job.warnings else None
         return FileResponse(path, headers=headers, media_type=work.MEDIA_TYPES[kind], background=background)
 
+    def sent(self, job: Job, output: str) -> None:
+        """Drop a job when both outputs were sent: not before, because they may be fetched at one time."""
+        job.fetched.add(output)
+        if job.fetched >= {"alpha", "cutout"}:
+            self.queue.drop(job)
+
 
 def create_app(
     matting: Matting,
@@ -341,8 +347,9 @@ def _add_jobs(app: FastAPI, service: Service) -> None:
                 "cannot give a composite of a job", expected="alpha or cutout", fix="POST /v1/matte"
             )
         await service.finished(job)
-        job.fetched.add(str(output))
-        return service.file(job, str(output), "png", last=job.fetched >= {"alpha", "cutout"})
+        response = service.file(job, str(output), "png", last=False)
+        response.background = BackgroundTask(service.sent, job, str(output))
+        return response
 
     @app.delete("/v1/jobs/{identity}", status_code=204, summary="Forget a job; one that waits never runs.")
     async def forget(identity: str) -> None:
