@@ -15,6 +15,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import FileResponse
 
 from dim.arrays import Floating, UInt8
 from dim_runtime import Matting
@@ -184,6 +186,35 @@ def test_a_job_keeps_the_depth(start: Start, files: dict[str, Any]) -> None:
     for output in ("alpha", "cutout"):
         result = client.get(f"/v1/jobs/{answer.json()['id']}/result", params={"output": output})
         assert decode(result.content).dtype == np.uint16
+
+
+def test_both_outputs_of_a_job_may_be_fetched_at_one_time(
+    start: Start, files: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file of the first is opened after the second was sent."""
+    other_sent, waiting = threading.Event(), threading.Event()
+
+    class Late(FileResponse):
+        async def __call__(self, *connection: Any) -> None:
+            if Path(self.path).stem == "output-alpha":
+                waiting.set()
+                await run_in_threadpool(other_sent.wait, 60)
+            await super().__call__(*connection)
+
+    monkeypatch.setattr("dim_runtime.serve.api.FileResponse", Late)
+    client = start()
+    identity = client.post("/v1/jobs", files=files).json()["id"]
+
+    def fetched(output: str) -> Any:
+        return client.get(f"/v1/jobs/{identity}/result", params={"output": output})
+
+    with ThreadPoolExecutor(1) as pool:
+        alpha = pool.submit(fetched, "alpha")
+        assert waiting.wait(60)
+        cutout = fetched("cutout")
+        other_sent.set()
+        assert (alpha.result().status_code, cutout.status_code) == (200, 200)
+    assert fetched("alpha").status_code == 404
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n" + b"\0" * 50, b"GIF89a"])
