@@ -74,8 +74,8 @@ class Matting:
         device: "cpu", "cuda" or "cuda:N"; a device that is not there is an error.
         precision: None for the artefact's own.
         tile: largest window side, context included; a multiple of 32 pixels. "auto" plans with several, and
-            takes the one with the least work that fits in ``memory_limit``, or in half of the memory that is
-            available.
+            takes one of little work and memory that fits in ``memory_limit``, or in half of the memory that
+            is available.
         context: "exact" computes the alpha of the whole image, whatever the tile; a smaller number of pixels
             (a multiple of 32) is faster and close to it: windows are then blended.
         threads: threads of one operator, at most 1024 or the machine's logical CPUs if these are more; None

@@ -52,7 +52,7 @@ class EngineOptions:
         typer.Option(
             metavar="auto|PX",
             help="The largest window side, context included; a multiple of 32. "
-            '"auto" takes the one with the least work that fits in memory.',
+            '"auto" takes one that fits in memory, with little work and memory.',
         ),
     ] = "auto"
     context: Annotated[

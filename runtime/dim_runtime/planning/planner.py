@@ -51,8 +51,8 @@ class PlanOptions:
     """The user's limits of a plan.
 
     Attributes:
-        tile: largest window side, context included; a multiple of 32 pixels, or "auto" for the one with the
-            least work that fits in memory.
+        tile: largest window side, context included; a multiple of 32 pixels, or "auto" for one that fits in
+            memory, with little work and memory.
         context: pixels around each core, a multiple of 32, or "exact" for the artefact's own context.
         memory_limit: peak resident memory of the process, bytes; None for no limit.
 
