@@ -4,7 +4,8 @@ BIN := .venv/bin
 LOWEST := .venv-lowest
 # Processes of `make test`, one thread of PyTorch each; about 2 GB of memory each.
 JOBS ?= 2
-PYTEST := python -m pytest -n $(JOBS) --dist loadscope
+# After a crash of a process xdist waits forever for the tests of its scope: end at once instead.
+PYTEST := python -m pytest -n $(JOBS) --dist loadscope --max-worker-restart 0
 SERVERS := .venv-servers
 
 # Tests of these need torch, which the check of the lowest versions leaves out.

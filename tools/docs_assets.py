@@ -79,6 +79,19 @@ ASSETS = (
         ("tools/page_screenshot.py", "-o", "docs/images/page.jpg"),
     ),
     Asset(
+        "scribbles",
+        ("docs/images/scribbles.jpg",),
+        (
+            MODEL,
+            "runtime/dim_runtime/images/samples/lemur.png",
+            "runtime/dim_runtime/trimaps/bands.py",
+            "runtime/dim_runtime/trimaps/sources.py",
+            "runtime/dim_runtime/trimaps/strokes.py",
+            "tools/scribbles_picture.py",
+        ),
+        ("tools/scribbles_picture.py",),
+    ),
+    Asset(
         "benchmark",
         ("docs/models/benchmark.md", "docs/models/benchmark_lemur.jpg"),
         (WEIGHTS, "docs/models/benchmark.md.j2", *(f"examples/{name}.py" for name in QUALITY)),

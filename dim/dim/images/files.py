@@ -80,11 +80,13 @@ def read_metadata(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Metadata
     return decode(Path(path), max_pixels=max_pixels, alpha=False).metadata
 
 
-def read_rgba(path: str | Path, *, noun: str = "cut-out", max_pixels: int = MAX_PIXELS) -> Image:
+def read_rgba(
+    path: str | Path, *, noun: str = "cut-out", max_pixels: int = MAX_PIXELS, fix: str | None = None
+) -> Image:
     """Read a cut-out: uint8 or uint16 H, W, 4, RGB and straight alpha.
 
     Colours that are stored times alpha, as a TIFF may declare, are divided by it. ``noun`` names the file in
-    errors.
+    errors; ``fix`` is advice for a file without an alpha channel.
 
     Raises:
         InputError: as in :func:`read_image`; also a file without colours or without an alpha channel.
@@ -93,7 +95,10 @@ def read_rgba(path: str | Path, *, noun: str = "cut-out", max_pixels: int = MAX_
     found = decode(path, noun=noun, max_pixels=max_pixels)
     if found.pixels.shape[2] != 4:
         raise InputError(
-            f"cannot use the {noun} {path}", got="no RGBA image", expected="a PNG with an alpha channel"
+            f"cannot use the {noun} {path}",
+            got="no RGBA image",
+            expected="a PNG with an alpha channel",
+            fix=fix,
         )
     return _straight(found.pixels) if found.associated else found.pixels
 

@@ -46,7 +46,7 @@ from dim_runtime.serve.forms import (
     FormRoute,
     only,
 )
-from dim_runtime.serve.jobs import Job, JobQueue
+from dim_runtime.serve.jobs import Job, JobQueue, Phase
 from dim_runtime.serve.limits import BodyGuard, Limits, UnauthorisedError, UnknownHostError, too_many_bytes
 from dim_runtime.trimaps.sources import NAMES, TrimapSources
 
@@ -288,10 +288,11 @@ def _add_matting(app: FastAPI, service: Service) -> None:
 
 
 def _matte(matting: Matting, outputs: dict[str, Any], sources: TrimapSources, job: Job) -> None:
-    job.warnings = work.make_matte(matting, sources, job.folder, outputs, job.progress)
+    job.warnings = work.make_matte(matting, sources, outputs, job)
 
 
 def _trimap(sources: TrimapSources, job: Job) -> None:
+    job.begin(Phase.TRIMAP)
     write_image(work.output_file(job.folder, "trimap", "png"), sources.make())
 
 
@@ -351,7 +352,11 @@ def _add_jobs(app: FastAPI, service: Service) -> None:
         response.background = BackgroundTask(service.sent, job, str(output))
         return response
 
-    @app.delete("/v1/jobs/{identity}", status_code=204, summary="Forget a job; one that waits never runs.")
+    @app.delete(
+        "/v1/jobs/{identity}",
+        status_code=204,
+        summary="Forget a job: one that waits never runs, one that runs is stopped.",
+    )
     async def forget(identity: str) -> None:
         await run_in_threadpool(service.queue.drop, _job(service, identity))
 
@@ -364,7 +369,12 @@ def _job(service: Service, identity: str) -> Job:
 
 
 def _state(job: Job) -> dict[str, Any]:
-    state: dict[str, Any] = {"state": job.state, "done": job.windows, "total": job.total}
+    state: dict[str, Any] = {
+        "state": job.state,
+        "phase": job.phase,
+        "done": job.finished,
+        "total": job.total,
+    }
     if job.error is not None:
         state["error"] = describe(job.error)
     if job.warnings:

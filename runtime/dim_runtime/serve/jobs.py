@@ -23,6 +23,7 @@ from dim_runtime.serve.limits import BusyError, Limits, RemovedJobError, Stoppin
 
 FOLDER_PREFIX = "dim-serve-"
 """Of the temporary folder that holds all jobs."""
+TIME_FIX = "send a smaller image, or start the server with a larger --job-seconds"
 TYPICAL_SECONDS = 2.0
 """Assumed time of a job before the first one was measured."""
 
@@ -36,6 +37,14 @@ class State(StrEnum):
     FAILED = "failed"
 
 
+class Phase(StrEnum):
+    """What a running job does; its progress starts again in each phase."""
+
+    TRIMAP = "trimap"
+    MATTE = "matte"
+    OUTPUTS = "outputs"
+
+
 @dataclass
 class Job:
     """One request for a matte.
@@ -43,18 +52,23 @@ class Job:
     Attributes:
         id: hexadecimal, not guessable.
         folder: its files.
-        work: what a worker calls with the job.
-        windows, total: progress, in windows of the network.
+        work: what a worker calls with the job. It must call :meth:`begin` and :meth:`progress` now and then,
+            because only there can a job end early.
+        deadline: when it must be over, by the clock of :func:`time.monotonic`.
+        phase: what it does; None until it runs.
+        finished, total: progress within the phase: windows of the network, or outputs.
         fetched: outputs that were sent.
         warnings: about what the request holds, to be sent with its outputs.
-        dropped: whether the job is removed as soon as it has run.
+        dropped: whether nobody waits for the job: it ends at its next report of progress.
     """
 
     id: str
     folder: Path
     work: Callable[[Job], None]
+    deadline: float
     state: State = State.WAITING
-    windows: int = 0
+    phase: Phase | None = None
+    finished: int = 0
     total: int = 0
     error: Exception | None = None
     accepted: float = field(default_factory=time.monotonic)
@@ -63,9 +77,27 @@ class Job:
     warnings: list[str] = field(default_factory=list)
     dropped: bool = False
 
-    def progress(self, done: int, total: int) -> None:
-        """Note windows done and in all."""
-        self.windows, self.total = done, total
+    def begin(self, phase: Phase) -> None:
+        """Note the next phase; errors as in :meth:`progress`."""
+        self.phase = phase
+        self.progress(0, 0)
+
+    def progress(self, finished: int, total: int) -> None:
+        """Note how much of the phase is finished.
+
+        Raises:
+            RemovedJobError: the job was dropped.
+            TimeLimitError: its time is over.
+        """
+        self.finished, self.total = finished, total
+        if self.dropped:
+            raise _removed()
+        if time.monotonic() > self.deadline:
+            raise TimeLimitError(
+                "cannot make the matte in time",
+                got=f"{finished} of {total} in the phase {self.phase}" if total else None,
+                fix=TIME_FIX,
+            )
 
     @property
     def over(self) -> bool:
@@ -136,7 +168,7 @@ class JobQueue:
         """
         with self._lock:
             self._require_room()
-            job = Job(uuid4().hex, folder, work)
+            job = Job(uuid4().hex, folder, work, time.monotonic() + self.limits.job_seconds)
             self._jobs[job.id] = job
             self._futures[job.id] = self._pool.submit(self._run, job)
         return job
@@ -157,7 +189,7 @@ class JobQueue:
             future = self._futures.get(job.id)
         if future is None:
             raise _removed()
-        left = job.accepted + self.limits.job_seconds - time.monotonic()
+        left = job.deadline - time.monotonic()
         try:
             await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(future)), max(0.0, left))
         except TimeoutError as error:
@@ -165,7 +197,7 @@ class JobQueue:
             raise TimeLimitError(
                 "cannot make the matte in time",
                 expected=f"{self.limits.job_seconds:g} s for waiting and computing",
-                fix="send a smaller image, or start the server with a larger --job-seconds",
+                fix=TIME_FIX,
             ) from error
         except asyncio.CancelledError:
             # Either this request was cancelled, or another one dropped the job before it ran.
@@ -182,7 +214,7 @@ class JobQueue:
     def drop(self, job: Job) -> None:
         """Forget a job and remove its files.
 
-        A job that waits never runs; one that runs is removed when it is over.
+        A job that waits never runs; one that runs ends after its present window.
         """
         with self._lock:
             if not job.over and not self._cancel(job):
@@ -242,10 +274,10 @@ class JobQueue:
         started = time.monotonic()
         job.state = State.RUNNING
         try:
-            if started - job.accepted > self.limits.job_seconds:
+            if started > job.deadline:
                 raise TimeLimitError("cannot make the matte in time", why="the request waited too long")
             job.work(job)
-            job.state = State.DONE
+            job.finished, job.state = job.total, State.DONE
         except Exception as error:
             # The error becomes this request's response; the worker thread must survive it.
             job.error, job.state = error, State.FAILED

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
@@ -17,6 +16,7 @@ from dim_runtime.errors import NothingUnknownWarning
 from dim_runtime.matting import Matting
 from dim_runtime.outputs.render import kept_metadata, render
 from dim_runtime.outputs.spec import WHITE, Foreground, Output, OutputSpec
+from dim_runtime.serve.jobs import Job, Phase
 from dim_runtime.serve.limits import TooLargeError
 from dim_runtime.trimaps.sources import TrimapSources
 
@@ -41,30 +41,32 @@ def require_small(sources: TrimapSources) -> None:
 
 
 def make_matte(
-    matting: Matting,
-    sources: TrimapSources,
-    folder: Path,
-    outputs: dict[str, tuple[OutputSpec, str]],
-    progress: Callable[[int, int], object],
+    matting: Matting, sources: TrimapSources, outputs: dict[str, tuple[OutputSpec, str]], job: Job
 ) -> list[str]:
     """Compute a matte and write the outputs; return warnings about what was sent, of ASCII letters.
 
     Args:
         matting: the network.
         sources: what was sent.
-        folder: of the request; the outputs are written into it.
         outputs: for each name the way it is made and the format: png, tiff, webp or jpeg.
-        progress: called with windows done and in all.
+        job: the outputs are written into its folder.
+
+    Raises:
+        RemovedJobError, TimeLimitError: the job ends early.
     """
     assert sources.image is not None, "the interface requires the image"
-    trimap = sources.refined(sources.make(), matting)
+    job.begin(Phase.TRIMAP)
+    trimap = sources.refined(sources.make(), matting, progress=job.progress)
+    job.begin(Phase.MATTE)
     image, found = read_photograph(sources.image, max_pixels=sources.max_pixels)
     alpha = np.empty(trimap.shape, np.float32)
-    matting.into(image, trimap, alpha, progress=progress)
-    for name, (spec, kind) in outputs.items():
+    matting.into(image, trimap, alpha, progress=job.progress)
+    job.begin(Phase.OUTPUTS)
+    for number, (name, (spec, kind)) in enumerate(outputs.items()):
+        job.progress(number, len(outputs))
         kept = kept_metadata(sources.image, found, spec)
         made = render(image, alpha, spec)
-        write_image(output_file(folder, name, kind), made, metadata=kept)
+        write_image(output_file(job.folder, name, kind), made, metadata=kept)
     return [] if unknown(trimap).any() else [str(NothingUnknownWarning())]
 
 

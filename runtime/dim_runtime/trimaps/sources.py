@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 import dim.trimap
 from dim.arrays import Image, UInt8
 from dim.errors import InputError
@@ -13,6 +15,7 @@ from dim.images.decoding import MAX_PIXELS
 from dim.images.files import read_image, read_mask
 from dim.trimap import unknown
 from dim_runtime.matting import Matting
+from dim_runtime.progress import Progress
 from dim_runtime.trimaps.bands import from_soft_mask, narrowed, resized_band
 from dim_runtime.trimaps.mask_model import MaskModel, rembg_mask
 from dim_runtime.trimaps.strokes import Box, Strokes, propose, read_strokes
@@ -104,7 +107,7 @@ class TrimapSources:
         made = self._made()
         return resized_band(made, self.band) if self.band else made
 
-    def refined(self, trimap: UInt8, matting: Matting) -> UInt8:
+    def refined(self, trimap: UInt8, matting: Matting, *, progress: Progress | None = None) -> UInt8:
         """Return a trimap of :meth:`make`, narrowed where the network is sure, which takes one pass of it.
 
         Only trimaps of scribbles change: a mask shows the border itself, and a box alone gains nothing.
@@ -113,13 +116,15 @@ class TrimapSources:
         Args:
             trimap: canonical, uint8 H, W.
             matting: the network.
+            progress: called with windows done and in all; None for the network's own.
 
         Returns:
             uint8 H, W; the scribbles are kept.
         """
         if self.strokes is None or self.band or not unknown(trimap).any():
             return trimap
-        alpha = matting(self._read_image(), trimap)
+        alpha = np.empty(trimap.shape, np.float32)
+        matting.into(self._read_image(), trimap, alpha, progress=progress)
         return narrowed(trimap, alpha, self._read_strokes(*trimap.shape).marked)
 
     def _made(self) -> UInt8:

@@ -44,6 +44,7 @@ LIGHTNESS_WEIGHT = 0.5
 """Weight of lightness beside a* and b*: shadows must not separate an object from itself."""
 MOST_COLOUR = 64
 """Largest difference of a stroke's channels: lossy files change grays a little."""
+EXPORT = "draw on an empty layer above the photograph, and export that layer alone as PNG with transparency"
 GROWTH = 1.0
 """Farthest that an unknown stroke widens the unknown region, in widths of the band."""
 GROWTH_STEPS = 6
@@ -168,17 +169,22 @@ def _outside(box: Box | None, height: int, width: int) -> Bool:
 
 
 def _require_both(foreground: Bool, background: Bool, box: Box | None) -> None:
+    missing = [
+        kind
+        for kind, region in (("foreground", foreground), ("background", background))
+        if not region.any() and box is None
+    ]
+    if missing:
+        raise InputError(
+            "cannot separate the object from the background",
+            got=f"no {' and no '.join(missing)} stroke",
+            expected="strokes over both the foreground and the background, or a box around the object",
+        )
     if not background.any():
         raise InputError(
             "cannot separate the object from the background",
-            got="no background stroke" if box is None else "a box as large as the image",
-            expected="strokes over the background, or a box around the object",
-        )
-    if box is None and not foreground.any():
-        raise InputError(
-            "cannot separate the object from the background",
-            got="no foreground stroke",
-            expected="strokes over the foreground, or a box around the object",
+            got="a box as large as the image",
+            expected="a box around the object, or strokes over the background as well",
         )
 
 
@@ -366,13 +372,14 @@ def read_strokes(path: Path, *, max_pixels: int) -> Strokes:
     Raises:
         InputError: not an image, too large, without transparency, or with strokes of other colours.
     """
-    pixels = eight_bits(read_rgba(path, noun="scribbles", max_pixels=max_pixels))
+    pixels = eight_bits(read_rgba(path, noun="scribbles", max_pixels=max_pixels, fix=EXPORT))
     marked = pixels[..., 3] >= 128
     if marked.all():
         raise InputError(
             f"cannot use the scribbles {path}",
             got="no transparent pixel",
             expected="white foreground, black background, gray unknown, transparent where nothing is marked",
+            fix=EXPORT,
         )
     darkest, lightest = pixels[..., :3].min(axis=-1), pixels[..., :3].max(axis=-1)
     if (lightest[marked] - darkest[marked] > MOST_COLOUR).any():

@@ -107,7 +107,7 @@ def test_scribbles_give_a_trimap(photo: Path, tmp_path: Path) -> None:
     [
         ([], r"nothing that separates .*\n  expected: one of: --mask, --scribbles, .*\n  fix: --box X,Y,W,H"),
         (["--box", "1,2,3,4", "--mask", "photo.png"], "--mask and --box"),
-        (["--scribbles", "gray.png"], "cannot use the scribbles gray.png\n  got: no RGBA image"),
+        (["--scribbles", "gray.png"], "export that layer alone as PNG with transparency"),
         (["--box", "1,2"], "x,y,width,height"),
         (["--mask-model", "none.onnx"], "no such file"),
     ],

@@ -23,6 +23,7 @@ from dim_runtime import Matting
 from dim_runtime.backends.fake import FakeBackend, red_channel
 from dim_runtime.outputs.render import render
 from dim_runtime.serve.failures import DESCRIPTIONS, STATUS
+from dim_runtime.serve.jobs import Job, Phase
 from dim_runtime.trimaps.sources import TrimapSources
 
 from .conftest import Start, decode, png
@@ -69,6 +70,16 @@ def test_a_cutout_has_the_images_colours_and_the_alpha(
     np.testing.assert_array_equal(found[..., :3][visible], pair[0][visible])
 
 
+def disc_and_scribbles() -> tuple[UInt8, UInt8]:
+    """Image uint8 120, 160, 3, RGB, of a disc, and scribbles uint8 120, 160, 4 over it and beside it."""
+    image = np.full((120, 160, 3), (30, 80, 160), np.uint8)
+    cv2.circle(image, (80, 60), 30, (220, 120, 30), -1)
+    marks = np.zeros((120, 160, 4), np.uint8)
+    cv2.circle(marks, (80, 60), 5, (255, 255, 255, 255), -1)
+    cv2.line(marks, (5, 5), (155, 5), (0, 0, 0, 255), 3)
+    return image, marks
+
+
 def test_scribbles_are_narrowed_by_a_first_pass_of_the_network(start: Start) -> None:
     """A band of the user is kept, so that the network runs once."""
     passes = []
@@ -77,11 +88,7 @@ def test_scribbles_are_narrowed_by_a_first_pass_of_the_network(start: Start) -> 
         passes.append((trimap == 128).sum())
         return (image[..., 0] > 128).astype(np.float64)
 
-    image = np.full((120, 160, 3), (30, 80, 160), np.uint8)
-    cv2.circle(image, (80, 60), 30, (220, 120, 30), -1)
-    marks = np.zeros((120, 160, 4), np.uint8)
-    cv2.circle(marks, (80, 60), 5, (255, 255, 255, 255), -1)
-    cv2.line(marks, (5, 5), (155, 5), (0, 0, 0, 255), 3)
+    image, marks = disc_and_scribbles()
     client = start(alpha=seen)
     for band, count in (("0", 2), ("1", 1)):
         passes.clear()
@@ -368,6 +375,44 @@ def test_a_job_reports_its_progress_and_is_dropped_when_fetched(
     np.testing.assert_array_equal(decode(cutout.content)[..., 3], library_alpha(pair))
     assert client.get(f"/v1/jobs/{identity}").status_code == 404
     assert not list(client.app.state.service.queue._root.iterdir()), "no file is left"  # type: ignore[attr-defined]
+
+
+def test_every_phase_of_a_job_reports_progress(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    class Noted(Job):
+        def progress(self, finished: int, total: int) -> None:
+            seen.append((self.phase, finished, total))
+            super().progress(finished, total)
+
+    monkeypatch.setattr("dim_runtime.serve.jobs.Job", Noted)
+    client = start(alpha=lambda image, trimap: (image[..., 0] > 128).astype(np.float64))
+    image, marks = disc_and_scribbles()
+    files = {"image": io.BytesIO(png(image)), "scribbles": io.BytesIO(png(marks))}
+    identity = client.post("/v1/jobs", files=files).json()["id"]
+    assert client.get(f"/v1/jobs/{identity}/result").status_code == 200
+    assert seen == [
+        *[(Phase.TRIMAP, *each) for each in ((0, 0), (0, 1), (1, 1))],
+        *[(Phase.MATTE, *each) for each in ((0, 0), (0, 1), (1, 1))],
+        *[(Phase.OUTPUTS, *each) for each in ((0, 0), (0, 2), (1, 2))],
+    ]
+
+
+def test_a_job_that_runs_is_stopped(
+    start: Start, files: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rendered: list[Any] = []
+    monkeypatch.setattr("dim_runtime.serve.work.render", rendered.append)
+    gate = Gate()
+    client = start(alpha=gate.alpha)
+    identity = client.post("/v1/jobs", files=files).json()["id"]
+    assert gate.entered.acquire(timeout=30)
+    assert client.get(f"/v1/jobs/{identity}").json()["phase"] == "matte"
+    assert client.delete(f"/v1/jobs/{identity}").status_code == 204
+    gate.open.set()
+    queue = client.app.state.service.queue  # type: ignore[attr-defined]
+    queue.close()
+    assert (queue.kept, rendered) == (0, [])
 
 
 def test_a_job_that_fails_says_why(start: Start, files: dict[str, Any]) -> None:

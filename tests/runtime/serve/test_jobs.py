@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 
-from dim_runtime.serve.jobs import Job, JobQueue, State
+from dim_runtime.serve.jobs import Job, JobQueue, Phase, State
 from dim_runtime.serve.limits import BusyError, Limits, RemovedJobError, TimeLimitError
 
 
@@ -50,8 +50,8 @@ def test_jobs_that_waited_too_long_free_the_queue(queue: JobQueue, held: Held) -
     waiting = [queue.submit(queue.new_folder(), never) for _ in range(2)]
     with pytest.raises(BusyError):
         queue.require_room()
-    queue.limits = replace(queue.limits, job_seconds=0.0)
     for job in (*waiting, running):
+        job.deadline = 0.0
         with pytest.raises(TimeLimitError):
             asyncio.run(queue.wait(job))
     queue.require_room()
@@ -78,6 +78,39 @@ def test_a_job_that_is_dropped_while_it_waits_ends_the_requests_for_it(queue: Jo
     with pytest.raises(RemovedJobError):
         asyncio.run(queue.wait(job))
     assert (job.state, queue.find(job.id)) == (State.FAILED, None)
+
+
+def test_a_job_that_runs_ends_at_its_next_progress_after_it_was_dropped() -> None:
+    held, ended = Held(), threading.Event()
+
+    def work(job: Job) -> None:
+        job.begin(Phase.MATTE)
+        held(job)
+        try:
+            job.progress(1, 3)
+        finally:
+            ended.set()
+
+    with JobQueue(Limits(workers=1), lambda seconds: None) as queue:
+        job = queue.submit(queue.new_folder(), work)
+        assert held.entered.wait(30)
+        queue.drop(job)
+        held.leave.set()
+        assert ended.wait(30)
+    assert isinstance(job.error, RemovedJobError)
+    assert not job.folder.exists()
+
+
+def test_a_job_that_nobody_waits_for_ends_when_its_time_is_over() -> None:
+    def work(job: Job) -> None:
+        job.begin(Phase.MATTE)
+        time.sleep(0.3)
+        job.progress(1, 3)
+
+    with JobQueue(Limits(workers=1, job_seconds=0.2), lambda seconds: None) as queue:
+        job = queue.submit(queue.new_folder(), work)
+    assert isinstance(job.error, TimeLimitError)
+    assert "1 of 3 in the phase matte" in str(job.error)
 
 
 def test_a_request_that_is_cancelled_leaves_the_job(queue: JobQueue) -> None:

@@ -39,25 +39,36 @@ STROKES = (
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Return the address of a server with the embedded model."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-c", "from dim_runtime.cli import main; main()", "serve", "--port", str(port)]
-    server = subprocess.Popen(command, stderr=subprocess.PIPE)
+    log = tmp_path_factory.mktemp("server") / "stderr"
+    with log.open("wb") as file:
+        server = subprocess.Popen(command, stderr=file)
     url = f"http://127.0.0.1:{port}"
     try:
-        _await_server(url, server)
+        _await_server(url, server, log)
         yield url
     finally:
         server.terminate()
         assert server.wait(60) == 0
 
 
-def _await_server(url: str, server: subprocess.Popen[bytes]) -> None:
+@pytest.fixture(scope="module")
+def large_photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a photograph of 24 megapixels."""
+    image = cv2.resize(cv2.imread(str(sample_paths()[0])), (6000, 4000))
+    photo = tmp_path_factory.mktemp("large") / "large.jpg"
+    cv2.imwrite(str(photo), image)
+    return photo
+
+
+def _await_server(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
     for _ in range(600):
-        assert server.poll() is None, server.stderr.read() if server.stderr else ""
+        assert server.poll() is None, log.read_text()
         try:
             urllib.request.urlopen(f"{url}/ready", timeout=1).read()
             return
@@ -160,6 +171,22 @@ def test_a_proposal_can_be_corrected_and_undone(page: Any) -> None:
     assert page.locator("#canvas").screenshot() == before
 
 
+def test_a_computation_can_be_cancelled(page: Any, address: str, large_photo: Path) -> None:
+    load(page, large_photo)
+    draw(page)
+    cancel, status = page.locator("#cancel"), playwright.expect(page.locator("#status"))
+    playwright.expect(cancel).to_be_hidden()
+    page.click("#run")
+    playwright.expect(cancel).to_be_visible(timeout=120_000)
+    page.keyboard.press("Escape")
+    status.to_have_text("Cancelled.", timeout=120_000)
+    playwright.expect(cancel).to_be_hidden()
+    playwright.expect(page.locator("#run")).to_be_enabled()
+    playwright.expect(page.locator("#save-cutout")).to_be_disabled()
+    metrics = urllib.request.urlopen(f"{address}/metrics").read().decode()
+    assert "dim_jobs_unfinished 0.0" in metrics, "the server has stopped computing"
+
+
 def test_the_keyboard_alone_draws(page: Any) -> None:
     load(page, sample_paths()[0])
     page.focus("#canvas")
@@ -227,12 +254,9 @@ def test_no_tool_is_wider_than_its_panel(page: Any, width: int) -> None:
 
 
 @pytest.mark.bench
-def test_a_photograph_of_24_megapixels_stays_quick(page: Any, tmp_path: Path) -> None:
+def test_a_photograph_of_24_megapixels_stays_quick(page: Any, large_photo: Path) -> None:
     """The first paint of a stroke, from the event to the frame that shows it."""
-    image = cv2.resize(cv2.imread(str(sample_paths()[0])), (6000, 4000))
-    photo = tmp_path / "large.jpg"
-    cv2.imwrite(str(photo), image)
-    load(page, photo)
+    load(page, large_photo)
     page.evaluate(
         """() => {
             window.paints = [];

@@ -171,7 +171,8 @@ def test_colour_and_position_together_find_the_nearest_stroke() -> None:
 @pytest.mark.parametrize(
     ("marks", "box", "part"),
     [
-        ([], None, "no background stroke"),
+        ([], None, "no foreground and no background stroke"),
+        ([(128, (30, 120), (50, 120))], None, "no foreground and no background stroke"),
         ([BORDERS[0]], None, "no foreground stroke"),
         ([CROSS], None, "no background stroke"),
         ([], Box(0, 0, WIDTH, HEIGHT), "a box as large as the image"),

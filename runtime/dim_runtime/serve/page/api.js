@@ -40,7 +40,14 @@ export async function start(parts) {
   return (await (await post("v1/jobs", parts)).json()).id;
 }
 
-/** Follow a job's events until it is done, and return its warnings; `onProgress` gets windows done and in all. */
+/** End a job; its events then end with an error. */
+export async function cancel(id, { keepalive = false } = {}) {
+  const response = await fetch(`v1/jobs/${id}`, { method: "DELETE", headers: headers(), keepalive });
+  // A job that has just ended is unknown.
+  if (response.status !== 404) await checked(response);
+}
+
+/** Follow a job's events until it is done, and return its warnings; `onProgress` gets its state: phase, done, total. */
 export async function follow(id, onProgress) {
   const response = await checked(await fetch(`v1/jobs/${id}/events`, { headers: headers() }));
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();

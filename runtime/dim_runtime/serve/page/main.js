@@ -9,10 +9,17 @@ import { Screen } from "./screen.js";
 // Width of a brush on the screen, CSS pixels, before it is changed; and the largest that a cursor may have.
 const BRUSH = 18, LARGEST_CURSOR = 120;
 
+// What a job reports in each of its phases.
+const PHASES = {
+  trimap: (done, total) => total ? `Narrowing the trimap: ${done} of ${total} windows` : "Making the trimap…",
+  matte: (done, total) => total ? `Computing: ${done} of ${total} windows` : "Computing…",
+  outputs: (done, total) => total ? `Writing: ${done} of ${total} files` : "Writing…",
+};
+
 const find = (id) => document.getElementById(id);
 const canvas = find("canvas"), camera = new Camera(), screen = new Screen(canvas, camera);
 const scene = { photo: null, labels: null, view: "edit", split: 0, colour: "#20b15a", box: null, cursor: null, radius: 30 };
-const state = { file: null, name: "", files: {}, busy: false, pointers: new Map(), stroke: null };
+const state = { file: null, name: "", files: {}, busy: false, job: null, pointers: new Map(), stroke: null };
 
 // ---- messages
 
@@ -162,14 +169,13 @@ async function compute() {
       await take(await api.trimap({ image: state.file, scribbles: await scene.labels.png(), box: boxText(), band: 0 }));
     }
     const trimap = await scene.labels.png();
-    const id = await api.start({ image: state.file, trimap });
-    const bar = find("progress");
-    report("Waiting for its turn…");
     const started = performance.now();
-    const warnings = await api.follow(id, ({ done, total }) => {
-      if (total) bar.value = done / total;
-      report(total ? `Computing: ${done} of ${total} windows` : "Computing…");
-    });
+    const id = await api.start({ image: state.file, trimap });
+    const warnings = await followed(id);
+    if (warnings === null) {
+      report("Cancelled.");
+      return;
+    }
     report("Fetching the result…");
     const [alpha, cutout] = await Promise.all([api.result(id, "alpha"), api.result(id, "cutout")]);
     forget();
@@ -180,6 +186,42 @@ async function compute() {
     const advice = warnings.length ? `Warning: ${warnings.join("; ")}.` : "Look at it over colours and pictures, correct the trimap, or download.";
     report(`Done in ${((performance.now() - started) / 1000).toFixed(1)} s. ${advice}`);
   });
+}
+
+/** Show a job's progress until it is done; returns its warnings, or null if it was cancelled. */
+async function followed(id) {
+  const bar = find("progress");
+  const job = { id, cancelled: false };
+  state.job = job;
+  find("cancel").hidden = false;
+  report("Waiting for its turn…");
+  try {
+    return await api.follow(id, ({ phase, done, total }) => {
+      if (job.cancelled || phase === null) return;
+      if (total) bar.value = done / total;
+      else bar.removeAttribute("value");
+      report(PHASES[phase](done, total));
+    });
+  } catch (error) {
+    if (job.cancelled) return null;
+    throw error;
+  } finally {
+    state.job = null;
+    if (document.activeElement === find("cancel")) find("canvas").focus();
+    find("cancel").hidden = true;
+  }
+}
+
+async function cancel() {
+  if (!state.job || state.job.cancelled) return;
+  state.job.cancelled = true;
+  report("Cancelling: the present window is finished first…");
+  try {
+    await api.cancel(state.job.id);
+  } catch (error) {
+    if (state.job) state.job.cancelled = false;
+    report(error.message, true);
+  }
 }
 
 function download(kind) {
@@ -312,6 +354,7 @@ const KEYS = {
   4: () => choose("view", "colour"), 5: () => choose("view", "picture"),
   "[": () => setSize(Math.max(2, Math.round(scene.radius * 1.6))),
   "]": () => setSize(Math.min(Number(find("size").max), Math.round(scene.radius * 2.5))),
+  escape: () => cancel(),
   "+": () => zoom(1.25), "=": () => zoom(1.25), "-": () => zoom(0.8), 0: () => fit(),
 };
 
@@ -407,6 +450,9 @@ function listen() {
   find("size").addEventListener("input", ({ target }) => setSize(Number(target.value)));
   find("propose").addEventListener("click", propose);
   find("run").addEventListener("click", compute);
+  find("cancel").addEventListener("click", cancel);
+  // A job whose page is closed would keep the server busy for nobody.
+  addEventListener("pagehide", () => { if (state.job) api.cancel(state.job.id, { keepalive: true }); });
   find("band").addEventListener("input", ({ target }) => showBand(Number(target.value)));
   find("band").addEventListener("change", ({ target }) => widen(Number(target.value)));
   for (const input of document.querySelectorAll('input[name="view"]')) input.addEventListener("change", () => show(input.value));
