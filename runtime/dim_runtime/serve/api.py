@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import os
 import re
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 from fastapi import Depends, FastAPI, Form, HTTPException, Request, UploadFile
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import FileResponse, Response, StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -46,7 +47,7 @@ from dim_runtime.serve.forms import (
     FormRoute,
     only,
 )
-from dim_runtime.serve.jobs import Job, JobQueue, Phase
+from dim_runtime.serve.jobs import Job, JobQueue, Phase, removed
 from dim_runtime.serve.limits import BodyGuard, Limits, UnauthorisedError, UnknownHostError, too_many_bytes
 from dim_runtime.trimaps.sources import NAMES, TrimapSources
 
@@ -58,6 +59,8 @@ FORM_SOURCES = {name: NAMES[name] for name in ("trimap", "mask", "strokes", "box
 """Sources of a trimap that a form can carry, with the names of their fields."""
 EVENT_SECONDS = 0.2
 """Seconds between two looks at a job's progress."""
+CHUNK_BYTES = 1 << 18
+"""Bytes of a result that are read at once."""
 SILENT_SECONDS = 15
 """Seconds after which an event without news keeps the connection open."""
 HEADERS = {
@@ -164,12 +167,24 @@ class Service:
             self.queue.drop(job)
             raise
 
-    def file(self, job: Job, name: str, kind: str, *, last: bool = True) -> FileResponse:
-        """Return the response with a job's output; after the last one the job is dropped."""
-        path = work.output_file(job.folder, name, kind)
+    def file(self, job: Job, name: str, kind: str, *, last: bool = True) -> StreamingResponse:
+        """Return the response with a job's output; after the last one the job is dropped.
+
+        Raises:
+            RemovedJobError: another request has dropped the job.
+        """
+        # Opened here: another request may remove the file before this response is sent.
+        try:
+            file = work.output_file(job.folder, name, kind).open("rb")
+        except FileNotFoundError as error:
+            raise removed() from error
+        headers = {"Content-Length": str(os.fstat(file.fileno()).st_size)}
+        if job.warnings:
+            headers[WARNING_HEADER] = "; ".join(job.warnings)
         background = BackgroundTask(self.queue.drop, job) if last else None
-        headers = {WARNING_HEADER: "; ".join(job.warnings)} if job.warnings else None
-        return FileResponse(path, headers=headers, media_type=work.MEDIA_TYPES[kind], background=background)
+        return StreamingResponse(
+            _chunks(file), headers=headers, media_type=work.MEDIA_TYPES[kind], background=background
+        )
 
     def sent(self, job: Job, output: str) -> None:
         """Drop a job when both outputs were sent: not before, because they may be fetched at one time."""
@@ -238,6 +253,12 @@ def _store(upload: UploadFile, path: Path) -> None:
         shutil.copyfileobj(upload.file, file)
 
 
+def _chunks(file: BinaryIO) -> Iterator[bytes]:
+    with file:
+        while chunk := file.read(CHUNK_BYTES):
+            yield chunk
+
+
 def _file_of(*kinds: str) -> dict[int | str, dict[str, Any]]:
     """Return the OpenAPI description of a response that is a file."""
     binary = {"schema": {"type": "string", "format": "binary"}}
@@ -247,7 +268,7 @@ def _file_of(*kinds: str) -> dict[int | str, dict[str, Any]]:
 def _add_matting(app: FastAPI, service: Service) -> None:
     @app.post(
         "/v1/matte",
-        response_class=FileResponse,
+        response_class=StreamingResponse,
         responses=_file_of(*Format),
         dependencies=[Depends(only(*SOURCE_FIELDS, "output", "format", "depth", "foreground", "background"))],
         summary="Matte one image and wait for the result.",
@@ -276,7 +297,7 @@ def _add_matting(app: FastAPI, service: Service) -> None:
 
     @app.post(
         "/v1/trimap",
-        response_class=FileResponse,
+        response_class=StreamingResponse,
         responses=_file_of("png"),
         dependencies=[Depends(only(*SOURCE_FIELDS))],
         summary="Make a trimap, or change its unknown band.",
@@ -337,7 +358,7 @@ def _add_jobs(app: FastAPI, service: Service) -> None:
 
     @app.get(
         "/v1/jobs/{identity}/result",
-        response_class=FileResponse,
+        response_class=StreamingResponse,
         responses=_file_of("png"),
         summary="One output of a job.",
     )
@@ -385,6 +406,8 @@ def _state(job: Job) -> dict[str, Any]:
 async def _events(job: Job) -> AsyncIterator[str]:
     last, silent = None, 0.0
     while True:
+        # Before the state: a job that ends meanwhile needs one more event.
+        over = job.over
         state = _state(job)
         if state != last:
             yield f"data: {json.dumps(state)}\n\n"
@@ -392,7 +415,7 @@ async def _events(job: Job) -> AsyncIterator[str]:
         elif silent > SILENT_SECONDS:
             yield ": still here\n\n"
             silent = 0.0
-        if job.over:
+        if over:
             return
         await asyncio.sleep(EVENT_SECONDS)
         silent += EVENT_SECONDS

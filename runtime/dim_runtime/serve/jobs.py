@@ -91,7 +91,7 @@ class Job:
         """
         self.finished, self.total = finished, total
         if self.dropped:
-            raise _removed()
+            raise removed()
         if time.monotonic() > self.deadline:
             raise TimeLimitError(
                 "cannot make the matte in time",
@@ -188,10 +188,11 @@ class JobQueue:
         with self._lock:
             future = self._futures.get(job.id)
         if future is None:
-            raise _removed()
-        left = job.deadline - time.monotonic()
+            raise removed()
+        # A job that is over has its result, however late that is fetched.
+        left = None if job.over else max(0.0, job.deadline - time.monotonic())
         try:
-            await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(future)), max(0.0, left))
+            await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(future)), left)
         except TimeoutError as error:
             self.drop(job)
             raise TimeLimitError(
@@ -203,7 +204,7 @@ class JobQueue:
             # Either this request was cancelled, or another one dropped the job before it ran.
             if not future.cancelled():
                 raise
-            raise _removed() from None
+            raise removed() from None
         if job.error is not None:
             raise job.error
 
@@ -260,7 +261,7 @@ class JobQueue:
         """End a job that waits and return True, or return False; the caller holds the lock."""
         if not self._futures[job.id].cancel():
             return False
-        job.error, job.ended = _removed(), time.monotonic()
+        job.error, job.ended = removed(), time.monotonic()
         job.state = State.FAILED
         return True
 
@@ -277,7 +278,11 @@ class JobQueue:
             if started > job.deadline:
                 raise TimeLimitError("cannot make the matte in time", why="the request waited too long")
             job.work(job)
-            job.finished, job.state = job.total, State.DONE
+            with self._lock:
+                # A request that drops the job after this finds it over, and removes its files.
+                if job.dropped:
+                    raise removed()
+                job.finished, job.state = job.total, State.DONE
         except Exception as error:
             # The error becomes this request's response; the worker thread must survive it.
             job.error, job.state = error, State.FAILED
@@ -292,5 +297,6 @@ class JobQueue:
                 self._remove(job)
 
 
-def _removed() -> RemovedJobError:
+def removed() -> RemovedJobError:
+    """Return the error for a job that was dropped."""
     return RemovedJobError("cannot return the result of this job", why="the job was removed")

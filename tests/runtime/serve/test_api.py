@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import struct
@@ -16,14 +17,15 @@ import cv2
 import numpy as np
 import pytest
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import FileResponse
+from fastapi.responses import StreamingResponse
 
 from dim.arrays import Floating, UInt8
 from dim_runtime import Matting
 from dim_runtime.backends.fake import FakeBackend, red_channel
 from dim_runtime.outputs.render import render
+from dim_runtime.serve.api import _events
 from dim_runtime.serve.failures import DESCRIPTIONS, STATUS
-from dim_runtime.serve.jobs import Job, Phase
+from dim_runtime.serve.jobs import Job, JobQueue, Phase, State
 from dim_runtime.trimaps.sources import TrimapSources
 
 from .conftest import Start, decode, png
@@ -195,20 +197,20 @@ def test_a_job_keeps_the_depth(start: Start, files: dict[str, Any]) -> None:
         assert decode(result.content).dtype == np.uint16
 
 
-def test_both_outputs_of_a_job_may_be_fetched_at_one_time(
+def test_outputs_of_a_job_may_be_fetched_at_one_time_and_twice(
     start: Start, files: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The file of the first is opened after the second was sent."""
-    other_sent, waiting = threading.Event(), threading.Event()
+    """The first response is sent after the others, which dropped the job."""
+    others_sent, waiting = threading.Event(), threading.Event()
 
-    class Late(FileResponse):
+    class Late(StreamingResponse):
         async def __call__(self, *connection: Any) -> None:
-            if Path(self.path).stem == "output-alpha":
+            if not waiting.is_set():
                 waiting.set()
-                await run_in_threadpool(other_sent.wait, 60)
+                await run_in_threadpool(others_sent.wait, 60)
             await super().__call__(*connection)
 
-    monkeypatch.setattr("dim_runtime.serve.api.FileResponse", Late)
+    monkeypatch.setattr("dim_runtime.serve.api.StreamingResponse", Late)
     client = start()
     identity = client.post("/v1/jobs", files=files).json()["id"]
 
@@ -216,11 +218,12 @@ def test_both_outputs_of_a_job_may_be_fetched_at_one_time(
         return client.get(f"/v1/jobs/{identity}/result", params={"output": output})
 
     with ThreadPoolExecutor(1) as pool:
-        alpha = pool.submit(fetched, "alpha")
+        first = pool.submit(fetched, "alpha")
         assert waiting.wait(60)
-        cutout = fetched("cutout")
-        other_sent.set()
-        assert (alpha.result().status_code, cutout.status_code) == (200, 200)
+        alpha, cutout = fetched("alpha"), fetched("cutout")
+        others_sent.set()
+        assert [part.status_code for part in (first.result(), alpha, cutout)] == [200, 200, 200]
+        assert first.result().content == alpha.content
     assert fetched("alpha").status_code == 404
 
 
@@ -375,6 +378,35 @@ def test_a_job_reports_its_progress_and_is_dropped_when_fetched(
     np.testing.assert_array_equal(decode(cutout.content)[..., 3], library_alpha(pair))
     assert client.get(f"/v1/jobs/{identity}").status_code == 404
     assert not list(client.app.state.service.queue._root.iterdir()), "no file is left"  # type: ignore[attr-defined]
+
+
+def test_a_result_that_another_request_removed_is_gone(
+    start: Start, files: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait = JobQueue.wait
+
+    async def wait_and_drop(queue: JobQueue, job: Job) -> None:
+        await wait(queue, job)
+        queue.drop(job)
+
+    monkeypatch.setattr(JobQueue, "wait", wait_and_drop)
+    client = start()
+    identity = client.post("/v1/jobs", files=files).json()["id"]
+    refused(client.get(f"/v1/jobs/{identity}/result"), 410)
+
+
+def test_the_last_event_of_a_job_is_its_end() -> None:
+    """Also if the job ends while the event before is sent."""
+    job = Job("", Path(), lambda job: None, 0.0, state=State.RUNNING)
+
+    async def states() -> list[str]:
+        found = []
+        async for event in _events(job):
+            found.append(json.loads(event.removeprefix("data:"))["state"])
+            job.state = State.DONE
+        return found
+
+    assert asyncio.run(states()) == ["running", "done"]
 
 
 def test_every_phase_of_a_job_reports_progress(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:

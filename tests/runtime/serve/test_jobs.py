@@ -125,3 +125,23 @@ def test_a_request_that_is_cancelled_leaves_the_job(queue: JobQueue) -> None:
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(cancelled())
     assert queue.find(job.id) is job
+
+
+def test_a_job_that_is_over_has_its_result_after_its_deadline() -> None:
+    with JobQueue(Limits(workers=1), lambda seconds: None) as queue:
+        job = queue.submit(queue.new_folder(), lambda job: None)
+        asyncio.run(queue.wait(job))
+        job.deadline = 0.0
+        asyncio.run(queue.wait(job))
+        assert (job.state, queue.find(job.id)) == (State.DONE, job)
+
+
+def test_a_job_that_is_dropped_in_its_last_step_has_no_result() -> None:
+    held = Held()
+    with JobQueue(Limits(workers=1), lambda seconds: None) as queue:
+        job = queue.submit(queue.new_folder(), held)
+        assert held.entered.wait(30)
+        queue.drop(job)
+        held.leave.set()
+    assert job.state is State.FAILED
+    assert isinstance(job.error, RemovedJobError)
