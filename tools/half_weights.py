@@ -22,6 +22,7 @@ from dim.bit_depth import quantise8
 from dim.files import write_text
 from dim.trimap import apply_known
 from dim_runtime.artefacts.onnx_file import read_metadata
+from dim_runtime.backends.openvino import process_core
 from dim_runtime.images.pairs import MattingSample, read_samples
 from dim_runtime.matting import default_model
 
@@ -38,7 +39,7 @@ def measure(
     import openvino
 
     model = model or default_model()
-    core, stride = openvino.Core(), read_metadata(model).stride
+    core, stride = process_core(), read_metadata(model).stride
     rows = []
     with TemporaryDirectory() as folder:
         half = Path(folder) / "half.xml"

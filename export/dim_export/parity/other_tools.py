@@ -25,6 +25,7 @@ from dim_export.measure.opened import OpenedArtefact
 from dim_export.parity.comparison import Difference, compare
 from dim_export.parity.gates import Measure
 from dim_runtime.backends.open import open_backend
+from dim_runtime.backends.openvino import process_core
 from dim_runtime.errors import ChangedGraphWarning
 from dim_runtime.images.samples import lemur
 
@@ -168,7 +169,7 @@ def _half_weights(artefact: OpenedArtefact, window: _Window, folder: Path) -> tu
     """
     import openvino
 
-    core = openvino.Core()
+    core = process_core()
     openvino.save_model(core.read_model(artefact.path), folder / "half.xml")
     options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
     if artefact.threads is not None:

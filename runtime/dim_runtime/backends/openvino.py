@@ -17,7 +17,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -124,7 +124,7 @@ class OpenVinoBackend(Backend):
         _require_cpu(device)
         self._arithmetic = _chosen(path, self._metadata, precision)
         engine = _engine(path)
-        self._core: Any = engine.Core()
+        self._core = process_core()
         self._config = _configuration(self._arithmetic, threads)
         self._cache = None if cache is None else GraphCache(cache)
         self._graph_file: Path | bytes = path
@@ -340,7 +340,7 @@ class OpenVinoBackend(Backend):
         """Free the engine. Closing twice is fine."""
         with self._lock:
             self._compiled.clear()
-            self._free = self._model = self._propagation = self._core = None
+            self._free = self._model = self._propagation = None
 
 
 def _usual_free_pixels(metadata: ArtefactMetadata, arithmetic: Arithmetic) -> int:
@@ -412,6 +412,19 @@ def _convolution_types(compiled: Any) -> list[str]:
         for node in nodes
         if node["layerType"].astype(str) == "Convolution"
     ]
+
+
+@cache
+def process_core() -> Any:
+    """Return the only ``openvino.Core`` of the process, which is never freed.
+
+    The CPU plugin of a core replaces the stack on which the thread handles signals, and restores the earlier
+    one when the core is freed. Two cores that are freed in the order of their creation leave a stack that is
+    unmapped: the next Ctrl-C or SIGTERM is a segmentation fault (seen with OpenVINO 2026.4).
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 def _engine(path: Path) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -58,6 +59,31 @@ def test_it_agrees_with_onnx_runtime(backend: OpenVinoBackend, window: tuple[Any
     assert (np.abs(alpha - expected) > 1 / 255).mean() < 0.01
     assert (alpha[window[1] == 0] == 0).all()
     assert (alpha[window[1] == 255] == 1).all()
+
+
+SIGNAL_AFTER_TWO = """
+import faulthandler, gc, signal, sys
+from pathlib import Path
+from dim_runtime.backends.openvino import OpenVinoBackend
+
+faulthandler.enable()  # it has a stack for signals, as pytest and servers have
+engines = [OpenVinoBackend(Path(sys.argv[1]), threads=1) for _ in range(2)]
+while engines:
+    engines.pop(0).close()
+    gc.collect()
+signal.signal(signal.SIGINT, signal.default_int_handler)
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_a_signal_after_two_engines_were_closed() -> None:
+    """In the order of their creation: with a core each, OpenVINO leaves an unmapped signal stack."""
+    command = [sys.executable, "-c", SIGNAL_AFTER_TWO, str(default_model())]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
 
 
 def test_fp32_stays_fp32(backend: OpenVinoBackend) -> None:
