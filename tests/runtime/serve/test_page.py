@@ -187,6 +187,59 @@ def test_a_computation_can_be_cancelled(page: Any, address: str, large_photo: Pa
     assert "dim_jobs_unfinished 0.0" in metrics, "the server has stopped computing"
 
 
+def test_a_job_that_is_done_before_it_is_cancelled_is_cancelled(page: Any) -> None:
+    """The server removes its result, so there is nothing to fetch."""
+    events: list[Any] = []
+    page.route("**/events", lambda route: events.append(route))
+    page.route(re.compile("/v1/jobs/[0-9a-f]+$"), lambda route: route.fulfill(status=204))
+    load(page, sample_paths()[0])
+    draw(page)
+    page.click("#run")
+    playwright.expect(page.locator("#cancel")).to_be_visible(timeout=120_000)
+    with page.expect_response(re.compile("/v1/jobs/[0-9a-f]+$")):
+        page.keyboard.press("Escape")
+    events[0].fulfill(content_type="text/event-stream", body='data: {"state": "done"}\n\n')
+    playwright.expect(page.locator("#status")).to_have_text("Cancelled.")
+
+
+def test_keys_of_results_do_nothing_before_there_is_one(page: Any) -> None:
+    load(page, sample_paths()[0])
+    draw(page)
+    page.click("#run")
+    for key in "2345":
+        page.keyboard.press(key)
+        assert page.locator("input[name=view]:checked").get_attribute("value") == "edit"
+    playwright.expect(page.locator("#status")).to_contain_text("Done in", timeout=120_000)
+
+
+def test_files_that_are_no_pictures_are_reported(page: Any, tmp_path: Path) -> None:
+    text = tmp_path / "text.png"
+    text.write_text("no picture")
+    status = playwright.expect(page.locator("#status"))
+    load(page, sample_paths()[0])
+    for field in ("#file", "#picture-file"):
+        page.set_input_files(field, text)
+        status.to_contain_text("cannot show text.png")
+        page.evaluate("document.getElementById('status').textContent = ''")
+    page.set_input_files("#picture-file", sample_paths()[0])
+    status.to_contain_text("behind the cut-out")
+
+
+def test_a_photograph_that_does_not_fit_leaves_the_present_one(page: Any, large_photo: Path) -> None:
+    load(page, sample_paths()[0])
+    page.evaluate("""() => {
+      const make = window.createImageBitmap;
+      window.createImageBitmap = (source, options) =>
+        options?.resizeWidth ? Promise.reject(new Error("out of memory")) : make(source, options);
+    }""")
+    page.set_input_files("#file", large_photo)
+    playwright.expect(page.locator("#status")).to_contain_text("out of memory")
+    page.keyboard.press("+")
+    page.evaluate("() => new Promise(requestAnimationFrame)")
+    draw(page)
+    compute(page)
+
+
 def test_the_keyboard_alone_draws(page: Any) -> None:
     load(page, sample_paths()[0])
     page.focus("#canvas")

@@ -88,14 +88,22 @@ function showBrush() {
 
 // ---- photograph
 
+/** Decode a file upright. */
+async function readPicture(file) {
+  try {
+    return await createImageBitmap(file, { imageOrientation: "from-image" });
+  } catch {
+    throw new Error(`This browser cannot show ${file.name}. Use JPEG, PNG or WebP here; the API takes TIFF too.`);
+  }
+}
+
 async function open(file) {
   await step(`Reading ${file.name}…`, async () => {
-    const bitmap = await createImageBitmap(file, { imageOrientation: "from-image" }).catch(() => {
-      throw new Error(`This browser cannot show ${file.name}. Use JPEG, PNG or WebP here; the API takes TIFF too.`);
-    });
+    const bitmap = await readPicture(file);
+    // Both before anything is replaced: a photograph that does not fit into memory leaves the present one.
+    const labels = new Labels(bitmap.width, bitmap.height), photo = await Pyramid.of(bitmap);
     scene.photo?.close();
-    scene.photo = await Pyramid.of(bitmap);
-    scene.labels = new Labels(bitmap.width, bitmap.height);
+    Object.assign(scene, { photo, labels });
     forget();
     Object.assign(state, { file, name: file.name.replace(/\.[^.]*$/, "") });
     Object.assign(scene, { box: null, cursor: null });
@@ -104,6 +112,16 @@ async function open(file) {
     camera.fit(bitmap.width, bitmap.height, screen.width, screen.height);
     setSize(Math.max(4, Math.round(BRUSH * screen.ratio / camera.scale)));
     report(`${file.name}, ${bitmap.width} × ${bitmap.height}. Draw over background and foreground, then propose a trimap.`);
+  });
+}
+
+/** Take another picture behind the cut-out. */
+async function openBackdrop(file) {
+  await step(`Reading ${file.name}…`, async () => {
+    const picture = await readPicture(file);
+    scene.picture?.close();
+    scene.picture = picture;
+    report(`${file.name} is behind the cut-out.`);
   });
 }
 
@@ -196,12 +214,14 @@ async function followed(id) {
   find("cancel").hidden = false;
   report("Waiting for its turn…");
   try {
-    return await api.follow(id, ({ phase, done, total }) => {
+    const warnings = await api.follow(id, ({ phase, done, total }) => {
       if (job.cancelled || phase === null) return;
       if (total) bar.value = done / total;
       else bar.removeAttribute("value");
       report(PHASES[phase](done, total));
     });
+    // The job may be done just before the server is asked to cancel it.
+    return job.cancelled ? null : warnings;
   } catch (error) {
     if (job.cancelled) return null;
     throw error;
@@ -252,6 +272,8 @@ function brush() {
 
 function choose(name, value) {
   const input = document.querySelector(`input[name="${name}"][value="${value}"]`);
+  // Views of the result need one, also while the tools are off because a step runs.
+  if (name === "view" && value !== "edit" && !scene.cutout) return;
   if (!input || input.closest("fieldset").disabled && !state.busy) return;
   input.checked = true;
   show(name === "view" ? value : "edit");
@@ -461,9 +483,9 @@ function listen() {
   find("colour").addEventListener("input", ({ target }) => { scene.colour = target.value; refresh(); });
   find("picture").addEventListener("click", () => find("picture-file").click());
   find("picture-file").addEventListener("change", async ({ target }) => {
-    if (!target.files[0]) return;
-    scene.picture = await createImageBitmap(target.files[0]);
-    refresh();
+    const [file] = target.files;
+    target.value = "";
+    if (file) await openBackdrop(file);
   });
   find("save-cutout").addEventListener("click", () => download("cutout"));
   find("save-alpha").addEventListener("click", () => download("alpha"));
