@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -10,10 +11,14 @@ from typing import Annotated
 
 import typer
 
+from dim.arrays import UInt8
+from dim.errors import InputError
 from dim.files import require_no_input
-from dim.images.files import require_writable, write_image
+from dim.images.files import read_image, require_writable, write_image
+from dim.images.headers import HeaderError, read_header
 from dim_runtime.cli.options import OutputOptions, Quiet, ShowProgress, expand
 from dim_runtime.cli.trimap import SourceOptions
+from dim_runtime.images.pairs import Pair, require_one_size
 from dim_runtime.matting import Matting
 from dim_runtime.outputs.pair import run_pair
 from dim_runtime.outputs.spec import Output
@@ -58,10 +63,13 @@ def auto(
         max_pixels=spec.max_pixels,
     )
     outputs = [out_path, *([save_trimap] if save_trimap else [])]
+    _require_two_files(out_path, save_trimap)
     require_no_input(outputs, sources.inputs)
     if save_trimap is not None:
         require_writable(save_trimap)
     made = sources.make()
+    if options.mask is not None:
+        _require_fitting(photo, options.mask, made, spec.max_pixels)
     show = sys.stderr.isatty() if progress is None else progress
     with (
         tempfile.TemporaryDirectory(prefix="dim-matte-") as folder,
@@ -75,3 +83,23 @@ def auto(
         outcome = run_pair(matting, photo, trimap, out_path, spec)
     if not quiet:
         typer.echo(f"{out_path}: {outcome.summary()}")
+
+
+def _require_two_files(out_path: Path, save_trimap: Path | None) -> None:
+    if save_trimap is not None and os.path.realpath(save_trimap) == os.path.realpath(out_path):
+        raise InputError(
+            f"cannot write {save_trimap}: it is the result as well",
+            why="the result would replace the trimap",
+            fix="choose another name for --save-trimap",
+        )
+
+
+def _require_fitting(photo: Path, mask: Path, trimap: UInt8, max_pixels: int) -> None:
+    """Raise an InputError that names the mask, if its size is not the photograph's."""
+    try:
+        header = read_header(photo)
+    except HeaderError:
+        header = None
+    # The header is enough in most cases: a large photograph would be decoded twice.
+    if header is None or (header.height, header.width) != trimap.shape:
+        require_one_size(Pair(photo.stem, photo, mask), read_image(photo, max_pixels=max_pixels), trimap)

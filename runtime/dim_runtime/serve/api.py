@@ -205,11 +205,22 @@ def create_app(
     Args:
         matting: the network; the caller closes it after the application has stopped.
         limits: see :class:`~dim_runtime.serve.limits.Limits`.
-        token: bearer token that requests to /v1 and /metrics must carry; None for no token.
+        token: bearer token of visible ASCII characters that requests to /v1 and /metrics must carry; None
+            for no token.
         hosts: names under which the server is reached; others get status 400, so that no foreign page
             reaches a local server by DNS rebinding. None for the names of this machine, ``["*"]`` for any,
             "*.example.org" for all of a domain.
+
+    Raises:
+        InputError: a token that no header can carry.
     """
+    if token is not None and not re.fullmatch(r"[!-~]+", token):
+        raise InputError(
+            "cannot use this token",
+            got="no characters" if token == "" else "spaces, line ends or characters that are not ASCII",
+            expected="visible ASCII characters",
+            why="the header Authorization cannot carry others",
+        )
     # In patterns an opening bracket would begin a set of characters.
     names = [name.lower().replace("[", "[[]") for name in hosts or LOCAL_NAMES]
     service = Service(matting, limits or Limits(), token, names)

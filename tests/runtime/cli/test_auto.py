@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from dim.errors import InputError
 from dim_runtime import Matting
@@ -134,3 +135,33 @@ def test_the_photograph_is_not_overwritten(photo: Path) -> None:
     with pytest.raises(InputError):
         run("auto", photo, "-o", photo, "--box", "40,20,120,120", "--foreground", "image")
     assert photo.read_bytes() == before
+
+
+def test_a_mask_of_another_size_is_named(photo: Path, tmp_path: Path) -> None:
+    mask = tmp_path / "mask.png"
+    cv2.imwrite(str(mask), np.pad(np.full((20, 20), 255, np.uint8), 15))
+    out, trimap = tmp_path / "out.png", tmp_path / "trimap.png"
+    with pytest.raises(InputError, match=r"photo\.png with \S+mask\.png\n.*200×160 px, trimap 50×50 px"):
+        run("auto", photo, "-o", out, "--mask", mask, "--save-trimap", trimap)
+    assert not out.exists()
+    assert not trimap.exists()
+
+
+def test_a_mask_of_a_turned_photograph_is_used_upright(photo: Path, tmp_path: Path) -> None:
+    image = Image.open(photo)
+    exif = Image.Exif()
+    exif[0x112] = 6
+    image.save(tmp_path / "turned.jpg", exif=exif)
+    mask = np.zeros((200, 160), np.uint8)
+    mask[50:150, 30:130] = 255
+    cv2.imwrite(str(tmp_path / "mask.png"), mask)
+    out = tmp_path / "out.png"
+    run("auto", tmp_path / "turned.jpg", "-o", out, "--mask", tmp_path / "mask.png", "--out", "alpha")
+    assert cv2.imread(str(out), cv2.IMREAD_UNCHANGED).shape == (200, 160)
+
+
+def test_trimap_and_result_are_two_files(photo: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.png"
+    with pytest.raises(InputError, match="it is the result as well"):
+        run("auto", photo, "-o", out, "--box", "40,20,120,120", "--save-trimap", tmp_path / "." / "out.png")
+    assert not out.exists()

@@ -20,6 +20,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
 from dim.arrays import Floating, UInt8
+from dim.errors import InputError
 from dim_runtime import Matting
 from dim_runtime.backends.fake import FakeBackend, red_channel
 from dim_runtime.outputs.render import render
@@ -490,6 +491,12 @@ def test_a_token_is_required_where_there_is_one(start: Start, files: dict[str, A
     refused(client.get("/metrics", headers={"Authorization": "Bearer other"}), 401)
     assert client.get("/metrics", headers={"Authorization": "Bearer secret"}).status_code == 200
     assert client.get("/health").status_code == 200
+
+
+@pytest.mark.parametrize("token", ["", "sécret", "two words", "line\n"])
+def test_a_token_that_no_header_can_carry(start: Start, token: str) -> None:
+    with pytest.raises(InputError, match="visible ASCII"):
+        start(token=token)
 
 
 def test_foreign_host_names_are_refused(start: Start) -> None:
