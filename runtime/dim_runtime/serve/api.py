@@ -167,6 +167,19 @@ class Service:
             self.queue.drop(job)
             raise
 
+    async def finished_for(self, request: Request, job: Job) -> None:
+        """Wait like :meth:`finished`, and drop the job if the request's client goes away before."""
+        waiting = asyncio.create_task(self.finished(job))
+        # The body was read: only a disconnect can come.
+        leaving = asyncio.ensure_future(request.receive())
+        try:
+            await asyncio.wait((waiting, leaving), return_when=asyncio.FIRST_COMPLETED)
+            if not waiting.done():
+                await run_in_threadpool(self.queue.drop, job)
+            await waiting
+        finally:
+            leaving.cancel()
+
     def file(self, job: Job, name: str, kind: str, *, last: bool = True) -> StreamingResponse:
         """Return the response with a job's output; after the last one the job is dropped.
 
@@ -285,6 +298,7 @@ def _add_matting(app: FastAPI, service: Service) -> None:
         summary="Matte one image and wait for the result.",
     )
     async def matte(
+        request: Request,
         image: UploadFile,
         fields: FormFields,
         output: Annotated[Output, Form()] = Output.CUTOUT,
@@ -303,7 +317,7 @@ def _add_matting(app: FastAPI, service: Service) -> None:
         )
         task = partial(_matte, service.matting, {str(output): (spec, str(kind))})
         job = await service.accept(image, fields, task)
-        await service.finished(job)
+        await service.finished_for(request, job)
         return service.file(job, str(output), str(kind))
 
     @app.post(
@@ -313,9 +327,9 @@ def _add_matting(app: FastAPI, service: Service) -> None:
         dependencies=[Depends(only(*SOURCE_FIELDS))],
         summary="Make a trimap, or change its unknown band.",
     )
-    async def trimap(fields: FormFields, image: UploadFile | None = None) -> Response:
+    async def trimap(request: Request, fields: FormFields, image: UploadFile | None = None) -> Response:
         job = await service.accept(image, fields, _trimap)
-        await service.finished(job)
+        await service.finished_for(request, job)
         return service.file(job, "trimap", "png")
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
@@ -27,6 +28,7 @@ from dim_runtime.outputs.render import render
 from dim_runtime.serve.api import _events
 from dim_runtime.serve.failures import DESCRIPTIONS, STATUS
 from dim_runtime.serve.jobs import Job, JobQueue, Phase, State
+from dim_runtime.serve.limits import RemovedJobError
 from dim_runtime.trimaps.sources import TrimapSources
 
 from .conftest import Start, decode, png
@@ -379,6 +381,27 @@ def test_a_job_reports_its_progress_and_is_dropped_when_fetched(
     np.testing.assert_array_equal(decode(cutout.content)[..., 3], library_alpha(pair))
     assert client.get(f"/v1/jobs/{identity}").status_code == 404
     assert not list(client.app.state.service.queue._root.iterdir()), "no file is left"  # type: ignore[attr-defined]
+
+
+def test_a_job_whose_client_is_gone_is_dropped(start: Start) -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    def held(job: Job) -> None:
+        entered.set()
+        assert leave.wait(60)
+
+    async def disconnected() -> dict[str, str]:
+        return {"type": "http.disconnect"}
+
+    service = start(workers=1).app.state.service  # type: ignore[attr-defined]
+    queue = service.queue
+    queue.submit(queue.new_folder(), held)
+    assert entered.wait(60)
+    job = queue.submit(queue.new_folder(), held)
+    with pytest.raises(RemovedJobError):
+        asyncio.run(service.finished_for(Request({"type": "http"}, disconnected), job))
+    assert (queue.find(job.id), queue.waiting) == (None, 0)
+    leave.set()
 
 
 def test_a_result_that_another_request_removed_is_gone(
