@@ -202,6 +202,20 @@ def test_a_job_that_is_done_before_it_is_cancelled_is_cancelled(page: Any) -> No
     playwright.expect(page.locator("#status")).to_have_text("Cancelled.")
 
 
+def test_a_box_beside_the_photograph_is_none(page: Any) -> None:
+    load(page, sample_paths()[0])
+    for _ in range(4):
+        page.keyboard.press("-")
+    page.keyboard.press("r")
+    box = page.locator("#canvas").bounding_box()
+    page.mouse.move(box["x"] + 3, box["y"] + 3)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 20, box["y"] + 20, steps=3)
+    page.mouse.up()
+    page.click("#propose")
+    playwright.expect(page.locator("#status")).to_contain_text("Draw over the background and the foreground")
+
+
 def test_keys_of_results_do_nothing_before_there_is_one(page: Any) -> None:
     load(page, sample_paths()[0])
     draw(page)

@@ -172,9 +172,7 @@ async function widen(pixels) {
 function boxText() {
   if (!scene.box) return null;
   const { left, top, right, bottom } = scene.box;
-  const { width, height } = scene.labels;
-  const x = Math.max(0, Math.round(left)), y = Math.max(0, Math.round(top));
-  return [x, y, Math.min(width, Math.round(right)) - x, Math.min(height, Math.round(bottom)) - y].join(",");
+  return [left, top, right - left, bottom - top].join(",");
 }
 
 // ---- matte
@@ -355,10 +353,17 @@ function drag(event, before) {
 
 function release(event) {
   if (!state.pointers.delete(event.pointerId)) return;
-  if (state.stroke === "box" && scene.box && (scene.box.right - scene.box.left < 2 || scene.box.bottom - scene.box.top < 2)) scene.box = null;
+  if (state.stroke === "box" && scene.box) scene.box = within(scene.box, scene.labels);
   if (state.stroke === "draw") forgetResult();
   if (state.pointers.size === 0) state.stroke = null;
   refresh();
+}
+
+/** The part of a box that lies on the image; null if hardly anything does. */
+function within(box, { width, height }) {
+  const left = Math.max(0, Math.round(box.left)), top = Math.max(0, Math.round(box.top));
+  const right = Math.min(width, Math.round(box.right)), bottom = Math.min(height, Math.round(box.bottom));
+  return right - left < 2 || bottom - top < 2 ? null : { left, top, right, bottom };
 }
 
 function forgetResult() {
