@@ -24,6 +24,7 @@ from dim_runtime.backends.base import Backend, Estimate, WindowCall, inside, val
 from dim_runtime.backends.threads import Calls
 from dim_runtime.inference.blending import share
 from dim_runtime.inference.estimates import EstimateStore
+from dim_runtime.memory import release_free_memory
 from dim_runtime.planning.geometry import Plan, Rectangle, Window, read_reflected
 from dim_runtime.planning.survey import pieces
 from dim_runtime.progress import Progress
@@ -103,6 +104,8 @@ def propagate(
     Yields:
         The number of windows of both phases that are done.
     """
+    # What the network's windows have freed would count beside the largest window of this phase.
+    release_free_memory()
     for done, window in enumerate(plan.propagation, start=len(plan.windows) + 1):
         part = cut(image, trimap, plan, window)
         levels = part.trimap[None]
