@@ -57,6 +57,8 @@ WARNING_HEADER = "Dim-Warning"
 LOCAL_NAMES = ["localhost", "127.0.0.1", "[::1]"]
 FORM_SOURCES = {name: NAMES[name] for name in ("trimap", "mask", "strokes", "box")}
 """Sources of a trimap that a form can carry, with the names of their fields."""
+EXPIRY_SECONDS = 10.0
+"""Seconds between two looks for results that were not fetched in time, at most."""
 EVENT_SECONDS = 0.2
 """Seconds between two looks at a job's progress."""
 CHUNK_BYTES = 1 << 18
@@ -156,8 +158,13 @@ class Service:
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        self.queue.drop_expired()
         return job
+
+    async def drop_expired(self) -> None:
+        """Drop results that were not fetched in time, again and again, until it is cancelled."""
+        while True:
+            await asyncio.sleep(min(self.limits.keep_seconds, EXPIRY_SECONDS))
+            await run_in_threadpool(self.queue.drop_expired)
 
     async def finished(self, job: Job) -> None:
         """Wait for a job; drop it and raise its error if it failed."""
@@ -240,7 +247,9 @@ def create_app(
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
+        expiring = asyncio.create_task(service.drop_expired())
         yield
+        expiring.cancel()
         await run_in_threadpool(service.queue.close)
 
     app = FastAPI(

@@ -115,7 +115,7 @@ class JobQueue:
 
     def __init__(self, limits: Limits, ended: Callable[[float], object]) -> None:
         self.limits, self._ended = limits, ended
-        self._root = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
+        self._root: Path | None = None
         self._pool = ThreadPoolExecutor(limits.workers, thread_name_prefix="dim-serve")
         self._jobs: dict[str, Job] = {}
         self._futures: dict[str, Future[None]] = {}
@@ -210,6 +210,9 @@ class JobQueue:
 
     def new_folder(self) -> Path:
         """Make an empty folder for a job's files."""
+        # With the first job: an application that is never started leaves nothing behind.
+        with self._lock:
+            self._root = self._root or Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
         return Path(tempfile.mkdtemp(dir=self._root))
 
     def drop(self, job: Job) -> None:
@@ -243,7 +246,8 @@ class JobQueue:
         """Finish what was accepted, then remove all files."""
         self.stop()
         self._pool.shutdown(wait=True)
-        shutil.rmtree(self._root, ignore_errors=True)
+        if self._root is not None:
+            shutil.rmtree(self._root, ignore_errors=True)
 
     def _require_room(self) -> None:
         if self._stopping:

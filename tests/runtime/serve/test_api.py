@@ -471,6 +471,19 @@ def test_a_job_that_runs_is_stopped(
     assert (queue.kept, rendered) == (0, [])
 
 
+def test_results_that_no_request_fetches_are_dropped_without_another_request(
+    start: Start, files: dict[str, Any]
+) -> None:
+    client = start(keep_seconds=0.05)
+    assert client.post("/v1/jobs", files=files).status_code == 202
+    queue = client.app.state.service.queue  # type: ignore[attr-defined]
+    for _ in range(3000):
+        if not queue.kept:
+            break
+        time.sleep(0.01)
+    assert queue.kept == 0
+
+
 def test_a_job_that_fails_says_why(start: Start, files: dict[str, Any]) -> None:
     files["trimap"] = ("t.png", io.BytesIO(b"no image"))
     client = start()
