@@ -5,6 +5,7 @@ import { PNG } from "pngjs";
 import { matte } from "./matting.mjs";
 
 const [model, photo, marks, out] = process.argv.slice(2);
+if (!out) throw new Error("usage: node matte.mjs MODEL.onnx PHOTO.png TRIMAP.png ALPHA.png");
 const image = PNG.sync.read(readFileSync(photo)), trimap = PNG.sync.read(readFileSync(marks));
 const { width, height } = image;
 if (trimap.width !== width || trimap.height !== height) throw new Error("image and trimap differ in size");

@@ -87,7 +87,9 @@ def require_trimap(trimap: Any) -> None:
                 "cannot use this trimap",
                 got=f"{trimap.dtype} with shape {trimap.shape}",
                 expected="uint8 H, W: 0 background, 128 unknown, 255 foreground",
-                fix="matting(image, trimap): the image first; take one channel of a trimap that has several",
+                fix="one image at a time: matting(image[0], trimap[0]); Matting.map takes many"
+                if trimap.shape[2] > 4
+                else "matting(image, trimap): the image first; take one channel of a trimap that has several",
             )
         if trimap.dtype.kind == "b":
             raise _boolean_mask(trimap)

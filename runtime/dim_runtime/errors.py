@@ -90,8 +90,8 @@ class NothingUnknownWarning(UserWarning):
 
     def __init__(self) -> None:
         super().__init__(
-            "no pixel of the trimap is unknown (128): the alpha repeats the trimap; "
-            "dim-matte trimap or dim.trimap.from_mask makes a band of unknown pixels around a mask"
+            "no pixel of the trimap is unknown (128): the alpha repeats the trimap; dim-matte trimap or "
+            "dim_runtime.trimaps.bands.from_soft_mask makes a band of unknown pixels around a mask"
         )
 
 

@@ -401,7 +401,7 @@ def test_a_frozen_window_larger_than_the_image_is_a_warning(metadata: Any, pair:
 def test_a_mask_in_place_of_a_trimap_is_a_warning(identity: Any, image: Any) -> None:
     mask = np.zeros((20, 30), np.uint8)
     mask[5:9] = 255
-    with pytest.warns(NothingUnknownWarning, match="from_mask"):
+    with pytest.warns(NothingUnknownWarning, match="from_soft_mask"):
         alpha = Matting.from_backend(identity)(image(20, 30), mask)
     np.testing.assert_array_equal(alpha, mask / 255)
 

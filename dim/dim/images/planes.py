@@ -142,7 +142,12 @@ def _gray(colours: Image, path: Path, noun: str, expected: str) -> Image:
     for other in (0, 2):
         channel: Any = np.ascontiguousarray(colours[..., other])
         if int(cv2.absdiff(channel, middle).max()) > tolerance:
-            raise InputError(f"cannot use the {noun} {path}", got="colours", expected=expected)
+            raise InputError(
+                f"cannot use the {noun} {path}",
+                got="colours",
+                expected=expected,
+                fix=f"if this is the photograph itself: it is given as the image, with the {noun} beside it",
+            )
     return middle
 
 

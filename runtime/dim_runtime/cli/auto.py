@@ -11,17 +11,19 @@ from typing import Annotated
 
 import typer
 
-from dim.arrays import UInt8
 from dim.errors import InputError
 from dim.files import require_no_input
-from dim.images.files import read_image, require_writable, write_image
-from dim.images.headers import HeaderError, read_header
+from dim.images.files import require_writable, write_image
 from dim_runtime.cli.options import OutputOptions, Quiet, ShowProgress, expand
-from dim_runtime.cli.trimap import SourceOptions
-from dim_runtime.images.pairs import Pair, require_one_size
+from dim_runtime.cli.trimap import SourceOptions, require_fitting
 from dim_runtime.matting import Matting
 from dim_runtime.outputs.pair import run_pair
 from dim_runtime.outputs.spec import Output
+
+BOX_HINT = (
+    "A box alone suits compact objects before other colours. Look at the cut-out; "
+    "--save-trimap shows what was found, --scribbles corrects it."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +71,7 @@ def auto(
         require_writable(save_trimap)
     made = sources.make()
     if options.mask is not None:
-        _require_fitting(photo, options.mask, made, spec.max_pixels)
+        require_fitting(photo, options.mask, made, spec.max_pixels)
     show = sys.stderr.isatty() if progress is None else progress
     with (
         tempfile.TemporaryDirectory(prefix="dim-matte-") as folder,
@@ -83,6 +85,8 @@ def auto(
         outcome = run_pair(matting, photo, trimap, out_path, spec)
     if not quiet:
         typer.echo(f"{out_path}: {outcome.summary()}")
+        if options.box is not None and options.scribbles is None:
+            typer.echo(BOX_HINT, err=True)
 
 
 def _require_two_files(out_path: Path, save_trimap: Path | None) -> None:
@@ -92,14 +96,3 @@ def _require_two_files(out_path: Path, save_trimap: Path | None) -> None:
             why="the result would replace the trimap",
             fix="choose another name for --save-trimap",
         )
-
-
-def _require_fitting(photo: Path, mask: Path, trimap: UInt8, max_pixels: int) -> None:
-    """Raise an InputError that names the mask, if its size is not the photograph's."""
-    try:
-        header = read_header(photo)
-    except HeaderError:
-        header = None
-    # The header is enough in most cases: a large photograph would be decoded twice.
-    if header is None or (header.height, header.width) != trimap.shape:
-        require_one_size(Pair(photo.stem, photo, mask), read_image(photo, max_pixels=max_pixels), trimap)

@@ -41,7 +41,7 @@ def serve(
     """Serve mattes over HTTP, with a page to draw trimaps on.
 
     The page is at the server's address, the description of the interface at /openapi.json. A token in the
-    environment variable DIM_SERVE_TOKEN is required of every request.
+    environment variable DIM_SERVE_TOKEN is required of requests to /v1 and /metrics.
     """
     require("serve", "fastapi", "uvicorn", "python_multipart", "prometheus_client", extra="serve")
     from dim_runtime.serve import api, server

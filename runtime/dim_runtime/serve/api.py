@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
-from fastapi import Depends, FastAPI, Form, HTTPException, Request, UploadFile
+from fastapi import Depends, FastAPI, Form, Request, UploadFile
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response, StreamingResponse
 from fastapi.staticfiles import StaticFiles
@@ -48,7 +48,14 @@ from dim_runtime.serve.forms import (
     only,
 )
 from dim_runtime.serve.jobs import Job, JobQueue, Phase, removed
-from dim_runtime.serve.limits import BodyGuard, Limits, UnauthorisedError, UnknownHostError, too_many_bytes
+from dim_runtime.serve.limits import (
+    BodyGuard,
+    Limits,
+    UnauthorisedError,
+    UnknownHostError,
+    UnknownJobError,
+    too_many_bytes,
+)
 from dim_runtime.trimaps.sources import NAMES, TrimapSources
 
 PAGE = Path(__file__).parent / "page"
@@ -419,7 +426,12 @@ def _add_jobs(app: FastAPI, service: Service) -> None:
 def _job(service: Service, identity: str) -> Job:
     job = service.queue.find(identity)
     if job is None:
-        raise HTTPException(404, "unknown job; results are kept for some minutes only")
+        raise UnknownJobError(
+            "cannot find this job",
+            got=repr(identity[:80]),
+            why=f"results are kept for {service.limits.keep_seconds:g} s, or until both outputs were fetched",
+            fix="POST /v1/jobs again",
+        )
     return job
 
 

@@ -25,6 +25,7 @@ from dim_runtime.serve.limits import (
     TooLargeError,
     UnauthorisedError,
     UnknownHostError,
+    UnknownJobError,
 )
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ STATUS: Mapping[type[Exception], int] = {
     RemovedJobError: 410,
     SlowBodyError: 408,
     UnknownHostError: 400,
+    UnknownJobError: 404,
     UnauthorisedError: 401,
     TooLargeError: 413,
     MemoryLimitError: 413,
@@ -125,13 +127,18 @@ def add_errors(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        found = "; ".join(f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg']}" for e in error.errors())
+        reasons = [(".".join(map(str, each["loc"][1:])), each["msg"]) for each in error.errors()]
+        texts = any("UploadFile" in reason for _, reason in reasons)
+        found = "; ".join(
+            f"{field}: {'a text in place of a file' if 'UploadFile' in reason else reason}"
+            for field, reason in reasons
+        )
         return error_response(
             InputError(
                 "cannot use the fields of this request",
                 got=found,
                 expected="a form (multipart/form-data); /openapi.json describes its fields",
-                fix="send files as files: curl -F image=@photo.jpg" if "UploadFile" in found else None,
+                fix="send files as files: curl -F image=@photo.jpg" if texts else None,
             )
         )
 

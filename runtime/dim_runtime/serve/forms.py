@@ -128,4 +128,12 @@ class FormRoute(APIRoute):
 class _Request(Request):
     # Only the newest FastAPI has limits of forms as an option.
     def form(self, **_: Any) -> Any:
+        kind = self.headers.get("content-type", "")
+        if not kind.lower().startswith("multipart/form-data"):
+            raise InputError(
+                "cannot read the body of this request",
+                got=kind[:80] or "no Content-Type",
+                expected="a form with files: multipart/form-data",
+                fix="send files as files: curl -F image=@photo.jpg",
+            )
         return super().form(max_files=MAX_FILES, max_fields=MAX_TEXTS, max_part_size=MAX_TEXT_BYTES)

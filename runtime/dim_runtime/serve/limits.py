@@ -73,6 +73,10 @@ class RemovedJobError(DimError):
     """A job that was dropped before its result was fetched."""
 
 
+class UnknownJobError(DimError):
+    """An identity that no job has, or no longer."""
+
+
 class UnauthorisedError(DimError):
     """A request without the server's token."""
 

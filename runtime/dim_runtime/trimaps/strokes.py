@@ -44,7 +44,9 @@ LIGHTNESS_WEIGHT = 0.5
 """Weight of lightness beside a* and b*: shadows must not separate an object from itself."""
 MOST_COLOUR = 64
 """Largest difference of a stroke's channels: lossy files change grays a little."""
-EXPORT = "draw on an empty layer above the photograph, and export that layer alone as PNG with transparency"
+BORDER_SHARE = 0.02
+"""Share of a box's side: a box that ends nearer to the image's border reaches it, as its object does."""
+EXPORT = "draw on an empty layer above the photograph; export that layer alone as PNG with transparency"
 GROWTH = 1.0
 """Farthest that an unknown stroke widens the unknown region, in widths of the band."""
 GROWTH_STEPS = 6
@@ -162,10 +164,27 @@ def _outside(box: Box | None, height: int, width: int) -> Bool:
             "cannot use this box",
             got=f"{box.width}×{box.height} px at {box.x}, {box.y}",
             expected=f"at least 2×2 px inside {width}×{height} px",
+            fix="x and y of the upper left corner, then width and height",
         )
-    outside[:] = True
-    outside[box.y : box.y + box.height, box.x : box.x + box.width] = False
+    for taken in (_at_border(box, height, width), box):
+        outside[:] = True
+        outside[taken.y : taken.y + taken.height, taken.x : taken.x + taken.width] = False
+        # A box that would become the whole image stays as it was drawn.
+        if outside.any():
+            break
     return outside
+
+
+def _at_border(box: Box, height: int, width: int) -> Box:
+    """Return the box with the sides that end hardly before the image's border moved to it."""
+    left, right = _stretched(box.x, box.width, width)
+    top, bottom = _stretched(box.y, box.height, height)
+    return Box(left, top, right - left, bottom - top)
+
+
+def _stretched(start: int, length: int, whole: int) -> tuple[int, int]:
+    slack, end = round(BORDER_SHARE * length), start + length
+    return 0 if start <= slack else start, whole if end >= whole - slack else end
 
 
 def _require_both(foreground: Bool, background: Bool, box: Box | None) -> None:
@@ -387,6 +406,7 @@ def read_strokes(path: Path, *, max_pixels: int) -> Strokes:
             f"cannot use the scribbles {path}",
             got="strokes in colours",
             expected="white foreground, black background, gray unknown, transparent where nothing is marked",
+            fix="draw in white, black and gray alone",
         )
     levels = np.full(marked.shape, UNKNOWN, np.uint8)
     gray = pixels[..., 1]

@@ -145,6 +145,9 @@ def test_a_mask_of_another_size_is_named(photo: Path, tmp_path: Path) -> None:
         run("auto", photo, "-o", out, "--mask", mask, "--save-trimap", trimap)
     assert not out.exists()
     assert not trimap.exists()
+    with pytest.raises(InputError, match=r"photo\.png with \S+mask\.png"):
+        run("trimap", mask, "--image", photo, "-o", trimap)
+    assert not trimap.exists()
 
 
 def test_a_mask_of_a_turned_photograph_is_used_upright(photo: Path, tmp_path: Path) -> None:

@@ -242,6 +242,11 @@ def test_errors_name_the_field_once(start: Start, files: dict[str, Any]) -> None
     assert refused(client.post("/v1/matte", files=files), 422)["problem"] == "cannot read the image"
     text = refused(client.post("/v1/matte", data={"image": "photo.jpg", "trimap": "t.png"}), 422)
     assert text["fix"] == "send files as files: curl -F image=@photo.jpg"
+    assert text["got"] == "application/x-www-form-urlencoded"
+    text = refused(client.post("/v1/matte", files={"image": (None, "photo.jpg")}), 422)
+    assert text["got"] == "image: a text in place of a file"
+    unknown = refused(client.get("/v1/jobs/nope"), 404)
+    assert (unknown["got"], unknown["fix"]) == ("'nope'", "POST /v1/jobs again")
     assert "multipart/form-data" in refused(client.post("/v1/matte", json={"image": "x"}), 422)["expected"]
 
 
@@ -598,7 +603,7 @@ def test_a_band_is_changed(start: Start, pair: Pair) -> None:
 
 
 def test_a_proposal_needs_the_image(start: Start) -> None:
-    answer = start().post("/v1/trimap", data={"box": "10,10,20,20"})
+    answer = start().post("/v1/trimap", files={"box": (None, "10,10,20,20")})
     assert "image" in refused(answer, 422)["problem"]
 
 

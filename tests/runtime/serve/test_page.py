@@ -419,6 +419,24 @@ def test_corrections_stay_when_the_band_is_changed(page: Any) -> None:
         playwright.expect(page.locator("#undo")).to_be_enabled()
 
 
+def test_the_trimap_can_be_downloaded_before_and_after_the_matte(page: Any, tmp_path: Path) -> None:
+    load(page, sample_paths()[0])
+    playwright.expect(page.locator("#save-trimap")).to_be_disabled()
+    draw(page)
+    scribbles = cv2.imread(str(download(page, "trimap", tmp_path)), cv2.IMREAD_UNCHANGED)
+    assert set(np.unique(scribbles[..., 3])) == {0, 255}
+    playwright.expect(page.locator("#status")).to_contain_text("lemur-scribbles.png")
+    compute(page)
+    box = page.locator("#canvas").bounding_box()
+    page.keyboard.press("u")
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    playwright.expect(page.locator("#status")).to_contain_text("compute the matte again")
+    playwright.expect(page.locator("#save-cutout")).to_be_disabled()
+    trimap = cv2.imread(str(download(page, "trimap", tmp_path)), cv2.IMREAD_GRAYSCALE)
+    assert trimap[trimap.shape[0] // 2, trimap.shape[1] // 2] == 128, "the last stroke is in it"
+    playwright.expect(page.locator("#status")).to_contain_text("lemur-trimap.png")
+
+
 def test_a_brush_leads_back_to_the_trimap(page: Any) -> None:
     load(page, sample_paths()[0])
     draw(page)

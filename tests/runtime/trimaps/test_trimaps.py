@@ -18,6 +18,7 @@ from dim_runtime.trimaps.strokes import (
     _covered,
     _features,
     _nearer,
+    _outside,
     _without_specks,
     propose,
     read_strokes,
@@ -183,6 +184,15 @@ def test_colour_and_position_together_find_the_nearest_stroke() -> None:
 def test_marks_that_do_not_suffice(picture: UInt8, marks: list, box: Box | None, part: str) -> None:  # type: ignore[type-arg]
     with pytest.raises(InputError, match=part):
         propose(picture, strokes(*marks), box)
+
+
+def test_a_box_that_ends_hardly_before_the_border_reaches_it() -> None:
+    """The object's last rows would be certain background; a box over nearly all of the image is kept."""
+    outside = _outside(Box(60, 1, 200, 237), 240, 320)
+    assert not outside[:, 60:260].any()
+    assert outside[:, :60].all()
+    assert outside[:, 260:].all()
+    assert _outside(Box(1, 1, 318, 238), 240, 320).sum() == 240 * 320 - 318 * 238
 
 
 def test_a_box_that_is_smaller_than_a_pixel_of_the_copy() -> None:

@@ -56,6 +56,7 @@ function enable() {
   find("steps").disabled = !loaded;
   find("views").disabled = !(loaded && scene.cutout);
   find("band").disabled = !scene.labels?.proposal;
+  find("save-trimap").disabled = !scene.labels?.done.length;
   find("open").disabled = state.busy;
 }
 
@@ -242,12 +243,13 @@ async function cancel() {
   }
 }
 
-function download(kind) {
-  const blob = state.files[kind];
+async function download(kind) {
+  const { labels } = scene;
+  const blob = kind === "trimap" ? await labels.png() : state.files[kind];
   if (!blob) return;
   const link = document.createElement("a");
   link.href = URL.createObjectURL(blob);
-  link.download = `${state.name}-${kind}.png`;
+  link.download = `${state.name}-${kind === "trimap" && !labels.complete ? "scribbles" : kind}.png`;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
   report(`Saved ${link.download}.`);
@@ -283,6 +285,7 @@ function show(view) {
   document.querySelector(`input[name="view"][value="${view}"]`).checked = true;
   find("colour-row").hidden = view !== "colour";
   find("picture-row").hidden = view !== "picture";
+  if (view === "picture" && !scene.picture) report("Choose a picture to lay behind the cut-out.");
   refresh();
 }
 
@@ -367,8 +370,10 @@ function within(box, { width, height }) {
 }
 
 function forgetResult() {
-  if (!scene.cutout) return;
-  forget();
+  if (scene.cutout) {
+    forget();
+    report("The trimap has changed: compute the matte again.");
+  }
   enable();
 }
 
