@@ -104,8 +104,10 @@ def propagate(
     Yields:
         The number of windows of both phases that are done.
     """
-    # What the network's windows have freed would count beside the largest window of this phase.
-    release_free_memory()
+    if len(plan.windows) > 1:
+        # What the network's windows have freed would count beside the largest window of this phase. After a
+        # single window the same memory is used again.
+        release_free_memory()
     for done, window in enumerate(plan.propagation, start=len(plan.windows) + 1):
         part = cut(image, trimap, plan, window)
         levels = part.trimap[None]
