@@ -362,7 +362,9 @@ class Matting:
         """Plan one image; without ``out`` for a new float32 array."""
         _require_scale(found, trimap)
         if self._options.memory_limit is not None:
-            # Freed memory that the C library keeps would count twice: as held, and as what the windows need.
+            # Memory that is kept for the next window, by the back end or by the C library, would count twice:
+            # as held, and as what the windows need.
+            self._open.release_memory()
             release_free_memory()
         held = resident_bytes() + held_bytes(image) + held_bytes(trimap) + _output_bytes(trimap, out)
         plan = Planner(found, self._open, self._options, held_bytes=held).plan()

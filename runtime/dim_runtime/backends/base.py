@@ -144,6 +144,9 @@ class Backend(ABC):
         """Return an upper bound of the memory for windows H, W that run one after the other; bytes."""
         return max(starmap(self.window_bytes, shapes), default=0)
 
+    def release_memory(self) -> None:  # noqa: B027 - optional
+        """Return memory that is kept for another window like the last one."""
+
     def close(self) -> None:  # noqa: B027 - optional
         """Free the engine; the back end is not used afterwards."""
 

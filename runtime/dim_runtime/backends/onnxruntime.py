@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from dim.errors import install_command
 from dim.extras import silence_onnxruntime
 from dim_runtime.artefacts.onnx_cut import crop_inputs, crop_limits, read_parts
 from dim_runtime.artefacts.onnx_file import read_metadata
+from dim_runtime.backends.arena import KeptMemory, register_arena, use_arena
 from dim_runtime.backends.base import (
     ENGINE_BYTES,
     Backend,
@@ -39,9 +40,6 @@ CPU_PROVIDER, CUDA_PROVIDER = "CPUExecutionProvider", "CUDAExecutionProvider"
 CUDA_HOST_BYTES = 12
 """Bytes per pixel on the host: image, trimap and alpha (3 + 1 + 4), and the alpha that is returned (4)."""
 CUDA_ADVICE = f"{install_command('gpu')}; dim-matte doctor --gpu shows what is missing"
-SHRINK_ARENA = "memory.enable_memory_arena_shrinkage"
-SAME_AS_REQUESTED = 1
-ALREADY_THERE = "already been registered"
 
 
 class OnnxRuntimeBackend(Backend):
@@ -75,16 +73,14 @@ class OnnxRuntimeBackend(Backend):
         _require_own_precision(path, self._metadata, precision)
         _require_runnable(path, self._metadata)
         engine = _engine(path)
-        self._run_options = engine.RunOptions()
         self._bound: BoundSession | None = None
         if parse_device(device).kind == "cuda":
             self._bound = _bound_session(engine, path, device, threads)
+            self._run_options = engine.RunOptions()
         else:
             self._open_on_cpu(engine, threads)
             self._threads = EngineThreads(fitting(threads))
-            # Each run returns its window's memory, so that one window bounds the memory, and not the sum of
-            # what windows of different shapes leave behind.
-            self._run_options.add_run_config_entry(SHRINK_ARENA, "cpu:0")
+            self._memory = KeptMemory(engine)
 
     def _open_on_cpu(self, engine: Any, threads: int | None) -> None:
         path = self._path
@@ -158,9 +154,12 @@ class OnnxRuntimeBackend(Backend):
         return self._run(self._propagation, [OUTPUT_ALPHA], inputs)[0]
 
     def _run(self, session: Any, outputs: Sequence[str], inputs: Mapping[str, Any]) -> list[Floating]:
-        run = partial(session.run, outputs, inputs, self._run_options)
-        found: list[Floating] = self._threads.run(inputs[INPUT_TRIMAP].size, run)
-        return found
+        count, height, width = shape = inputs[INPUT_TRIMAP].shape
+        graph = "network" if session is self._session else "propagation"
+        with self._memory.run(graph, shape, count * self.window_bytes(height, width)) as options:
+            run = partial(session.run, outputs, inputs, options)
+            found: list[Floating] = self._threads.run(inputs[INPUT_TRIMAP].size, run)
+            return found
 
     def run_on_device(self, image: Any, trimap: Any) -> Any:
         if self._bound is None:
@@ -174,10 +173,15 @@ class OnnxRuntimeBackend(Backend):
             return super().window_bytes(height, width)
         return ENGINE_BYTES + CUDA_HOST_BYTES * height * width
 
+    def release_memory(self) -> None:
+        if self._bound is None:
+            self._memory.release()
+
     def close(self) -> None:
         """Free the engine. Closing twice is fine."""
         if self._bound is not None:
             self._bound.close()
+        self.release_memory()
         self._session = self._propagation = None
 
     @contextmanager
@@ -207,25 +211,6 @@ def _engine(path: Path) -> Any:
     return onnxruntime
 
 
-@cache
-def _register_arena(engine: Any) -> None:
-    """Register an arena that grows by the requested size. A session's own doubles: up to 1.4 × the memory.
-
-    ONNX Runtime has such an arena only for the whole process. Other sessions of the process use it only if
-    their options request a shared arena. If such a session has registered one already, release 1.19 refuses
-    a second, and ours use the first.
-    """
-    memory = engine.OrtMemoryInfo(
-        "Cpu", engine.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, engine.OrtMemType.DEFAULT
-    )
-    arena = engine.OrtArenaCfg({"arena_extend_strategy": SAME_AS_REQUESTED})
-    try:
-        engine.create_and_register_allocator(memory, arena)
-    except RuntimeError as error:
-        if ALREADY_THERE not in str(error):
-            raise
-
-
 def _tensors(nodes: list[Any]) -> dict[str, Tensor]:
     kinds = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
     return {node.name: Tensor(kinds.get(node.type, node.type), len(node.shape or ())) for node in nodes}
@@ -237,8 +222,8 @@ def _session(
     """Open a file, or a model that was made from it."""
     options = _options(engine, threads)
     if providers == [CPU_PROVIDER]:
-        _register_arena(engine)
-        options.add_session_config_entry("session.use_env_allocators", "1")
+        register_arena(engine)
+        use_arena(options)
     try:
         # Without enable_fallback=0 it prints to standard output and moves to the CPU where CUDA fails.
         return engine.InferenceSession(model or str(path), options, providers=providers, enable_fallback=0)

@@ -107,6 +107,7 @@ def propagate(
     if len(plan.windows) > 1:
         # What the network's windows have freed would count beside the largest window of this phase. After a
         # single window the same memory is used again.
+        backend.release_memory()
         release_free_memory()
     for done, window in enumerate(plan.propagation, start=len(plan.windows) + 1):
         part = cut(image, trimap, plan, window)

@@ -13,13 +13,15 @@ import numpy as np
 import pytest
 
 from dim.errors import InputError
-from dim_runtime.backends import cuda
+from dim_runtime.backends import arena, cuda
+from dim_runtime.backends.arena import KeptMemory, register_arena
 from dim_runtime.backends.cuda import Gpu
 from dim_runtime.backends.io_binding import BoundSession
-from dim_runtime.backends.onnxruntime import CPU_PROVIDER, CUDA_PROVIDER, OnnxRuntimeBackend, _register_arena
+from dim_runtime.backends.onnxruntime import CPU_PROVIDER, CUDA_PROVIDER, OnnxRuntimeBackend
 from dim_runtime.backends.open import open_backend
 from dim_runtime.errors import ArtefactError, BackendError, DeviceError, MissingExtraError
 from dim_runtime.matting import default_model
+from dim_runtime.memory import release_free_memory
 
 from .fake_cuda import FakeCore, OnGpu
 
@@ -64,20 +66,84 @@ def test_a_batch_is_its_windows(backend: OnnxRuntimeBackend) -> None:
     np.testing.assert_array_equal(backend.run(image, trimap), np.stack(singles))
 
 
-def test_every_run_releases_the_arena(backend: OnnxRuntimeBackend, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ONNX Runtime frees a window's memory after a run only if that run requests it."""
+SHRINK = "memory.enable_memory_arena_shrinkage"
+
+
+@pytest.fixture
+def returned(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Return a list that grows with each run: whether the run returns the arena's memory."""
     onnxruntime = pytest.importorskip("onnxruntime")
     run, seen = onnxruntime.InferenceSession.run, []
 
     def spy(session: Any, names: Any, inputs: Any, options: Any = None) -> Any:
-        seen.append(options.get_run_config_entry("memory.enable_memory_arena_shrinkage"))
+        try:
+            seen.append(options.get_run_config_entry(SHRINK) == "cpu:0")
+        except RuntimeError:
+            seen.append(False)
         return run(session, names, inputs, options)
 
     monkeypatch.setattr(onnxruntime.InferenceSession, "run", spy)
+    return seen
+
+
+def test_a_large_window_returns_its_memory(
+    backend: OnnxRuntimeBackend, returned: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ONNX Runtime frees a window's memory after a run only if that run requests it."""
+    backend.release_memory()
+    del returned[:]
+    monkeypatch.setattr(arena, "KEPT_BYTES", 0)
     for height in (32, 64):
         backend.run(*windows(1, height, 96))
     # The embedded network and the propagation of its alpha are two sessions.
-    assert seen == ["cpu:0"] * 4
+    assert returned == [True] * 4
+
+
+def test_small_windows_of_one_shape_keep_their_memory(
+    backend: OnnxRuntimeBackend, returned: list[bool]
+) -> None:
+    """Before a window of another shape, and on request, it is returned by a graph of one node."""
+    backend.release_memory()
+    del returned[:]
+    for height in (32, 32, 64):
+        backend.run(*windows(1, height, 96))
+    backend.release_memory()
+    backend.release_memory()
+    assert returned == [False] * 4 + [True] + [False] * 2 + [True]
+
+
+def test_kept_memory_is_used_again(backend: OnnxRuntimeBackend) -> None:
+    resource = pytest.importorskip("resource")
+    pair = windows(1, 512, 512)
+
+    def faults() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        backend.run(*pair)
+        return int(resource.getrusage(resource.RUSAGE_SELF).ru_minflt) - before
+
+    backend.release_memory()
+    release_free_memory()
+    first, _, third = faults(), faults(), faults()
+    assert third < first / 2
+
+
+def test_of_windows_that_run_at_once_one_keeps_its_memory() -> None:
+    memory = KeptMemory(pytest.importorskip("onnxruntime"))
+    shape = (1, 32, 32)
+    first, second = memory.run("network", shape, 1), memory.run("network", shape, 1)
+    keeping, returning = first.__enter__(), second.__enter__()
+    assert keeping is not returning
+    # What the first leaves would remain beside the memory of the second.
+    first.__exit__(None, None, None)
+    assert not memory.keeps
+    second.__exit__(None, None, None)
+    assert not memory.keeps
+    with memory.run("network", shape, 1):
+        pass
+    assert memory.keeps
+    with memory.run("network", (1, 32, 64), arena.KEPT_BYTES + 1):
+        pass
+    assert not memory.keeps
 
 
 def test_a_failing_run_is_a_typed_error(backend: OnnxRuntimeBackend) -> None:
@@ -310,6 +376,6 @@ class _EngineThatRefuses:
 
 
 def test_an_arena_that_is_shared_already_is_used() -> None:
-    _register_arena(_EngineThatRefuses("An allocator has already been registered for sharing."))
+    register_arena(_EngineThatRefuses("An allocator has already been registered for sharing."))
     with pytest.raises(RuntimeError, match="no memory"):
-        _register_arena(_EngineThatRefuses("no memory"))
+        register_arena(_EngineThatRefuses("no memory"))
