@@ -1,4 +1,4 @@
-"""Dockerfiles are not built here: what they name must at least exist in the project."""
+"""The tests do not build the Dockerfiles: what they name must at least exist in the project."""
 
 from __future__ import annotations
 
@@ -44,7 +44,25 @@ def test_extras_and_scripts_are_the_projects(kind: str) -> None:
     assert set(extras.split(",")) <= set(_project()["optional-dependencies"])
     assert kind in extras.split(",")
     (entry,) = (json.loads(rest) for name, rest in _instructions(kind) if name == "ENTRYPOINT")
-    assert entry[0] in _project()["scripts"]
+    assert entry[:2] == ["sh", "-c"]
+    # The shell makes way for the program, which gets the signals, and passes all arguments on.
+    program = entry[2].rpartition("; ")[2].removeprefix("exec ").removesuffix(' "$@"')
+    assert program in _project()["scripts"]
+    assert entry[2].endswith(f'; exec {program} "$@"')
+    assert entry[3:] == [program]
+
+
+@both
+def test_compiled_code_is_in_the_image_and_is_copied_where_it_is_looked_for(kind: str) -> None:
+    instructions = _instructions(kind)
+    (variables,) = (rest for name, rest in instructions if name == "ENV")
+    environment = dict(re.findall(r"(NUMBA_\w+)=(\S+)", variables))
+    build = next(rest for name, rest in instructions if "import pymatting" in rest)
+    assert f"NUMBA_CPU_NAME={environment['NUMBA_CPU_NAME']} " in build
+    (cache,) = re.findall(r"NUMBA_CACHE_DIR=(/opt/dim/\S+)", build)
+    copy = f"cp -r {cache} {Path(environment['NUMBA_CACHE_DIR']).parent}/"
+    assert copy in next(rest for name, rest in instructions if name == "ENTRYPOINT")
+    assert Path(cache).name == Path(environment["NUMBA_CACHE_DIR"]).name
 
 
 @both
