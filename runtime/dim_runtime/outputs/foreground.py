@@ -204,10 +204,13 @@ def covering(background: Image, height: int, width: int) -> Image:
 
 
 def parse_colour(text: str) -> Colour:
-    """Parse ``"#RRGGBB"`` to R, G, B; InputError for other texts."""
-    if re.fullmatch(r"#[0-9A-Fa-f]{6}", text) is None:
-        raise InputError("cannot read this colour", got=repr(text), expected="#RRGGBB, such as #00FF00")
-    return int(text[1:3], 16), int(text[3:5], 16), int(text[5:7], 16)
+    """Parse ``"#RRGGBB"``, or ``"#RGB"`` as CSS has it, to R, G, B; InputError for other texts."""
+    if re.fullmatch(r"#([0-9A-Fa-f]{3}){1,2}", text) is None:
+        raise InputError(
+            "cannot read this colour", got=repr(text), expected="#RRGGBB or #RGB, such as #00FF00"
+        )
+    digits = text[1:] if len(text) == 7 else "".join(digit * 2 for digit in text[1:])
+    return int(digits[:2], 16), int(digits[2:4], 16), int(digits[4:], 16)
 
 
 def _require_same_size(image: Image, alpha: Floating) -> None:

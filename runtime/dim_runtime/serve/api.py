@@ -8,7 +8,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, MutableMapping
 from contextlib import asynccontextmanager
 from fnmatch import fnmatchcase
 from functools import partial
@@ -28,6 +28,7 @@ from prometheus_client import (
     generate_latest,
 )
 from starlette.background import BackgroundTask
+from starlette.routing import BaseRoute, Match, Mount
 
 import dim
 from dim.errors import InputError
@@ -36,6 +37,7 @@ from dim_runtime.matting import Matting
 from dim_runtime.outputs.spec import Output
 from dim_runtime.serve import work
 from dim_runtime.serve.failures import RESPONSES, add_errors, describe, error_response
+from dim_runtime.serve.folders import remove_abandoned
 from dim_runtime.serve.forms import (
     SOURCE_FIELDS,
     Background,
@@ -45,6 +47,7 @@ from dim_runtime.serve.forms import (
     Format,
     FormFields,
     FormRoute,
+    Identity,
     only,
 )
 from dim_runtime.serve.jobs import Job, JobQueue, Phase, removed
@@ -66,6 +69,8 @@ FORM_SOURCES = {name: NAMES[name] for name in ("trimap", "mask", "strokes", "box
 """Sources of a trimap that a form can carry, with the names of their fields."""
 EXPIRY_SECONDS = 10.0
 """Seconds between two looks for results that were not fetched in time, at most."""
+LEAVING_SECONDS = 0.01
+"""Seconds in which a disconnect that has already come is noticed."""
 EVENT_SECONDS = 0.2
 """Seconds between two looks at a job's progress."""
 CHUNK_BYTES = 1 << 18
@@ -142,7 +147,9 @@ class Service:
         if scheme.lower() != "bearer" or not hmac.compare_digest(given.encode(), self.token.encode()):
             raise UnauthorisedError("cannot take the request", expected="Authorization: Bearer TOKEN")
 
-    async def accept(self, image: UploadFile | None, fields: Fields, task: Task) -> Job:
+    async def accept(
+        self, image: UploadFile | None, fields: Fields, task: Task, identity: str | None = None
+    ) -> Job:
         """Store the uploads in a new folder and queue the task; after an error nothing is left."""
         folder = self.queue.new_folder()
         try:
@@ -161,7 +168,7 @@ class Service:
             # Headers are read before a job waits; they get no more threads than jobs do.
             async with self._header_readers:
                 await run_in_threadpool(work.require_small, sources)
-            job = self.queue.submit(folder, partial(task, sources))
+            job = self.queue.submit(folder, partial(task, sources), identity)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -193,6 +200,14 @@ class Service:
             await waiting
         finally:
             leaving.cancel()
+
+    async def drop_if_left(self, request: Request, job: Job) -> None:
+        """Drop a job whose client has gone away before it got the job's identity."""
+        leaving = asyncio.ensure_future(request.receive())
+        done, _ = await asyncio.wait((leaving,), timeout=LEAVING_SECONDS)
+        leaving.cancel()
+        if done:
+            await run_in_threadpool(self.queue.drop, job)
 
     def file(self, job: Job, name: str, kind: str, *, last: bool = True) -> StreamingResponse:
         """Return the response with a job's output; after the last one the job is dropped.
@@ -254,6 +269,7 @@ def create_app(
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
+        await run_in_threadpool(remove_abandoned)
         expiring = asyncio.create_task(service.drop_expired())
         yield
         expiring.cancel()
@@ -275,10 +291,20 @@ def create_app(
     _add_matting(app, service)
     _add_jobs(app, service)
     _add_operation(app, service)
-    app.mount("/", StaticFiles(directory=PAGE, html=True))
+    app.router.routes.append(_PageMount("/", StaticFiles(directory=PAGE, html=True)))
     app.add_middleware(BodyGuard, limits=service.limits, admit=service.admit, refuse=error_response)
     _add_counting(app, service)
     return app
+
+
+class _PageMount(Mount):
+    """The page's files, at paths that the interface does not have: a wrong method there is 405, not 404."""
+
+    def matches(self, scope: MutableMapping[str, Any]) -> tuple[Match, MutableMapping[str, Any]]:
+        others: list[BaseRoute] = [route for route in scope["app"].routes if route is not self]
+        if any(route.matches(scope)[0] is Match.PARTIAL for route in others):
+            return Match.NONE, {}
+        return super().matches(scope)
 
 
 async def _stored(upload: UploadFile | None, path: Path) -> Path | None:
@@ -355,21 +381,23 @@ def _matte(matting: Matting, outputs: dict[str, Any], sources: TrimapSources, jo
 
 def _trimap(sources: TrimapSources, job: Job) -> None:
     job.begin(Phase.TRIMAP)
-    write_image(work.output_file(job.folder, "trimap", "png"), sources.make())
+    write_image(work.output_file(job.folder, "trimap", "png"), sources.make(check=job.check))
 
 
 def _add_jobs(app: FastAPI, service: Service) -> None:
     @app.post(
         "/v1/jobs",
         status_code=202,
-        dependencies=[Depends(only(*SOURCE_FIELDS, "depth", "foreground"))],
+        dependencies=[Depends(only(*SOURCE_FIELDS, "depth", "foreground", "id"))],
         summary="Accept a matte to be fetched later: alpha and cut-out, PNG.",
     )
     async def start(
+        request: Request,
         image: UploadFile,
         fields: FormFields,
         foreground: Foregrounds = None,
         depth: BitDepth = None,
+        identity: Annotated[Identity, Form(alias="id")] = None,
     ) -> dict[str, str]:
         specs = {
             str(output): (
@@ -385,7 +413,8 @@ def _add_jobs(app: FastAPI, service: Service) -> None:
             )
             for output in (Output.ALPHA, Output.CUTOUT)
         }
-        job = await service.accept(image, fields, partial(_matte, service.matting, specs))
+        job = await service.accept(image, fields, partial(_matte, service.matting, specs), identity)
+        await service.drop_if_left(request, job)
         return {"id": job.id}
 
     @app.get("/v1/jobs/{identity}", summary="State and progress of a job.")

@@ -11,10 +11,11 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.routing import Match, Route
 
 from dim.errors import DimError, InputError
 from dim_runtime.errors import MemoryLimitError
-from dim_runtime.serve.jobs import FOLDER_PREFIX
+from dim_runtime.serve.folders import FOLDER_PREFIX
 from dim_runtime.serve.limits import (
     BusyError,
     CrowdedError,
@@ -109,6 +110,16 @@ def error_response(error: BaseException) -> JSONResponse:
     return JSONResponse(describe(error), status, headers)
 
 
+def _methods(request: Request) -> set[str]:
+    """Return the methods of all routes of a path; GET and HEAD for the page's files, which have no route."""
+    found = [
+        route.methods or ()
+        for route in request.app.routes
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE
+    ]
+    return set().union(*found) or {"GET", "HEAD"}
+
+
 def add_errors(app: FastAPI) -> None:
     """Let every error of a route become a response in four parts."""
 
@@ -117,12 +128,15 @@ def add_errors(app: FastAPI) -> None:
         return error_response(error)
 
     @app.exception_handler(StarletteHTTPException)
-    async def protocol(_: Request, error: Exception) -> Response:
+    async def protocol(request: Request, error: Exception) -> Response:
         assert isinstance(error, StarletteHTTPException)
         # FastAPI hides what the guard raises while a form is read behind a 400.
         if isinstance(error.__cause__, DimError):
             return error_response(error.__cause__)
-        return JSONResponse({"problem": str(error.detail)}, error.status_code, error.headers)
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            headers["Allow"] = ", ".join(sorted(_methods(request)))
+        return JSONResponse({"problem": str(error.detail)}, error.status_code, headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: Exception) -> Response:

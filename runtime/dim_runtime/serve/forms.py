@@ -54,12 +54,20 @@ Scribbles = Annotated[
         description="White foreground, black background, gray unknown, transparent where nothing is marked."
     ),
 ]
+Identity = Annotated[
+    str | None,
+    Form(
+        pattern="^[0-9a-f]{32}$",
+        description="Of the job, 32 random hexadecimal digits: the client can end it before any response. "
+        "Chosen by the server if left out.",
+    ),
+]
 Band = Annotated[int, Form(ge=-200, le=200, description="Widens (or narrows) the unknown region, pixels.")]
 Width = Annotated[
     int | None, Form(ge=0, le=500, description="Band of a mask; chosen from the mask if left out.")
 ]
 Background = Annotated[
-    str | None, Form(max_length=16, description="Of a composite: #RRGGBB; #FFFFFF if left out.")
+    str | None, Form(max_length=16, description="Of a composite: #RRGGBB or #RGB; #FFFFFF if left out.")
 ]
 Foregrounds = Annotated[
     Colours | None,

@@ -19,10 +19,10 @@ from types import TracebackType
 from typing import Self
 from uuid import uuid4
 
+from dim.errors import InputError
+from dim_runtime.serve.folders import ServerFolder
 from dim_runtime.serve.limits import BusyError, Limits, RemovedJobError, StoppingError, TimeLimitError
 
-FOLDER_PREFIX = "dim-serve-"
-"""Of the temporary folder that holds all jobs."""
 TIME_FIX = "send a smaller image, or start the server with a larger --job-seconds"
 TYPICAL_SECONDS = 2.0
 """Assumed time of a job before the first one was measured."""
@@ -90,12 +90,20 @@ class Job:
             TimeLimitError: its time is over.
         """
         self.finished, self.total = finished, total
+        self.check()
+
+    def check(self) -> None:
+        """End the work of a job here if it was dropped or its time is over.
+
+        Raises:
+            RemovedJobError, TimeLimitError: as :meth:`progress`.
+        """
         if self.dropped:
             raise removed()
         if time.monotonic() > self.deadline:
             raise TimeLimitError(
                 "cannot make the matte in time",
-                got=f"{finished} of {total} in the phase {self.phase}" if total else None,
+                got=f"{self.finished} of {self.total} in the phase {self.phase}" if self.total else None,
                 fix=TIME_FIX,
             )
 
@@ -115,7 +123,7 @@ class JobQueue:
 
     def __init__(self, limits: Limits, ended: Callable[[float], object]) -> None:
         self.limits, self._ended = limits, ended
-        self._root: Path | None = None
+        self._root: ServerFolder | None = None
         self._pool = ThreadPoolExecutor(limits.workers, thread_name_prefix="dim-serve")
         self._jobs: dict[str, Job] = {}
         self._futures: dict[str, Future[None]] = {}
@@ -159,16 +167,21 @@ class JobQueue:
         with self._lock:
             self._require_room()
 
-    def submit(self, folder: Path, work: Callable[[Job], None]) -> Job:
-        """Accept a job; ``folder`` is its own from now on.
+    def submit(self, folder: Path, work: Callable[[Job], None], identity: str | None = None) -> Job:
+        """Accept a job; ``folder`` is its own from now on, and ``identity`` its name, new if it is None.
 
         Raises:
+            InputError: another job has this identity.
             BusyError: the queue is full.
             StoppingError: the server is stopping.
         """
         with self._lock:
             self._require_room()
-            job = Job(uuid4().hex, folder, work, time.monotonic() + self.limits.job_seconds)
+            if identity in self._jobs:
+                raise InputError(
+                    "cannot use this identity", why="another job has it", fix="choose another at random"
+                )
+            job = Job(identity or uuid4().hex, folder, work, time.monotonic() + self.limits.job_seconds)
             self._jobs[job.id] = job
             self._futures[job.id] = self._pool.submit(self._run, job)
         return job
@@ -212,8 +225,8 @@ class JobQueue:
         """Make an empty folder for a job's files."""
         # With the first job: an application that is never started leaves nothing behind.
         with self._lock:
-            self._root = self._root or Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
-        return Path(tempfile.mkdtemp(dir=self._root))
+            self._root = self._root or ServerFolder()
+        return Path(tempfile.mkdtemp(dir=self._root.path))
 
     def drop(self, job: Job) -> None:
         """Forget a job and remove its files.
@@ -246,8 +259,9 @@ class JobQueue:
         """Finish what was accepted, then remove all files."""
         self.stop()
         self._pool.shutdown(wait=True)
-        if self._root is not None:
-            shutil.rmtree(self._root, ignore_errors=True)
+        root, self._root = self._root, None
+        if root is not None:
+            root.close()
 
     def _require_room(self) -> None:
         if self._stopping:

@@ -56,7 +56,7 @@ def make_matte(
     """
     assert sources.image is not None, "the interface requires the image"
     job.begin(Phase.TRIMAP)
-    trimap = sources.refined(sources.make(), matting, progress=job.progress)
+    trimap = sources.refined(sources.make(check=job.check), matting, progress=job.progress)
     job.begin(Phase.MATTE)
     image, found = read_photograph(sources.image, max_pixels=sources.max_pixels)
     alpha = np.empty(trimap.shape, np.float32)
@@ -96,7 +96,7 @@ def spec_of(
     _require_holding(output, kind, depth)
     if background is not None and not background.startswith("#"):
         # Never a path: a request must not read files of the server.
-        raise InputError("cannot use this background", got=repr(background), expected="#RRGGBB")
+        raise InputError("cannot use this background", got=repr(background), expected="#RRGGBB or #RGB")
     spec = OutputSpec(
         output=output,
         foreground=Foreground.ESTIMATED if foreground is None else Foreground(foreground),

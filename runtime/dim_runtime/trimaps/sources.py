@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,14 +97,17 @@ class TrimapSources:
         files = (self.image, self.trimap, self.mask, self.strokes, self.mask_model)
         return [file for file in files if file is not None]
 
-    def make(self) -> UInt8:
+    def make(self, *, check: Callable[[], object] | None = None) -> UInt8:
         """Return the canonical trimap, uint8 H, W: 0 background, 128 unknown, 255 foreground.
+
+        Args:
+            check: called before each iteration of GrabCut; its error ends the work.
 
         Raises:
             InputError: no source or several, a file that cannot be used, marks that do not fit.
         """
         self.require_one()
-        made = self._made()
+        made = self._made(check)
         return resized_band(made, self.band) if self.band else made
 
     def refined(self, trimap: UInt8, matting: Matting, *, progress: Progress | None = None) -> UInt8:
@@ -127,7 +130,7 @@ class TrimapSources:
         matting.into(self._read_image(), trimap, alpha, progress=progress)
         return narrowed(trimap, alpha, self._read_strokes(*trimap.shape).marked)
 
-    def _made(self) -> UInt8:
+    def _made(self, check: Callable[[], object] | None) -> UInt8:
         if self.trimap is not None:
             return dim.trimap.read(self.trimap, max_pixels=self.max_pixels).trimap
         if self.mask is not None:
@@ -137,7 +140,7 @@ class TrimapSources:
             return self._banded(MaskModel(self.mask_model).mask(image))
         if self.rembg is not None:
             return self._banded(rembg_mask(image, self.rembg))
-        return propose(image, self._read_strokes(*image.shape[:2]), self.box)
+        return propose(image, self._read_strokes(*image.shape[:2]), self.box, check=check)
 
     def _read_image(self) -> Image:
         assert self.image is not None, "require_one checks it"

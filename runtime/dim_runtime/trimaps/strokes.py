@@ -8,7 +8,7 @@ nearest in position and colour together.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -103,7 +103,9 @@ class Strokes:
         return cls(np.zeros((height, width), np.uint8), np.zeros((height, width), np.bool_))
 
 
-def propose(image: Image, strokes: Strokes, box: Box | None = None) -> UInt8:
+def propose(
+    image: Image, strokes: Strokes, box: Box | None = None, *, check: Callable[[], object] | None = None
+) -> UInt8:
     """Make a trimap of strokes, of a box around the object, or of both.
 
     Args:
@@ -111,6 +113,7 @@ def propose(image: Image, strokes: Strokes, box: Box | None = None) -> UInt8:
         strokes: levels that are kept as they are; what is not marked is decided by colour, and unknown where
             the runs of GrabCut disagree. Strokes over the unknown region widen the band where they pass.
         box: everything outside is background.
+        check: called before each iteration of GrabCut; its error ends the work.
 
     Returns:
         uint8 H, W: 0 background, 128 unknown, 255 foreground.
@@ -133,7 +136,7 @@ def propose(image: Image, strokes: Strokes, box: Box | None = None) -> UInt8:
     marks = _Marks(
         _covered(foreground, size), _covered(background, size), _covered(strokes.at(UNKNOWN), size)
     )
-    found = _segmented(small, marks, boxed=box is not None)
+    found = _segmented(small, marks, boxed=box is not None, check=check or _nothing)
     # The band's width and the unknown strokes refer to the border of one run.
     object_mask = _binary(found[0])
     band = max(chosen_band(_enlarged(object_mask, image)), -(-2 * max(height, width) // max(size)))
@@ -144,6 +147,10 @@ def propose(image: Image, strokes: Strokes, box: Box | None = None) -> UInt8:
     trimap[outside & ~strokes.marked] = BACKGROUND
     trimap[strokes.marked] = strokes.levels[strokes.marked]
     return trimap
+
+
+def _nothing() -> None:
+    """Do nothing: the check of a caller that has none."""
 
 
 class _Marks(NamedTuple):
@@ -218,11 +225,11 @@ def _covered(region: Bool, size: tuple[int, int]) -> Bool:
     return np.asarray(share > min(LEAST_SHARE, float(share.max()) / 2))
 
 
-def _segmented(small: UInt8, marks: _Marks, *, boxed: bool) -> list[Bool]:
+def _segmented(small: UInt8, marks: _Marks, *, boxed: bool, check: Callable[[], object]) -> list[Bool]:
     """Return where each run of GrabCut finds the object, bool H, W; without the runs that find nothing."""
     _require_room(marks, boxed=boxed)
     features = _features(small)
-    found = [_cut(small, features, marks, run, boxed=boxed) for run in RUNS]
+    found = [_cut(small, features, marks, run, boxed=boxed, check=check) for run in RUNS]
     found = [each for each in found if each.any() and not each.all()]
     if not found:
         more = "mark more of the foreground and of the background"
@@ -250,7 +257,15 @@ def _require_room(marks: _Marks, *, boxed: bool) -> None:
         )
 
 
-def _cut(small: UInt8, features: list[Float32], marks: _Marks, run: Run, *, boxed: bool) -> Bool:
+def _cut(
+    small: UInt8,
+    features: list[Float32],
+    marks: _Marks,
+    run: Run,
+    *,
+    boxed: bool,
+    check: Callable[[], object],
+) -> Bool:
     """Return bool H, W: where one run of GrabCut finds the object."""
     foreground, background, _ = marks
     mask = np.where(_start(features, marks, run, boxed=boxed), cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
@@ -261,8 +276,13 @@ def _cut(small: UInt8, features: list[Float32], marks: _Marks, run: Run, *, boxe
     cv2.setRNGSeed(0)
     colours = cv2.cvtColor(small, cv2.COLOR_RGB2LAB if run.lab else cv2.COLOR_RGB2BGR)
     iterations = ITERATIONS if foreground.any() else BOX_ITERATIONS
-    # The rectangle is not used in this mode.
-    cv2.grabCut(colours, mask, (0, 0, 1, 1), *models, iterations, cv2.GC_INIT_WITH_MASK)
+    mode = cv2.GC_INIT_WITH_MASK
+    for _ in range(iterations):
+        # One by one, which computes the same: between two of them the work can end.
+        check()
+        # The rectangle is not used in these modes.
+        cv2.grabCut(colours, mask, (0, 0, 1, 1), *models, 1, mode)
+        mode = cv2.GC_EVAL
     found = _without_specks(np.asarray((mask == cv2.GC_FGD) | (mask == cv2.GC_PR_FGD)), foreground)
     # Holes are specks of the background.
     return ~_without_specks(~found, background)

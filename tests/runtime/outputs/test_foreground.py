@@ -45,7 +45,8 @@ def test_a_covering_background_has_the_size(size: tuple[int, int]) -> None:
 
 def test_colours() -> None:
     assert foreground.parse_colour("#0aFF80") == (10, 255, 128)
-    for text in ("red", "#12345", "#1234567", "0aff80"):
+    assert foreground.parse_colour("#0aF") == foreground.parse_colour("#00AAFF") == (0, 170, 255)
+    for text in ("red", "#12", "#1234", "#12345", "#1234567", "0aff80"):
         with pytest.raises(InputError, match="#RRGGBB"):
             foreground.parse_colour(text)
 

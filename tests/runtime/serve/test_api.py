@@ -27,6 +27,7 @@ from dim_runtime.backends.fake import FakeBackend, red_channel
 from dim_runtime.outputs.render import render
 from dim_runtime.serve.api import _events
 from dim_runtime.serve.failures import DESCRIPTIONS, STATUS
+from dim_runtime.serve.folders import LOCK_NAME
 from dim_runtime.serve.jobs import Job, JobQueue, Phase, State
 from dim_runtime.serve.limits import RemovedJobError
 from dim_runtime.trimaps.sources import TrimapSources
@@ -169,7 +170,7 @@ def test_wrong_fields(start: Start, files: dict[str, Any], data: dict[str, str],
 FIELDS = {
     "/v1/matte": "output format depth foreground background",
     "/v1/trimap": "",
-    "/v1/jobs": "depth foreground",
+    "/v1/jobs": "depth foreground id",
 }
 
 
@@ -385,7 +386,82 @@ def test_a_job_reports_its_progress_and_is_dropped_when_fetched(
     cutout = client.get(f"/v1/jobs/{identity}/result", params={"output": "cutout"})
     np.testing.assert_array_equal(decode(cutout.content)[..., 3], library_alpha(pair))
     assert client.get(f"/v1/jobs/{identity}").status_code == 404
-    assert not list(client.app.state.service.queue._root.iterdir()), "no file is left"  # type: ignore[attr-defined]
+    folder = client.app.state.service.queue._root.path  # type: ignore[attr-defined]
+    assert [path.name for path in folder.iterdir()] == [LOCK_NAME], "no file is left"
+
+
+def test_a_client_can_choose_the_identity_of_a_job(start: Start, pair: Pair) -> None:
+    client, identity = start(), "0123456789abcdef" * 2
+    image, trimap = (png(part) for part in pair)
+    for data, status in (({"id": identity}, 202), ({"id": identity}, 422), ({"id": "../1"}, 422)):
+        answer = client.post("/v1/jobs", files={"image": image, "trimap": trimap}, data=data)
+        assert answer.status_code == status
+    assert client.get(f"/v1/jobs/{identity}/result").status_code == 200
+    assert client.delete(f"/v1/jobs/{identity}").status_code == 204
+
+
+@pytest.mark.parametrize("is_gone", [True, False])
+def test_a_job_whose_client_is_gone_before_the_response_is_dropped(start: Start, is_gone: bool) -> None:
+    async def receive() -> dict[str, str]:
+        if not is_gone:
+            await asyncio.sleep(60)
+        return {"type": "http.disconnect"}
+
+    service = start().app.state.service  # type: ignore[attr-defined]
+    queue = service.queue
+    job = queue.submit(queue.new_folder(), lambda job: None)
+    asyncio.run(service.drop_if_left(Request({"type": "http"}, receive), job))
+    queue._pool.shutdown(wait=True)
+    assert (queue.find(job.id) is None) == is_gone
+    assert job.folder.exists() != is_gone
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", "/v1/matte", "POST"),
+        ("PUT", "/v1/trimap", "POST"),
+        ("GET", "/v1/jobs", "POST"),
+        ("PUT", "/v1/jobs/0", "DELETE, GET"),
+        ("POST", "/v1/jobs/0/result", "GET"),
+        ("POST", "/health", "GET"),
+        ("POST", "/", "GET, HEAD"),
+        ("DELETE", "/main.js", "GET, HEAD"),
+    ],
+)
+def test_a_wrong_method_gets_the_right_ones(start: Start, method: str, path: str, allowed: str) -> None:
+    answer = start().request(method, path)
+    assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+    assert answer.json()["problem"]
+
+
+def test_paths_that_do_not_exist_are_not_found(start: Start) -> None:
+    client = start()
+    assert {client.get(path).status_code for path in ("/v1", "/v1/mattes", "/nothing.js")} == {404}
+    assert client.get("/").status_code == client.get("/main.js").status_code == 200
+
+
+def test_a_proposal_ends_when_nobody_waits_for_it(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """GrabCut runs through no network: it checks between its iterations."""
+    calls, entered, leave = [], threading.Event(), threading.Event()
+    cut = cv2.grabCut
+
+    def held(*arguments: Any) -> Any:
+        calls.append(arguments)
+        entered.set()
+        assert leave.wait(60)
+        return cut(*arguments)
+
+    monkeypatch.setattr(cv2, "grabCut", held)
+    client = start(workers=1)
+    image, marks = disc_and_scribbles()
+    identity = client.post("/v1/jobs", files={"image": png(image), "scribbles": png(marks)}).json()["id"]
+    assert entered.wait(60)
+    assert client.delete(f"/v1/jobs/{identity}").status_code == 204
+    leave.set()
+    client.app.state.service.queue._pool.shutdown(wait=True)  # type: ignore[attr-defined]
+    assert len(calls) == 1
+    assert client.get(f"/v1/jobs/{identity}").status_code == 404
 
 
 def test_a_job_whose_client_is_gone_is_dropped(start: Start) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -309,3 +310,31 @@ def test_an_unknown_band_narrows_where_the_network_is_sure() -> None:
     np.testing.assert_array_equal(narrow[kept], trimap[kept])
     # Without certainty nothing changes.
     np.testing.assert_array_equal(narrowed(trimap, np.full_like(alpha, 0.5), kept), trimap)
+
+
+@pytest.mark.parametrize("marks", [Strokes.none(HEIGHT, WIDTH), strokes(CROSS, *BORDERS)])
+def test_iterations_one_by_one_are_grabcuts(
+    picture: UInt8, marks: Strokes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The work can end between two iterations, and computes what one call for all of them does."""
+    cut, alone = cv2.grabCut, []
+    box = None if marks.marked.any() else Box(70, 30, 180, 180)
+
+    def noted(
+        image: UInt8, mask: UInt8, rectangle: Any, back: Any, front: Any, count: int, mode: int
+    ) -> None:
+        if mode == cv2.GC_INIT_WITH_MASK:
+            alone.append((image, mask.copy(), []))
+        cut(image, mask, rectangle, back, front, count, mode)
+        alone[-1][2].append(mask.copy())
+
+    monkeypatch.setattr(cv2, "grabCut", noted)
+    checks: list[int] = []
+    propose(picture, marks, box, check=lambda: checks.append(len(checks)))
+    assert len(checks) == sum(len(masks) for *_, masks in alone) >= 6
+    for image, mask, masks in alone:
+        cv2.setRNGSeed(0)
+        cut(
+            image, mask, (0, 0, 1, 1), np.zeros((1, 65)), np.zeros((1, 65)), len(masks), cv2.GC_INIT_WITH_MASK
+        )
+        np.testing.assert_array_equal(mask, masks[-1])
