@@ -176,8 +176,9 @@ def test_a_computation_can_be_cancelled(page: Any, address: str, large_photo: Pa
     draw(page)
     cancel, status = page.locator("#cancel"), playwright.expect(page.locator("#status"))
     playwright.expect(cancel).to_be_hidden()
-    page.click("#run")
-    playwright.expect(cancel).to_be_visible(timeout=120_000)
+    with page.expect_response(lambda response: response.url.endswith("/events"), timeout=120_000):
+        page.click("#run")
+    playwright.expect(cancel).to_be_visible()
     page.keyboard.press("Escape")
     status.to_have_text("Cancelled.", timeout=120_000)
     playwright.expect(cancel).to_be_hidden()
@@ -187,6 +188,91 @@ def test_a_computation_can_be_cancelled(page: Any, address: str, large_photo: Pa
     assert "dim_jobs_unfinished 0.0" in metrics, "the server has stopped computing"
 
 
+def unfinished(address: str) -> str:
+    """Return the server's number of jobs that wait or run, as its metrics have it."""
+    metrics = urllib.request.urlopen(f"{address}/metrics").read().decode()
+    return re.findall(r"^dim_jobs_unfinished (\S+)$", metrics, re.MULTILINE)[0]  # type: ignore[no-any-return]
+
+
+def require_idle(address: str) -> None:
+    """Require that the server ends its jobs, long before they would be done."""
+    deadline = time.monotonic() + 30
+    while unfinished(address) != "0.0":
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_a_proposal_can_be_cancelled(page: Any, address: str) -> None:
+    held: list[Any] = []
+    page.route("**/v1/trimap", lambda route: held.append(route))
+    load(page, sample_paths()[0])
+    draw(page)
+    page.click("#propose")
+    playwright.expect(page.locator("#cancel")).to_be_visible()
+    page.keyboard.press("Escape")
+    playwright.expect(page.locator("#status")).to_have_text("Cancelled.")
+    playwright.expect(page.locator("#cancel")).to_be_hidden()
+    playwright.expect(page.locator("#propose")).to_be_enabled()
+
+
+def drop(page: Any, photo: Path) -> None:
+    """Drop a file on the picture, as from a file manager."""
+    content = list(photo.read_bytes())
+    page.evaluate(
+        """([content, name]) => {
+            const files = new DataTransfer();
+            files.items.add(new File([new Uint8Array(content)], name, { type: "image/png" }));
+            document.getElementById("stage").dispatchEvent(new DragEvent("drop", { dataTransfer: files }));
+        }""",
+        [content, f"dropped-{photo.name}"],
+    )
+
+
+def test_a_photograph_that_is_dropped_during_a_job_replaces_it(
+    page: Any, address: str, large_photo: Path
+) -> None:
+    load(page, large_photo)
+    draw(page)
+    with page.expect_response(lambda response: response.url.endswith("/events"), timeout=120_000):
+        page.click("#run")
+    drop(page, sample_paths()[0])
+    playwright.expect(page.locator("#status")).to_contain_text(
+        "dropped-lemur.png, 680 × 440", timeout=120_000
+    )
+    playwright.expect(page.locator("#run")).to_be_enabled()
+    require_idle(address)
+
+
+def test_a_page_that_is_closed_before_the_response_ends_its_job(
+    browser: Any, address: str, large_photo: Path
+) -> None:
+    """The page has chosen the job's identity, and so can end what it has no response of."""
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(address)
+    # The job is accepted, but its response never comes.
+    page.evaluate(
+        """() => {
+            const send = window.fetch;
+            window.fetch = async (path, options) => {
+                const { signal, ...others } = options ?? {};
+                if (path !== "v1/jobs") return send(path, options);
+                await send(path, others);
+                document.title = "accepted";
+                return new Promise(() => {});
+            };
+        }"""
+    )
+    load(page, large_photo)
+    draw(page)
+    page.click("#run")
+    playwright.expect(page).to_have_title("accepted", timeout=120_000)
+    assert unfinished(address) == "1.0"
+    page.close(run_before_unload=True)
+    require_idle(address)
+    context.close()
+
+
 def test_a_job_that_is_done_before_it_is_cancelled_is_cancelled(page: Any) -> None:
     """The server removes its result, so there is nothing to fetch."""
     events: list[Any] = []
@@ -194,8 +280,9 @@ def test_a_job_that_is_done_before_it_is_cancelled_is_cancelled(page: Any) -> No
     page.route(re.compile("/v1/jobs/[0-9a-f]+$"), lambda route: route.fulfill(status=204))
     load(page, sample_paths()[0])
     draw(page)
-    page.click("#run")
-    playwright.expect(page.locator("#cancel")).to_be_visible(timeout=120_000)
+    with page.expect_request("**/events", timeout=120_000):
+        page.click("#run")
+    playwright.expect(page.locator("#cancel")).to_be_visible()
     with page.expect_response(re.compile("/v1/jobs/[0-9a-f]+$")):
         page.keyboard.press("Escape")
     events[0].fulfill(content_type="text/event-stream", body='data: {"state": "done"}\n\n')
@@ -451,3 +538,28 @@ def test_a_brush_leads_back_to_the_trimap(page: Any) -> None:
     playwright.expect(trimap).to_be_checked()
     playwright.expect(page.locator("#save-cutout")).to_be_disabled()
     playwright.expect(page.locator("#band")).to_be_disabled()
+
+
+@pytest.mark.parametrize(("width", "height"), [(390, 844), (360, 640), (844, 390), (768, 1024)])
+def test_a_small_screen_shows_the_picture_and_the_main_step(
+    browser: Any, address: str, width: int, height: int
+) -> None:
+    context = browser.new_context(viewport={"width": width, "height": height}, has_touch=True, is_mobile=True)
+    page = context.new_page()
+    page.goto(address)
+    load(page, sample_paths()[0])
+    canvas, run = page.locator("#canvas").bounding_box(), page.locator("#run").bounding_box()
+    assert run["y"] + run["height"] <= height, "in sight before anything is scrolled"
+    for button in page.locator(".zoom button").all():
+        place = button.bounding_box()
+        assert place["y"] + place["height"] <= canvas["y"], "beside the picture"
+        assert place["x"] + place["width"] <= width
+    panel = page.evaluate(
+        "[...document.querySelectorAll('.tools')].map((t) => t.scrollWidth - t.clientWidth)[0]"
+    )
+    assert panel == 0
+    assert page.evaluate("document.documentElement.scrollHeight") == height
+    # The tools that lie under the button are reached by scrolling.
+    page.locator("#save-alpha").scroll_into_view_if_needed()
+    assert page.locator("#save-alpha").bounding_box()["y"] < height
+    context.close()

@@ -20,24 +20,30 @@ async function checked(response) {
   throw new Error(text);
 }
 
-async function post(path, parts) {
+async function post(path, parts, signal) {
   const body = new FormData();
   for (const [name, value] of Object.entries(parts)) {
     if (value === null || value === undefined) continue;
     if (value instanceof Blob) body.append(name, value, name);
     else body.append(name, String(value));
   }
-  return checked(await fetch(path, { method: "POST", body, headers: headers() }));
+  return checked(await fetch(path, { method: "POST", body, headers: headers(), signal }));
 }
 
-/** Trimap from strokes, a box, or another trimap and a change of its unknown band; a PNG. */
-export async function trimap(parts) {
-  return (await post("v1/trimap", parts)).blob();
+/** Trimap from strokes, a box, or another trimap and a change of its unknown band; a PNG. The signal ends the work. */
+export async function trimap(parts, signal) {
+  return (await post("v1/trimap", parts, signal)).blob();
 }
 
-/** Start a matte; returns the job's address. */
-export async function start(parts) {
-  return (await (await post("v1/jobs", parts)).json()).id;
+/** A new identity for a job: chosen here, so that a job can be ended whose response has not come yet. */
+export function identity() {
+  // randomUUID is there in secure contexts only, and the page may be served without TLS.
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** Start a matte: the job of an identity. */
+export async function start(id, parts, signal) {
+  await post("v1/jobs", { ...parts, id }, signal);
 }
 
 /** End a job; its events then end with an error. */

@@ -19,7 +19,7 @@ const PHASES = {
 const find = (id) => document.getElementById(id);
 const canvas = find("canvas"), camera = new Camera(), screen = new Screen(canvas, camera);
 const scene = { photo: null, labels: null, view: "edit", split: 0, colour: "#20b15a", box: null, cursor: null, radius: 30 };
-const state = { file: null, name: "", files: {}, busy: false, job: null, pointers: new Map(), stroke: null };
+const state = { file: null, name: "", files: {}, busy: false, task: null, next: null, pointers: new Map(), stroke: null };
 
 // ---- messages
 
@@ -33,27 +33,40 @@ function report(text, failed = false) {
 async function step(text, work) {
   if (state.busy) return;
   state.busy = true;
+  const task = state.task = { id: null, cancelled: false, aborting: new AbortController() };
   report(text);
   const bar = find("progress");
   bar.hidden = false;
   bar.removeAttribute("value");
   enable();
   try {
-    await work();
+    await work(task);
   } catch (error) {
-    report(error.message, true);
+    if (task.cancelled) report("Cancelled.");
+    else report(error.message, true);
   } finally {
+    stoppable(false);
     state.busy = false;
+    state.task = null;
     find("progress").hidden = true;
     enable();
     refresh();
   }
+  const file = state.next;
+  state.next = null;
+  if (file) await open(file);
+}
+
+/** Show the button that cancels the present step, or hide it. */
+function stoppable(is) {
+  if (!is && document.activeElement === find("cancel")) find("canvas").focus();
+  find("cancel").hidden = !is;
 }
 
 function enable() {
   const loaded = scene.photo !== null && !state.busy;
   find("brushes").disabled = !loaded;
-  find("steps").disabled = !loaded;
+  find("steps").disabled = find("run").disabled = !loaded;
   find("views").disabled = !(loaded && scene.cutout);
   find("band").disabled = !scene.labels?.proposal;
   find("save-trimap").disabled = !scene.labels?.done.length;
@@ -98,7 +111,14 @@ async function readPicture(file) {
   }
 }
 
+/** Open a photograph; one that comes during a step is opened after it, and the server's work is cancelled for it. */
 async function open(file) {
+  if (state.busy) {
+    state.next = file;
+    report(`${file.name} is opened as soon as the present step is over…`);
+    await cancel();
+    return;
+  }
   await step(`Reading ${file.name}…`, async () => {
     const bitmap = await readPicture(file);
     // Both before anything is replaced: a photograph that does not fit into memory leaves the present one.
@@ -149,10 +169,17 @@ function marked() {
 
 async function propose() {
   if (!marked()) return;
-  await step("Proposing a trimap…", async () => {
-    await take(await api.trimap({ image: state.file, scribbles: await scene.labels.png(), box: boxText(), band: 0 }));
+  await step("Proposing a trimap…", async (task) => {
+    await take(await proposed(task));
     report("Check the blue band: hair and soft edges belong inside. Correct it with the brushes, then compute.");
   });
+}
+
+/** The server's trimap for what is marked; a PNG. */
+async function proposed(task) {
+  stoppable(true);
+  const parts = { image: state.file, scribbles: await scene.labels.png(), box: boxText(), band: 0 };
+  return api.trimap(parts, task.aborting.signal);
 }
 
 async function take(blob) {
@@ -162,8 +189,9 @@ async function take(blob) {
 }
 
 async function widen(pixels) {
-  await step("Changing the unknown band…", async () => {
-    const blob = await api.trimap({ trimap: scene.labels.proposal.file, band: pixels });
+  await step("Changing the unknown band…", async (task) => {
+    stoppable(true);
+    const blob = await api.trimap({ trimap: scene.labels.proposal.file, band: pixels }, task.aborting.signal);
     scene.labels.widen(await Labels.read(blob, scene.labels.width, scene.labels.height), pixels);
     forget();
     report(`The unknown band is ${Math.abs(pixels)} px ${pixels < 0 ? "narrower" : "wider"} than proposed. Your corrections are kept.`);
@@ -180,21 +208,18 @@ function boxText() {
 
 async function compute() {
   if (!marked()) return;
-  await step("Sending…", async () => {
+  await step("Sending…", async (task) => {
     if (!scene.labels.complete) {
       report("Proposing a trimap for what is not marked…");
-      await take(await api.trimap({ image: state.file, scribbles: await scene.labels.png(), box: boxText(), band: 0 }));
+      await take(await proposed(task));
+      report("Sending…");
     }
     const trimap = await scene.labels.png();
     const started = performance.now();
-    const id = await api.start({ image: state.file, trimap });
-    const warnings = await followed(id);
-    if (warnings === null) {
-      report("Cancelled.");
-      return;
-    }
+    const warnings = await computed(task, trimap);
+    stoppable(false);
     report("Fetching the result…");
-    const [alpha, cutout] = await Promise.all([api.result(id, "alpha"), api.result(id, "cutout")]);
+    const [alpha, cutout] = await Promise.all([api.result(task.id, "alpha"), api.result(task.id, "cutout")]);
     forget();
     state.files = { alpha, cutout, trimap };
     [scene.alpha, scene.cutout] = await Promise.all([Pyramid.of(alpha), Pyramid.of(cutout)]);
@@ -205,40 +230,38 @@ async function compute() {
   });
 }
 
-/** Show a job's progress until it is done; returns its warnings, or null if it was cancelled. */
-async function followed(id) {
+/** Start a job and show its progress until it is done; returns its warnings, and fails if it was cancelled. */
+async function computed(task, trimap) {
+  task.id = api.identity();
+  stoppable(true);
+  if (!task.cancelled) await api.start(task.id, { image: state.file, trimap }, task.aborting.signal);
+  task.started = true;
+  if (!task.cancelled) report("Waiting for its turn…");
   const bar = find("progress");
-  const job = { id, cancelled: false };
-  state.job = job;
-  find("cancel").hidden = false;
-  report("Waiting for its turn…");
-  try {
-    const warnings = await api.follow(id, ({ phase, done, total }) => {
-      if (job.cancelled || phase === null) return;
-      if (total) bar.value = done / total;
-      else bar.removeAttribute("value");
-      report(PHASES[phase](done, total));
-    });
-    // The job may be done just before the server is asked to cancel it.
-    return job.cancelled ? null : warnings;
-  } catch (error) {
-    if (job.cancelled) return null;
-    throw error;
-  } finally {
-    state.job = null;
-    if (document.activeElement === find("cancel")) find("canvas").focus();
-    find("cancel").hidden = true;
-  }
+  const warnings = await api.follow(task.id, ({ phase, done, total }) => {
+    if (task.cancelled || phase === null) return;
+    if (total) bar.value = done / total;
+    else bar.removeAttribute("value");
+    report(PHASES[phase](done, total));
+  });
+  // The job may be done just before the server is asked to cancel it.
+  if (task.cancelled) throw new Error("cancelled");
+  return warnings;
 }
 
+/** Cancel the present step: a request that has no response yet is aborted, and a job is ended. */
 async function cancel() {
-  if (!state.job || state.job.cancelled) return;
-  state.job.cancelled = true;
-  report("Cancelling: the present window is finished first…");
+  const { task } = state;
+  if (!task || task.cancelled || find("cancel").hidden) return;
+  task.cancelled = true;
+  if (!state.next) report("Cancelling: the present window is finished first…");
+  // The events of a job are followed until the server has ended it.
+  if (!task.started) task.aborting.abort();
   try {
-    await api.cancel(state.job.id);
+    if (task.id) await api.cancel(task.id);
   } catch (error) {
-    if (state.job) state.job.cancelled = false;
+    if (task !== state.task) return;
+    task.cancelled = false;
     report(error.message, true);
   }
 }
@@ -484,7 +507,10 @@ function listen() {
   find("run").addEventListener("click", compute);
   find("cancel").addEventListener("click", cancel);
   // A job whose page is closed would keep the server busy for nobody.
-  addEventListener("pagehide", () => { if (state.job) api.cancel(state.job.id, { keepalive: true }); });
+  addEventListener("pagehide", () => {
+    state.task?.aborting.abort();
+    if (state.task?.id) api.cancel(state.task.id, { keepalive: true });
+  });
   find("band").addEventListener("input", ({ target }) => showBand(Number(target.value)));
   find("band").addEventListener("change", ({ target }) => widen(Number(target.value)));
   for (const input of document.querySelectorAll('input[name="view"]')) input.addEventListener("change", () => show(input.value));
