@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from dim_runtime.memory import release_free_memory
+
 SHRINK_ARENA = "memory.enable_memory_arena_shrinkage"
 SAME_AS_REQUESTED = 1
 ALREADY_THERE = "already been registered"
@@ -79,7 +81,7 @@ class KeptMemory:
         return bool(self._kept)
 
     def release(self) -> None:
-        """Return what is kept to the C library."""
+        """Return what is kept to the system."""
         with self._lock:
             if self.keeps:
                 self._release()
@@ -87,6 +89,8 @@ class KeptMemory:
     def _release(self) -> None:
         self._kept.clear()
         self._identity.run(None, {"a": np.zeros((), np.bool_)}, self._returning)
+        # The arena frees it to the C library, where windows of many shapes would leave ever more of it.
+        release_free_memory()
 
 
 @cache
