@@ -13,11 +13,16 @@ import numpy as np
 import pytest
 
 from dim.errors import InputError
-from dim_runtime.backends import arena, cuda
-from dim_runtime.backends.arena import KeptMemory, register_arena
+from dim_runtime.backends import cuda, onnxruntime
 from dim_runtime.backends.cuda import Gpu
 from dim_runtime.backends.io_binding import BoundSession
-from dim_runtime.backends.onnxruntime import CPU_PROVIDER, CUDA_PROVIDER, OnnxRuntimeBackend
+from dim_runtime.backends.onnxruntime import (
+    CPU_PROVIDER,
+    CUDA_PROVIDER,
+    KeptMemory,
+    OnnxRuntimeBackend,
+    register_arena,
+)
 from dim_runtime.backends.open import open_backend
 from dim_runtime.errors import ArtefactError, BackendError, DeviceError, MissingExtraError
 from dim_runtime.matting import default_model
@@ -72,8 +77,8 @@ SHRINK = "memory.enable_memory_arena_shrinkage"
 @pytest.fixture
 def returned(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Return a list that grows with each run: whether the run returns the arena's memory."""
-    onnxruntime = pytest.importorskip("onnxruntime")
-    run, seen = onnxruntime.InferenceSession.run, []
+    engine = pytest.importorskip("onnxruntime")
+    run, seen = engine.InferenceSession.run, []
 
     def spy(session: Any, names: Any, inputs: Any, options: Any = None) -> Any:
         try:
@@ -82,7 +87,7 @@ def returned(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
             seen.append(False)
         return run(session, names, inputs, options)
 
-    monkeypatch.setattr(onnxruntime.InferenceSession, "run", spy)
+    monkeypatch.setattr(engine.InferenceSession, "run", spy)
     return seen
 
 
@@ -92,7 +97,7 @@ def test_a_large_window_returns_its_memory(
     """ONNX Runtime frees a window's memory after a run only if that run requests it."""
     backend.release_memory()
     del returned[:]
-    monkeypatch.setattr(arena, "KEPT_BYTES", 0)
+    monkeypatch.setattr(onnxruntime, "KEPT_BYTES", 0)
     for height in (32, 64):
         backend.run(*windows(1, height, 96))
     # The embedded network and the propagation of its alpha are two sessions.
@@ -141,7 +146,7 @@ def test_of_windows_that_run_at_once_one_keeps_its_memory() -> None:
     with memory.run("network", shape, 1):
         pass
     assert memory.keeps
-    with memory.run("network", (1, 32, 64), arena.KEPT_BYTES + 1):
+    with memory.run("network", (1, 32, 64), onnxruntime.KEPT_BYTES + 1):
         pass
     assert not memory.keeps
 

@@ -67,10 +67,8 @@ SOURCES: dict[str, dict[str, dict[str, str]]] = {
         f"{BACKENDS}/onnxruntime.py": {
             "engine": "", "options": "SessionOptions", "self._run_options": "RunOptions",
             "self._session": "InferenceSession", "session": "InferenceSession",
-        },
-        f"{BACKENDS}/arena.py": {
-            "engine": "", "options": "SessionOptions", "self._keeping": "RunOptions",
-            "self._returning": "RunOptions", "self._identity": "InferenceSession",
+            "self._keeping": "RunOptions", "self._returning": "RunOptions",
+            "self._identity": "InferenceSession",
         },
         f"{BACKENDS}/io_binding.py": {"self._session": "InferenceSession", "binding": "IOBinding"},
         "runtime/dim_runtime/selftest/run.py": {
