@@ -1,4 +1,4 @@
-"""ONNX Runtime on a GPU: inputs and output bound to buffers of ``cuda.core`` on one stream.
+"""ONNX Runtime on a GPU: CUDA's session, inputs and output bound to buffers of ``cuda.core`` on one stream.
 
 No GPU has run this code yet. The tests bind buffers in host memory to ONNX Runtime's CPU provider, with the
 same calls, and follow the options of the CUDA provider with a stand-in.
@@ -7,14 +7,53 @@ same calls, and follow the options of the CUDA provider with a stand-in.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from dim.arrays import Floating, UInt8, WindowShape
 from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA
+from dim.errors import install_command
 from dim_runtime.backends.base import require_windows
-from dim_runtime.backends.cuda import Gpu, StagedWindows, explained
+from dim_runtime.backends.cuda import Gpu, StagedWindows, explained, import_core
+from dim_runtime.errors import DeviceError
+
+CUDA_PROVIDER = "CUDAExecutionProvider"
+CUDA_ADVICE = f"{install_command('gpu')}; dim-matte doctor --gpu shows what is missing"
+
+Provider = tuple[str, dict[str, str]]
+"""The name of an execution provider of ONNX Runtime, and its options."""
+
+
+def bound_session(engine: Any, device: str, load: Callable[[Provider], Any]) -> BoundSession:
+    """Open a session on a GPU, with buffers and a stream of ours.
+
+    Args:
+        engine: the module ``onnxruntime``.
+        device: "cuda" or "cuda:N".
+        load: opens the artefact with the given provider before any other; returns an ``InferenceSession``.
+
+    Raises:
+        DeviceError: the CPU build of ONNX Runtime, no such GPU, or CUDA's libraries do not load.
+        MissingExtraError: cuda-core is not installed.
+    """
+    _require_cuda_build(engine, device)
+    if hasattr(engine, "preload_dlls"):
+        # CUDA and cuDNN of NVIDIA's wheels lie in site-packages, where the system's loader does not look.
+        engine.preload_dlls()
+    gpu = Gpu(import_core("gpu"), device)
+    stream = gpu.new_stream()
+    session = load((CUDA_PROVIDER, _cuda_options(gpu, stream)))
+    if CUDA_PROVIDER not in session.get_providers():
+        raise DeviceError(
+            f"cannot use the device {device!r}",
+            got=", ".join(session.get_providers()),
+            expected=CUDA_PROVIDER,
+            why="CUDA, cuDNN or the driver did not load",
+            fix=f"--device cpu, or {CUDA_ADVICE}",
+        )
+    return BoundSession(gpu, stream, session)
 
 
 class BoundSession:
@@ -87,3 +126,29 @@ class BoundSession:
     def _synchronise(self) -> None:
         with explained("wait for the stream"):
             self._stream.sync()
+
+
+def _require_cuda_build(engine: Any, device: str) -> None:
+    if CUDA_PROVIDER not in engine.get_available_providers():
+        raise DeviceError(
+            f"cannot use the device {device!r}",
+            got=f"ONNX Runtime {engine.__version__} with {', '.join(engine.get_available_providers())}",
+            expected=CUDA_PROVIDER,
+            why="the package onnxruntime is the CPU build",
+            fix="--device cpu, or: pip uninstall onnxruntime && "
+            'pip install "onnxruntime-gpu[cuda,cudnn]" cuda-core',
+        )
+
+
+def _cuda_options(gpu: Gpu, stream: Any) -> dict[str, str]:
+    return {
+        "device_id": str(gpu.number),
+        # TF32 keeps 10 bits of the mantissa: not what "fp32" promises.
+        "use_tf32": "0",
+        # The default tries every algorithm of every convolution for each window shape, and there are many.
+        "cudnn_conv_algo_search": "HEURISTIC",
+        # The default doubles the arena with each extension, and window shapes vary.
+        "arena_extend_strategy": "kSameAsRequested",
+        # One stream orders the copies, the network and the producers of arrays on the GPU.
+        "user_compute_stream": str(int(stream.handle)),
+    }

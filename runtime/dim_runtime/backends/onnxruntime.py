@@ -14,7 +14,6 @@ import numpy as np
 from dim.arrays import Floating, UInt8
 from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA, REFINED, TRUST, ArtefactMetadata, Precision
 from dim.contract.cropping import NO_MARGINS, Margins, output_margins
-from dim.errors import install_command
 from dim.extras import silence_onnxruntime
 from dim_runtime.artefacts.onnx_cut import crop_inputs, crop_limits, read_parts
 from dim_runtime.artefacts.onnx_file import read_metadata
@@ -30,17 +29,15 @@ from dim_runtime.backends.base import (
 )
 from dim_runtime.backends.device import parse_device
 from dim_runtime.backends.threads import EngineThreads, fitting
-from dim_runtime.errors import ArtefactError, BackendError, DeviceError, DimError, MissingExtraError
+from dim_runtime.errors import ArtefactError, BackendError, DimError, MissingExtraError
 from dim_runtime.memory import release_free_memory
 
 if TYPE_CHECKING:
-    from dim_runtime.backends.cuda import Gpu
     from dim_runtime.backends.io_binding import BoundSession
 
-CPU_PROVIDER, CUDA_PROVIDER = "CPUExecutionProvider", "CUDAExecutionProvider"
+CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_HOST_BYTES = 12
 """Bytes per pixel on the host: image, trimap and alpha (3 + 1 + 4), and the alpha that is returned (4)."""
-CUDA_ADVICE = f"{install_command('gpu')}; dim-matte doctor --gpu shows what is missing"
 SHRINK_ARENA = "memory.enable_memory_arena_shrinkage"
 SAME_AS_REQUESTED = 1
 ALREADY_THERE = "already been registered"
@@ -154,7 +151,7 @@ class OnnxRuntimeBackend(Backend):
         engine = _engine(path)
         self._bound: BoundSession | None = None
         if parse_device(device).kind == "cuda":
-            self._bound = _bound_session(engine, path, device, threads)
+            self._bound = _open_on_cuda(engine, path, device, threads)
             self._run_options = engine.RunOptions()
         else:
             self._open_on_cpu(engine, threads)
@@ -309,6 +306,15 @@ def register_arena(engine: Any) -> None:
             raise
 
 
+def _open_on_cuda(engine: Any, path: Path, device: str, threads: int | None) -> BoundSession:
+    from dim_runtime.backends.io_binding import bound_session
+
+    # The CPU computes the operators that CUDA lacks.
+    return bound_session(
+        engine, device, lambda provider: _session(engine, path, [provider, CPU_PROVIDER], threads)
+    )
+
+
 def _tensors(nodes: list[Any]) -> dict[str, Tensor]:
     kinds = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
     return {node.name: Tensor(kinds.get(node.type, node.type), len(node.shape or ())) for node in nodes}
@@ -353,60 +359,6 @@ def _identity_options(engine: Any) -> Any:
     options.log_severity_level = 3
     _use_arena(options)
     return options
-
-
-def _bound_session(engine: Any, path: Path, device: str, threads: int | None) -> BoundSession:
-    """Open the artefact on a GPU, with buffers and a stream of ours.
-
-    Raises:
-        DeviceError: the CPU build of ONNX Runtime, no such GPU, or CUDA's libraries do not load.
-        MissingExtraError: cuda-core is not installed.
-    """
-    from dim_runtime.backends.cuda import Gpu, import_core
-    from dim_runtime.backends.io_binding import BoundSession
-
-    _require_cuda_build(engine, device)
-    if hasattr(engine, "preload_dlls"):
-        # CUDA and cuDNN of NVIDIA's wheels lie in site-packages, where the system's loader does not look.
-        engine.preload_dlls()
-    gpu = Gpu(import_core("gpu"), device)
-    stream = gpu.new_stream()
-    session = _session(engine, path, [(CUDA_PROVIDER, _cuda_options(gpu, stream)), CPU_PROVIDER], threads)
-    if CUDA_PROVIDER not in session.get_providers():
-        raise DeviceError(
-            f"cannot use the device {device!r}",
-            got=", ".join(session.get_providers()),
-            expected=CUDA_PROVIDER,
-            why="CUDA, cuDNN or the driver did not load",
-            fix=f"--device cpu, or {CUDA_ADVICE}",
-        )
-    return BoundSession(gpu, stream, session)
-
-
-def _require_cuda_build(engine: Any, device: str) -> None:
-    if CUDA_PROVIDER not in engine.get_available_providers():
-        raise DeviceError(
-            f"cannot use the device {device!r}",
-            got=f"ONNX Runtime {engine.__version__} with {', '.join(engine.get_available_providers())}",
-            expected=CUDA_PROVIDER,
-            why="the package onnxruntime is the CPU build",
-            fix="--device cpu, or: pip uninstall onnxruntime && "
-            'pip install "onnxruntime-gpu[cuda,cudnn]" cuda-core',
-        )
-
-
-def _cuda_options(gpu: Gpu, stream: Any) -> dict[str, str]:
-    return {
-        "device_id": str(gpu.number),
-        # TF32 keeps 10 bits of the mantissa: not what "fp32" promises.
-        "use_tf32": "0",
-        # The default tries every algorithm of every convolution for each window shape, and there are many.
-        "cudnn_conv_algo_search": "HEURISTIC",
-        # The default doubles the arena with each extension, and window shapes vary.
-        "arena_extend_strategy": "kSameAsRequested",
-        # One stream orders the copies, the network and the producers of arrays on the GPU.
-        "user_compute_stream": str(int(stream.handle)),
-    }
 
 
 def _require_own_precision(path: Path, metadata: ArtefactMetadata, precision: Precision | None) -> None:

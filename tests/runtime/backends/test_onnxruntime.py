@@ -13,12 +13,11 @@ import numpy as np
 import pytest
 
 from dim.errors import InputError
-from dim_runtime.backends import cuda, onnxruntime
+from dim_runtime.backends import io_binding, onnxruntime
 from dim_runtime.backends.cuda import Gpu
-from dim_runtime.backends.io_binding import BoundSession
+from dim_runtime.backends.io_binding import CUDA_PROVIDER, BoundSession
 from dim_runtime.backends.onnxruntime import (
     CPU_PROVIDER,
-    CUDA_PROVIDER,
     KeptMemory,
     OnnxRuntimeBackend,
     register_arena,
@@ -329,7 +328,7 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Callable[[type], Any]:
             loaded=loaded,
         )
         monkeypatch.setitem(sys.modules, "onnxruntime", engine)
-        monkeypatch.setattr(cuda, "import_core", lambda extra: FakeCore(devices=4, eager=True))
+        monkeypatch.setattr(io_binding, "import_core", lambda extra: FakeCore(devices=4, eager=True))
         return engine
 
     return install

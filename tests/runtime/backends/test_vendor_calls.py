@@ -122,7 +122,7 @@ def test_cuda_provider_s_library_knows_the_options() -> None:
     library = Path(module.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"
     if not library.exists():
         pytest.skip("this ONNX Runtime has no CUDA provider: pip install onnxruntime-gpu")
-    source = (vendor_calls.ROOT / vendor_calls.BACKENDS / "onnxruntime.py").read_text(encoding="utf-8")
+    source = (vendor_calls.ROOT / vendor_calls.BACKENDS / "io_binding.py").read_text(encoding="utf-8")
     content = library.read_bytes()
     names = ("use_tf32", "cudnn_conv_algo_search", "arena_extend_strategy", "user_compute_stream")
     for name in names:

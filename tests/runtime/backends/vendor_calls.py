@@ -59,7 +59,7 @@ SOURCES: dict[str, dict[str, dict[str, str]]] = {
             "graph": "graph.Graph",
         },
         f"{BACKENDS}/io_binding.py": {
-            "self._stream": "Stream", "colours": "utils.StridedMemoryView",
+            "stream": "Stream", "self._stream": "Stream", "colours": "utils.StridedMemoryView",
             "unknowns": "utils.StridedMemoryView", "alpha": "utils.StridedMemoryView",
         },
     },
@@ -70,7 +70,10 @@ SOURCES: dict[str, dict[str, dict[str, str]]] = {
             "self._keeping": "RunOptions", "self._returning": "RunOptions",
             "self._identity": "InferenceSession",
         },
-        f"{BACKENDS}/io_binding.py": {"self._session": "InferenceSession", "binding": "IOBinding"},
+        f"{BACKENDS}/io_binding.py": {
+            "engine": "", "session": "InferenceSession", "self._session": "InferenceSession",
+            "binding": "IOBinding",
+        },
         "runtime/dim_runtime/selftest/run.py": {
             "onnxruntime": "", "session": "InferenceSession", "binding": "IOBinding",
         },
