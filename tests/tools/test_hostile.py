@@ -13,7 +13,7 @@ pytest.importorskip("tifffile")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 
 from dim.images.headers import declared_pixels  # noqa: E402
-from hostile import attempts, command  # noqa: E402
+from hostile import attempts, bombs, command  # noqa: E402
 from hostile.attempts import Raw, Reply  # noqa: E402
 
 
@@ -41,7 +41,7 @@ def test_an_attempt_is_the_same_each_time() -> None:
     assert len(kinds) >= len(attempts.MAKERS) - 1
 
 
-@pytest.mark.parametrize("bomb", attempts.BOMBS)
+@pytest.mark.parametrize("bomb", bombs.BOMBS)
 def test_a_bomb_declares_what_no_server_takes(bomb: object, tmp_path: object) -> None:
     path = tmp_path / "bomb"  # type: ignore[operator]
     path.write_bytes(bomb(20_000))  # type: ignore[operator]

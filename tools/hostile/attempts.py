@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import random
 import socket
-import struct
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -16,6 +14,7 @@ import httpx
 import numpy as np
 
 from fuzz import mutations, seeds
+from hostile.bombs import BOMBS
 from hostile.server import TOKEN, Server
 
 ROUTES = ("/v1/matte", "/v1/trimap", "/v1/jobs")
@@ -23,8 +22,6 @@ FILES = ("image", "trimap", "mask", "scribbles")
 TIMEOUT_S = 400
 """Seconds for one response; after 300 s the server itself gives up."""
 HUGE_BYTES = 10 * 10**9
-PACKED_BYTES = 40 * 10**6
-"""Pixels that are in a bomb, bytes before they are packed."""
 CHUNK = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
 
 
@@ -167,79 +164,6 @@ def bombs(draw: random.Random) -> AnyAttempt:
     name = draw.choice(list(files))
     files[name] = draw.choice(BOMBS)(draw.choice((3_000, 20_000, 60_000)))
     return Attempt("bombs", path=draw.choice(ROUTES), request={"files": files})
-
-
-@cache
-def _png_bomb(side: int) -> bytes:
-    """Return a gray PNG whose first rows are all there, a thousandth of their size."""
-    packed = zlib.compress(bytes((side + 1) * (PACKED_BYTES // side)), 9)
-    parts = ((b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)), (b"IDAT", packed), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-        for name, body in parts
-    )
-
-
-@cache
-def _tiff_bomb(side: int) -> bytes:
-    """Return a TIFF with one deflated strip that grows a thousandfold."""
-    packed = zlib.compress(bytes(min(side * side, PACKED_BYTES)), 9)
-    entries = (
-        (256, 4, side),
-        (257, 4, side),
-        (258, 3, 8),
-        (259, 3, 8),
-        (262, 3, 1),
-        (273, 4, 150),
-        (277, 3, 1),
-        (278, 4, side),
-        (279, 4, len(packed)),
-    )
-    table = struct.pack("<H", len(entries))
-    table += b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in entries)
-    head = b"II*\0\x08\0\0\0" + table + struct.pack("<I", 0)
-    return head.ljust(150, b"\0") + packed
-
-
-def _jpeg_bomb(side: int) -> bytes:
-    """Return a JPEG whose header declares a larger picture than its scan holds."""
-    content = bytearray(cv2.imencode(".jpg", seeds.colours())[1])
-    at = content.index(b"\xff\xc0") + 5
-    content[at : at + 4] = struct.pack(">HH", side, side)
-    return bytes(content)
-
-
-def _webp_bomb(side: int) -> bytes:
-    """Return a WebP (VP8X) that declares a large canvas."""
-    size = min(side, 1 << 24) - 1
-    canvas = struct.pack("<I", 0) + size.to_bytes(3, "little") * 2
-    body = b"VP8X" + struct.pack("<I", len(canvas)) + canvas
-    plain = bytes(cv2.imencode(".webp", seeds.colours())[1])
-    return b"RIFF" + struct.pack("<I", 4 + len(body) + len(plain) - 12) + b"WEBP" + body + plain[12:]
-
-
-def _bmp_bomb(side: int) -> bytes:
-    """Return a run-length BMP of a few bytes."""
-    head = struct.pack("<IiiHHIIiiII", 40, side, side, 1, 8, 1, 4, 0, 0, 256, 0)
-    return b"BM" + struct.pack("<IHHI", 1082, 0, 0, 1078) + head + bytes(1024) + b"\0\1\0\1"
-
-
-def _gif_bomb(side: int) -> bytes:
-    """Return a GIF that declares a large screen."""
-    content = bytearray(cv2.imencode(".gif", seeds.colours())[1])
-    content[6:10] = struct.pack("<HH", min(side, 65_535), min(side, 65_535))
-    return bytes(content)
-
-
-def _avif_bomb(side: int) -> bytes:
-    """Return an AVIF whose image box declares a large picture."""
-    content = bytearray(cv2.imencode(".avif", seeds.colours())[1])
-    at = content.index(b"ispe") + 8
-    content[at : at + 8] = struct.pack(">II", side, side)
-    return bytes(content)
-
-
-BOMBS = (_png_bomb, _tiff_bomb, _jpeg_bomb, _webp_bomb, _bmp_bomb, _gif_bomb, _avif_bomb)
 
 
 def largest_images(draw: random.Random) -> AnyAttempt:
