@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -105,26 +106,19 @@ def _profile(
     tile: int | None,
     batch: int | None,
     shapes: tuple[str | None, str | None, str | None],
-    given: dict[str, str | int],
+    given: Mapping[str, object],
 ) -> ShapeProfile | None:
+    """Return the shapes of the engine; None for those of an artefact whose shape is frozen.
+
+    Args:
+        shapes: texts of ``--min``, ``--opt`` and ``--max``.
+        given: all options of shapes that were given, by name.
+    """
     from dim_export.tensorrt.convert import TILE, checked_profile, window_profile
 
     if not given and read_metadata(model).static_shape is not None:
         return None
-    if tile is not None and "--max" in given:
-        raise InputError(
-            "cannot use --tile and --max together",
-            got=f"--tile {tile} --max {given['--max']}",
-            why="both set the largest shape",
-            fix="leave one of them out",
-        )
-    if batch is not None and "--max" in given:
-        raise InputError(
-            "cannot use --batch and --max together",
-            got=f"--batch {batch} --max {given['--max']}",
-            why="both set the largest shape",
-            fix="leave one of them out",
-        )
+    _require_one_limit(given)
     smallest, optimum, largest = (
         None if text is None else cast("WindowShape", parse_axes(text, BATCH, option))
         for text, option in zip(shapes, ("--min", "--opt", "--max"), strict=True)
@@ -134,6 +128,18 @@ def _profile(
         return window_profile(side, 1 if batch is None else batch)
     largest = largest or (1 if batch is None else batch, side, side)
     return checked_profile(smallest or (1, STRIDE, STRIDE), optimum or (1, *largest[1:]), largest)
+
+
+def _require_one_limit(given: Mapping[str, object]) -> None:
+    """Raise InputError for two options that set the largest shape."""
+    for option in ("--tile", "--batch"):
+        if option in given and "--max" in given:
+            raise InputError(
+                f"cannot use {option} and --max together",
+                got=f"{option} {given[option]} --max {given['--max']}",
+                why="both set the largest shape",
+                fix="leave one of them out",
+            )
 
 
 def _capabilities(text: str | None) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +18,7 @@ from dim_export.cli.support import command_line
 from dim_runtime.backends.open import BackendName
 
 if TYPE_CHECKING:
+    from dim_export.measure.opened import OpenedArtefact
     from dim_export.parity.report import Announce, Release
 
 # torch takes seconds to import: the functions import what they need.
@@ -63,7 +64,6 @@ def verify(
     The exit code is 1 if an artefact fails a gate.
     """
     require("verify an artefact", "torch", "onnxscript", *(["jinja2"] if output else []))
-    from dim_export.measure.opened import open_artefact
     from dim_export.parity import report as release_report
 
     given = {
@@ -75,12 +75,7 @@ def verify(
         "--threads": threads,
         "--runs": runs,
     }
-    with ExitStack() as stack, _status_line() as announce:
-        opened = []
-        for path in artefacts:
-            each = open_artefact(path, backend=backend, device=device, precision=precision, threads=threads)
-            stack.callback(each.backend.close)
-            opened.append(each)
+    with _opened(artefacts, backend, device, precision, threads) as opened, _status_line() as announce:
         release = release_report.examine(
             checkpoint,
             opened,
@@ -97,6 +92,26 @@ def verify(
         _write_folder(release, output)
     if not release.report.passed:
         raise typer.Exit(1)
+
+
+@contextmanager
+def _opened(
+    paths: Sequence[Path],
+    backend: BackendName | None,
+    device: str,
+    precision: Precision | None,
+    threads: int | None,
+) -> Iterator[list[OpenedArtefact]]:
+    """Open the artefacts, and close all of them at the end."""
+    from dim_export.measure.opened import open_artefact
+
+    with ExitStack() as stack:
+        opened = []
+        for path in paths:
+            each = open_artefact(path, backend=backend, device=device, precision=precision, threads=threads)
+            stack.callback(each.backend.close)
+            opened.append(each)
+        yield opened
 
 
 def _print(release: Release) -> None:

@@ -110,14 +110,14 @@ def score(
             entries = _readable_entries(data, data_root, ranks)
             saved, mine = find_saved(predictions, entries), ranks.mine(entries)
             found = evaluate_saved(saved, prefetched(mine), region=region, workers=workers)
-            scores = list(_with_progress(found, len(mine), quiet=not ranks.is_first))
+            scores = _collected(found, len(mine), ranks)
         else:
             path = _model_file(model, sha256, ranks)
             opened = open_predictor(path, device=_device(device, ranks), tile=tile, threads=_threads(ranks))
             with opened as predictor:
                 mine = ranks.mine(_readable_entries(data, data_root, ranks))
                 found = evaluate(predictor, prefetched(mine), region=region, workers=workers, alphas=alphas)
-                scores = list(_with_progress(found, len(mine), quiet=not ranks.is_first))
+                scores = _collected(found, len(mine), ranks)
             title, about = path.name, {"model": model, "sha256": files.sha256(path)}
         scores = ranks.gather_items(scores)
     if ranks.is_first:
@@ -179,9 +179,10 @@ def _readable_entries(data: Path, data_root: Path | None, ranks: Ranks) -> list[
     return entries
 
 
-def _with_progress(scores: Iterable[Score], total: int, *, quiet: bool) -> Iterable[Score]:
-    hidden = quiet or not sys.stderr.isatty()
-    return track(scores, "scoring", total, console=_errors(), transient=True, disable=hidden)
+def _collected(scores: Iterable[Score], total: int, ranks: Ranks) -> list[Score]:
+    """Return the scores as they are computed, with a progress bar in the first process."""
+    hidden = not ranks.is_first or not sys.stderr.isatty()
+    return list(track(scores, "scoring", total, console=Console(stderr=True), transient=True, disable=hidden))
 
 
 def _report(
@@ -192,7 +193,3 @@ def _report(
     publish(report.to_json(scores, **about).rstrip("\n"), as_json=outputs.as_json, report=outputs.report)
     if not outputs.as_json:
         Console().print(report.table(scores, title=title, region=region))
-
-
-def _errors() -> Console:
-    return Console(stderr=True)
