@@ -8,9 +8,8 @@ or their union is cut at any block, as long as that costs less.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -64,33 +63,40 @@ class Limits:
     fixed: bool = False
     layers: tuple[tuple[float, float], ...] | None = None
 
-    def extent(self, start: Sides, stop: Sides, axis: int, reach: float) -> Costs:
-        """Estimate the total length, along one axis, of what layers compute to cover start to stop.
+    def extents(self, pieces: Sides, reach: Costs) -> Costs:
+        """Estimate the height and width of all that layers compute to cover pieces.
 
         Args:
-            reach: blocks that the layers compute around each core.
+            pieces: (…, 4).
+            reach: blocks that each group of layers computes around each core; (groups).
+
+        Returns:
+            Sides in blocks, float64 (groups, …, 2).
         """
-        length, context, tile = stop - start, self.context, self.tile[axis]
-        before, after = context - start, stop + context - self.grid[axis]
+        starts, stops = pieces[..., ::2], pieces[..., 1::2]
+        grid, tile, context = np.array(self.grid), np.array(self.tile), self.context
+        length, before, after = stops - starts, context - starts, stops + context - grid
+        # 1. Windows along each side; the border of the image needs no context.
         outside = np.maximum(0, before) + np.maximum(0, after)
-        count = np.maximum(1, -(-(length - outside) // max(tile - 2 * context, 1)))
+        count = np.maximum(1, -(-(length - outside) // np.maximum(tile - 2 * context, 1)))
+        reach = reach.reshape(-1, *[1] * pieces.ndim)
         if self.fixed:
-            return np.asarray(count * tile, np.float64)
-        if reach != context:
-            outside = np.maximum(0, before + (reach - context)) + np.maximum(0, after + (reach - context))
+            return np.broadcast_to((count * tile).astype(np.float64), (len(reach), *count.shape))
+        # 2. Each adds the reach on both sides, but for what is outside the image.
+        more = reach - context
+        outside = np.maximum(0, before + more) + np.maximum(0, after + more)
         total: Costs = length + 2 * reach * count - outside
         return total
 
     def cost(self, pieces: Sides) -> Costs:
-        """Estimate the cost of pieces (..., 4), in blocks; exact for a piece that fits one window."""
-        total = np.zeros(pieces.shape[:-1])
-        for reach, share in self.layers or ((self.context, 1.0),):
-            rows = self.extent(pieces[..., 0], pieces[..., 1], 0, reach)
-            total += share * rows * self.extent(pieces[..., 2], pieces[..., 3], 1, reach)
-        return total
+        """Estimate the cost of pieces (…, 4), in blocks; exact for a piece that fits one window."""
+        reach, share = np.array(self.layers or ((self.context, 1.0),), np.float64).T
+        sides = self.extents(pieces, reach)
+        weighted = share.reshape(-1, *[1] * (pieces.ndim - 1)) * sides[..., 0] * sides[..., 1]
+        return np.asarray(weighted.sum(axis=0))
 
     def fitting(self, pieces: Sides) -> Blocks:
-        """Return which pieces (..., 4) one window can hold with their context."""
+        """Return which pieces (…, 4) one window can hold with their context."""
         starts, stops = pieces[..., ::2], pieces[..., 1::2]
         sides = np.minimum(stops + self.context, self.grid) - np.maximum(starts - self.context, 0)
         return np.asarray((sides <= self.tile).all(axis=-1))
@@ -157,10 +163,6 @@ def partition(occupied: Blocks, limits: Limits) -> list[Piece]:
         else:
             open_pieces += _best_cut(occupied, piece, limits)
     return _rearranged(occupied, done, limits) if len(done) <= MOST_REARRANGED else done
-
-
-def _total(pieces: Sequence[Piece], limits: Limits) -> float:
-    return float(limits.cost(np.array(pieces)).sum())
 
 
 class _Cuts:
@@ -323,26 +325,42 @@ def _rearranged(occupied: Blocks, pieces: list[Piece], limits: Limits) -> list[P
     """Replace two pieces by their union, or by a better cut of it, until that saves nothing."""
     known: dict[tuple[Piece, Piece], _Gain] = {}
     while True:
-        pairs = [pair for pair in combinations(pieces, 2) if _are_neighbours(*pair, pieces)]
-        known |= {pair: _gain(occupied, *pair, limits) for pair in pairs if pair not in known}
+        pairs = _neighbours(pieces)
+        new = [pair for pair in pairs if pair not in known]
+        known |= zip(new, _gains(occupied, new, limits), strict=True)
         best = max(pairs, key=lambda pair: known[pair].saved, default=None)
         if best is None or known[best].saved <= LEAST_SAVED:
             return pieces
         pieces = [piece for piece in pieces if piece not in best] + known[best].pieces
 
 
-def _are_neighbours(first: Piece, second: Piece, pieces: Sequence[Piece]) -> bool:
-    """Return whether the union of two pieces overlaps no other piece."""
-    union = _union(first, second)
-    return not any(_overlap(union, piece) for piece in pieces if piece not in (first, second))
+def _neighbours(pieces: list[Piece]) -> list[tuple[Piece, Piece]]:
+    """Return the pairs of pieces whose union overlaps no other piece."""
+    sides = np.array(pieces)
+    first, second = np.triu_indices(len(pieces), 1)
+    top, bottom, left, right = _joined(sides[first], sides[second]).T[..., None]
+    overlaps = (top < sides[:, 1]) & (sides[:, 0] < bottom) & (left < sides[:, 3]) & (sides[:, 2] < right)
+    # A union overlaps its own two pieces.
+    alone = overlaps.sum(axis=1) == 2
+    return [(pieces[one], pieces[other]) for one, other in zip(first[alone], second[alone], strict=True)]
 
 
-def _gain(occupied: Blocks, first: Piece, second: Piece, limits: Limits) -> _Gain:
-    """Return the best replacement of two neighbours."""
-    union = _union(first, second)
-    ways = [way for way in ([union], _best_cut(occupied, union, limits)) if all(map(limits.fits, way))]
-    best = min(ways, key=lambda way: _total(way, limits), default=[first, second])
-    return _Gain(_total([first, second], limits) - _total(best, limits), best)
+def _gains(occupied: Blocks, pairs: list[tuple[Piece, Piece]], limits: Limits) -> list[_Gain]:
+    """Return the best replacement of each pair of neighbours."""
+    replacements = []
+    for pair in pairs:
+        union = _union(*pair)
+        ways = [[union], _best_cut(occupied, union, limits)]
+        replacements.append([list(pair), *(way for way in ways if all(map(limits.fits, way)))])
+    # One call for the costs of all pieces: a call of NumPy takes longer than its work on one piece.
+    all_pieces = [piece for ways in replacements for way in ways for piece in way]
+    costs = iter(limits.cost(np.array(all_pieces).reshape(-1, 4)).tolist())
+    gains = []
+    for ways in replacements:
+        before, *after = [sum(islice(costs, len(way))) for way in ways]
+        least = min(after, default=before)
+        gains.append(_Gain(before - least, ways[1 + after.index(least)] if after else ways[0]))
+    return gains
 
 
 def _union(first: Piece, second: Piece) -> Piece:
@@ -352,11 +370,6 @@ def _union(first: Piece, second: Piece) -> Piece:
         min(first.left, second.left),
         max(first.right, second.right),
     )
-
-
-def _overlap(first: Piece, second: Piece) -> bool:
-    rows = first.top < second.bottom and second.top < first.bottom
-    return rows and first.left < second.right and second.left < first.right
 
 
 def _best_cut(occupied: Blocks, piece: Piece, limits: Limits) -> list[Piece]:
