@@ -1,8 +1,4 @@
-"""A scene in Blender: the only module that imports bpy.
-
-Each material is a closure and, where it lets light through, the share of light that the closure stops. The
-pass for alpha keeps that share and replaces the closure by an emission: both passes cover the same pixels.
-"""
+"""A scene in Blender: its parts, camera and light, and the passes for colours and alpha."""
 
 from __future__ import annotations
 
@@ -16,26 +12,13 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from dim import extras
-from dim.arrays import UInt8
-from dim_training.data.render.scene import (
-    Camera,
-    Hair,
-    Lamp,
-    Light,
-    Material,
-    Scene,
-    Strands,
-    Surface,
-    ThinGlass,
-)
+from dim_training.data.render.blender_materials import Node, Tree, material
+from dim_training.data.render.scene import Camera, Lamp, Light, Scene, Strands, Surface
 from dim_training.data.render.staging import Staged
 from dim_training.data.render.vectors import Floats
 
 SHARP_LENS = 50.0
 """Focal length in millimetres; only its product with the f-number matters."""
-
-Node = Any
-"""bpy has no types that mypy can read."""
 
 CONVERGED = 1e-4
 """Difference between two halves of a pixel's paths below which Cycles stops: only equal halves."""
@@ -62,6 +45,7 @@ def render(staged: Staged, *, size: int, samples: int, alpha_samples: int, threa
     """Render a scene.
 
     Args:
+        staged: the scene, its camera and its light.
         size: side of the image, pixels.
         samples: light paths for each pixel of the colours.
         alpha_samples: of alpha, without light.
@@ -114,7 +98,7 @@ def _build(staged: Staged, size: int, threads: int) -> list[Any]:
     objects = []
     for part in staged.scene.parts:
         made = _strands(part) if isinstance(part, Strands) else _mesh(part)
-        made.materials.append(_material(part, coverage=False))
+        made.materials.append(material(part, coverage=False))
         placed = bpy.data.objects.new("part", made)
         placed.parent = carrier
         bpy.context.scene.collection.objects.link(placed)
@@ -167,120 +151,6 @@ def _set_tint(data: Any, tint: Floats) -> None:
     data.attributes.new("tint", "FLOAT_COLOR", "POINT").data.foreach_set("color", rgba.ravel())
 
 
-class _Tree:
-    """A node tree that is built from the end of the light's way to its beginning."""
-
-    def __init__(self, owner: Any) -> None:
-        owner.use_nodes = True
-        self.tree = owner.node_tree
-        self.tree.nodes.clear()
-
-    def add(self, kind: str, inputs: dict[str | int, Any] | None = None, **properties: Any) -> Node:
-        """Add a node; an input is a number, a colour of three numbers, or the output of another node."""
-        import bpy
-
-        node = self.tree.nodes.new(kind)
-        for name, value in properties.items():
-            setattr(node, name, value)
-        for key, value in (inputs or {}).items():
-            socket = node.inputs[key]
-            if isinstance(value, bpy.types.NodeSocket):
-                self.tree.links.new(value, socket)
-            elif socket.type == "RGBA":
-                socket.default_value = (*map(float, value), 1.0)
-            else:
-                socket.default_value = value
-        return node
-
-    def attribute(self, name: str, output: str) -> Node:
-        return self.add("ShaderNodeAttribute", attribute_name=name).outputs[output]
-
-    def mix(self, share: Any, first: Node, second: Node) -> Node:
-        return self.add("ShaderNodeMixShader", {0: share, 1: first, 2: second}).outputs[0]
-
-
-def _material(part: Strands | Surface, *, coverage: bool) -> Any:
-    """Return the material of a part, or with ``coverage`` one that stops the same share of light."""
-    import bpy
-
-    made = bpy.data.materials.new("material")
-    tree = _Tree(made)
-    tint = _tint(tree, part)
-    closure = tree.add("ShaderNodeEmission").outputs[0] if coverage else _closure(tree, part.material, tint)
-    share = _share(tree, part)
-    if share is not None:
-        closure = tree.mix(share, tree.add("ShaderNodeBsdfTransparent").outputs[0], closure)
-    tree.add("ShaderNodeOutputMaterial", {"Surface": closure})
-    return made
-
-
-def _tint(tree: _Tree, part: Strands | Surface) -> Node:
-    if isinstance(part, Strands) or part.picture is None:
-        return tree.attribute("tint", "Color")
-    place = tree.attribute("place", "Vector")
-    return tree.add("ShaderNodeTexImage", {"Vector": place}, image=_image(part.picture)).outputs["Color"]
-
-
-def _image(picture: UInt8) -> Any:
-    """Return a picture, uint8 H × W × 3, as one of Blender's, whose rows begin at the bottom."""
-    import bpy
-
-    height, width = picture.shape[:2]
-    made = bpy.data.images.new("picture", width, height)
-    rgba = np.ones((height, width, 4), np.float32)
-    rgba[..., :3] = picture[::-1].astype(np.float32) / 255
-    made.pixels.foreach_set(rgba.ravel())
-    return made
-
-
-def _share(tree: _Tree, part: Strands | Surface) -> Node | None:
-    """Return the share of light that a part stops, or None where that is all of it."""
-    if isinstance(part.material, ThinGlass):
-        # Schlick's approximation of Fresnel's reflection, the same from both sides of the wall.
-        grazing = tree.add("ShaderNodeLayerWeight", {"Blend": 0.5}).outputs["Facing"]
-        rim = tree.add("ShaderNodeMath", {0: grazing, 1: part.material.falloff}, operation="POWER").outputs[0]
-        return tree.add(
-            "ShaderNodeMapRange", {"Value": rim, "To Min": part.material.density, "To Max": 1.0}
-        ).outputs[0]
-    if isinstance(part, Surface) and part.opacity is not None:
-        return tree.attribute("opacity", "Fac")
-    return None
-
-
-def _closure(tree: _Tree, material: Material, tint: Node) -> Node:
-    if isinstance(material, Hair):
-        inputs: dict[str | int, Any] = {
-            "Color": tint,
-            "Roughness": material.roughness,
-            "Radial Roughness": 0.4,
-            "Coat": material.coat,
-        }
-        return tree.add(
-            "ShaderNodeBsdfHairPrincipled", inputs, parametrization="COLOR", model="CHIANG"
-        ).outputs[0]
-    if isinstance(material, ThinGlass):
-        gloss = tree.add(
-            "ShaderNodeBsdfGlossy", {"Color": (0.9, 0.9, 0.9), "Roughness": material.roughness}
-        ).outputs[0]
-        return tree.mix(
-            material.body, gloss, tree.add("ShaderNodeBsdfTranslucent", {"Color": tint}).outputs[0]
-        )
-    solid = tree.add(
-        "ShaderNodeBsdfPrincipled",
-        {
-            "Base Color": tint,
-            "Roughness": material.roughness,
-            "Metallic": material.metallic,
-            "Specular IOR Level": material.gloss,
-        },
-    ).outputs[0]
-    if not material.translucent:
-        return solid
-    return tree.mix(
-        material.translucent, solid, tree.add("ShaderNodeBsdfTranslucent", {"Color": tint}).outputs[0]
-    )
-
-
 def _set_camera(camera: Camera, carrier: Any) -> None:
     import bpy
 
@@ -330,7 +200,7 @@ def _set_light(light: Light) -> None:
 
     world = bpy.data.worlds.new("world")
     bpy.context.scene.world = world
-    tree = _Tree(world)
+    tree = Tree(world)
     where = tree.add("ShaderNodeTexCoord").outputs["Generated"]
     colour = _sky(tree, light, where) if light.environment is None else _panorama(tree, light, where)
     background = tree.add("ShaderNodeBackground", {"Color": colour, "Strength": light.strength}).outputs[0]
@@ -339,7 +209,7 @@ def _set_light(light: Light) -> None:
         _add_lamp(lamp)
 
 
-def _panorama(tree: _Tree, light: Light, where: Node) -> Node:
+def _panorama(tree: Tree, light: Light, where: Node) -> Node:
     import bpy
 
     folder = Path(bpy.utils.resource_path("LOCAL")) / "datafiles" / "studiolights" / "world"
@@ -348,7 +218,7 @@ def _panorama(tree: _Tree, light: Light, where: Node) -> Node:
     return tree.add("ShaderNodeTexEnvironment", {"Vector": turned}, image=image).outputs[0]
 
 
-def _sky(tree: _Tree, light: Light, where: Node) -> Node:
+def _sky(tree: Tree, light: Light, where: Node) -> Node:
     height = tree.add("ShaderNodeSeparateXYZ", {0: where}).outputs["Z"]
     ramp = tree.add("ShaderNodeMapRange", {"Value": height, "From Min": -0.3, "From Max": 0.6}).outputs[0]
     return tree.add(
@@ -405,7 +275,7 @@ def _prepare_alpha(described: Scene, objects: list[Any], alpha_samples: int) -> 
     for lamp in bpy.data.lights:
         lamp.energy = 0
     for placed, part in zip(objects, described.parts, strict=True):
-        placed.data.materials[0] = _material(part, coverage=True)
+        placed.data.materials[0] = material(part, coverage=True)
 
 
 def _shoot(names: tuple[str, ...], samples: int) -> list[Floats]:
