@@ -38,6 +38,7 @@ GREENS = np.array(
     ]
 )
 GREEN_SHARES = np.array([3, 5, 4, 2, 1, 0.6])
+STEM = np.array([0.12, 0.16, 0.05])
 
 
 def vivid(rng: Random) -> Floats:

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from dim_training.data.render.draws import Draws
 from dim_training.data.render.scene import Scene
-from dim_training.data.render.subjects import animals, objects, people, plants, threads, translucent
+from dim_training.data.render.subjects import animals, leaves, objects, people, plants, threads, translucent
 
 Subject: TypeAlias = Callable[[Scene, Draws], None]
 
@@ -18,7 +18,7 @@ SUBJECTS: dict[str, tuple[Subject, float]] = {
     "plush": (animals.plush, 1.0),
     "feathers": (animals.feathers, 1.0),
     "twig": (plants.twig, 1.5),
-    "large_leaf": (plants.large_leaf, 1.2),
+    "large_leaf": (leaves.large_leaf, 1.2),
     "fern": (plants.fern, 0.7),
     "grass": (plants.grass, 0.8),
     "flower": (plants.flower, 0.8),
