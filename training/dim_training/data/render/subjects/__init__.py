@@ -7,13 +7,22 @@ from typing import TypeAlias
 
 from dim_training.data.render.draws import Draws
 from dim_training.data.render.scene import Scene
-from dim_training.data.render.subjects import animals, leaves, objects, people, plants, threads, translucent
+from dim_training.data.render.subjects import (
+    animals,
+    hair,
+    leaves,
+    objects,
+    people,
+    plants,
+    threads,
+    translucent,
+)
 
 Subject: TypeAlias = Callable[[Scene, Draws], None]
 
 SUBJECTS: dict[str, tuple[Subject, float]] = {
     "person": (people.person, 6.0),
-    "single_hairs": (people.single_hairs, 2.0),
+    "single_hairs": (hair.single_hairs, 2.0),
     "animal": (animals.animal, 2.5),
     "plush": (animals.plush, 1.0),
     "feathers": (animals.feathers, 1.0),
