@@ -336,7 +336,7 @@ def _rearranged(occupied: Blocks, pieces: list[Piece], limits: Limits) -> list[P
 
 def _neighbours(pieces: list[Piece]) -> list[tuple[Piece, Piece]]:
     """Return the pairs of pieces whose union overlaps no other piece."""
-    sides = np.array(pieces)
+    sides = np.array(pieces, np.intp).reshape(-1, 4)
     first, second = np.triu_indices(len(pieces), 1)
     top, bottom, left, right = _joined(sides[first], sides[second]).T[..., None]
     overlaps = (top < sides[:, 1]) & (sides[:, 0] < bottom) & (left < sides[:, 3]) & (sides[:, 2] < right)
@@ -354,7 +354,7 @@ def _gains(occupied: Blocks, pairs: list[tuple[Piece, Piece]], limits: Limits) -
         replacements.append([list(pair), *(way for way in ways if all(map(limits.fits, way)))])
     # One call for the costs of all pieces: a call of NumPy takes longer than its work on one piece.
     all_pieces = [piece for ways in replacements for way in ways for piece in way]
-    costs = iter(limits.cost(np.array(all_pieces).reshape(-1, 4)).tolist())
+    costs = iter(limits.cost(np.array(all_pieces, np.intp).reshape(-1, 4)).tolist())
     gains = []
     for ways in replacements:
         before, *after = [sum(islice(costs, len(way))) for way in ways]
