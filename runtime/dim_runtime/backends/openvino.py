@@ -3,7 +3,7 @@
 Two properties of OpenVINO's CPU plug-in shape this file:
 
 * It lowers float32 graphs to bf16 by itself where the processor has bf16. Therefore the precision is always
-  set, and the result is read back from the compiled graph.
+  set, and the result is read back from the compiled graph (:mod:`~dim_runtime.backends.openvino_precision`).
 * A graph with free shapes takes three times the memory of a graph whose shape is known, because fewer
   operations are fused. Compiling for a shape takes as long as running 0.1 to 0.2 megapixels of the full-width
   network. Therefore small windows share one graph with free shapes, and each large shape has its own graph.
@@ -52,7 +52,6 @@ from dim_runtime.backends.base import (
 )
 from dim_runtime.backends.openvino_cache import GraphCache
 from dim_runtime.backends.openvino_memory import (
-    Arithmetic,
     compiled_bytes,
     fixed_bytes,
     free_bytes,
@@ -60,6 +59,7 @@ from dim_runtime.backends.openvino_memory import (
     propagation_bytes,
     released_bytes,
 )
+from dim_runtime.backends.openvino_precision import Arithmetic, chosen_arithmetic, require_arithmetic
 from dim_runtime.backends.threads import EngineThreads
 from dim_runtime.errors import ArtefactError, BackendError, DeviceError, MissingExtraError
 
@@ -74,14 +74,6 @@ QUICK_MULTIPLY_ADDS = 1e11
 """Windows of at most this work run there too, up to the bytes above, because compiling would take longer."""
 KEPT_SHARE = 0.5
 """Share that the graph with free shapes keeps of the memory of its largest window, at least."""
-CONVOLUTIONS: dict[Precision, frozenset[str]] = {
-    "fp32": frozenset({"f32"}),
-    "fp16": frozenset({"f16", "f32"}),
-    "bf16": frozenset({"bf16"}),
-    "int8": frozenset({"u8", "i8"}),
-}
-"""Input types of convolutions, in OpenVINO's names, that a precision allows. In mixed graphs (int8 with its
-first and last layers in float) some may be wider, none narrower."""
 
 
 class OpenVinoBackend(Backend):
@@ -122,7 +114,7 @@ class OpenVinoBackend(Backend):
         self._metadata = read_metadata(path)
         require_single_windows(path, self._metadata)
         _require_cpu(device)
-        self._arithmetic = _chosen(path, self._metadata, precision)
+        self._arithmetic = chosen_arithmetic(path, self._metadata, precision)
         engine = _engine(path)
         self._core = process_core()
         self._config = _configuration(self._arithmetic, threads)
@@ -244,7 +236,7 @@ class OpenVinoBackend(Backend):
         """Compile and run once, so that errors are raised at once and the weights are in place."""
         shape = self._metadata.static_shape or (1, STRIDE, STRIDE)
         call = WindowCall(shape)
-        _require_arithmetic(self._path, self._graph(call), self._arithmetic)
+        require_arithmetic(self._path, self._graph(call), self._arithmetic)
         self._run(
             call, {INPUT_IMAGE: np.zeros((*shape, 3), np.uint8), INPUT_TRIMAP: np.zeros(shape, np.uint8)}
         )
@@ -363,20 +355,6 @@ def _require_cpu(device: str) -> None:
         )
 
 
-def _chosen(path: Path, metadata: ArtefactMetadata, precision: Precision | None) -> Arithmetic:
-    """Return the arithmetic: the artefact's own, or bf16 in place of its float32."""
-    if precision in (None, metadata.precision):
-        return Arithmetic(metadata.precision, lowered=False)
-    if precision == "bf16" and metadata.precision in ("fp32", "int8"):
-        return Arithmetic("bf16" if metadata.precision == "fp32" else "int8", lowered=True)
-    raise BackendError(
-        f"cannot run {path} in {precision}",
-        got=f"an artefact in {metadata.precision}",
-        why="OpenVINO lowers the float32 of fp32 and int8 artefacts to bf16, and changes nothing else",
-        fix=f"dim-export onnx CHECKPOINT -o MODEL.onnx --precision {precision}",
-    )
-
-
 def _configuration(arithmetic: Arithmetic, threads: int | None) -> dict[str, Any]:
     """Return OpenVINO's options; INFERENCE_PRECISION_HINT affects float32 only."""
     options: dict[str, Any] = {
@@ -386,32 +364,6 @@ def _configuration(arithmetic: Arithmetic, threads: int | None) -> dict[str, Any
         "NUM_STREAMS": 1,
     }
     return options if threads is None else options | {"INFERENCE_NUM_THREADS": threads}
-
-
-def _require_arithmetic(path: Path, compiled: Any, arithmetic: Arithmetic) -> None:
-    """Raise BackendError if convolutions of the compiled graph compute in another arithmetic."""
-    found = set(_convolution_types(compiled))
-    allowed = CONVOLUTIONS[arithmetic.precision]
-    rest = {"bf16"} if arithmetic.lowered else {"f32"}
-    wider = rest if arithmetic.precision in ("bf16", "int8") else set()
-    if found & allowed and found <= allowed | wider:
-        return
-    raise BackendError(
-        f"cannot run {path} in {arithmetic.precision} with OpenVINO on this processor",
-        got=f"convolutions in {', '.join(sorted(found)) or 'no known type'}",
-        expected=", ".join(sorted(allowed | wider)),
-        why="OpenVINO chose another arithmetic; the processor may lack this one",
-        fix="an fp32 artefact without precision= (--precision), which runs everywhere",
-    )
-
-
-def _convolution_types(compiled: Any) -> list[str]:
-    nodes = (node.get_rt_info() for node in compiled.get_runtime_model().get_ops())
-    return [
-        node["runtimePrecision"].astype(str)
-        for node in nodes
-        if node["layerType"].astype(str) == "Convolution"
-    ]
 
 
 @cache

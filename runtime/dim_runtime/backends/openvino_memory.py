@@ -5,9 +5,8 @@ Measured with release 2026.4 on x86 with AVX-512, one window in a fresh process,
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from dim.contract import ArtefactMetadata, Precision
+from dim_runtime.backends.openvino_precision import Arithmetic
 
 COMPILED_BYTES = 18 * 10**6
 """Bytes of a compiled graph without weights: its nodes, its kernels, remains of the compilation."""
@@ -43,23 +42,6 @@ FREE_PIXEL = 32
 KERNEL_CACHE = 40 * 10**6
 """Bytes that a graph with free shapes keeps for earlier shapes, beyond their tensors."""
 MARGIN = 1.05
-
-
-class Arithmetic(NamedTuple):
-    """The arithmetic of a compiled graph.
-
-    Attributes:
-        precision: of the convolutions.
-        lowered: whether float32 of the artefact is computed in bf16.
-    """
-
-    precision: Precision
-    lowered: bool
-
-    @property
-    def value_size(self) -> int:
-        """Bytes of a value of a feature map."""
-        return 2 if self.lowered or self.precision == "bf16" else 4
 
 
 def compiled_bytes(metadata: ArtefactMetadata, arithmetic: Arithmetic) -> int:

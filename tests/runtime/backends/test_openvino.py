@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from dim.images.files import write_image
-from dim_runtime.backends import openvino as module
+from dim_runtime.backends import openvino_precision
 from dim_runtime.backends.base import WindowCall
 from dim_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from dim_runtime.backends.openvino import KEPT_GRAPHS, OpenVinoBackend
@@ -47,7 +47,7 @@ def has_bf16() -> bool:
 
 def arithmetic(backend: OpenVinoBackend) -> set[str]:
     """Return the types that the convolutions of the compiled graph read."""
-    return set(module._convolution_types(backend._graph(WindowCall((1, 64, 64)))))
+    return set(openvino_precision._convolution_types(backend._graph(WindowCall((1, 64, 64)))))
 
 
 def test_it_agrees_with_onnx_runtime(backend: OpenVinoBackend, window: tuple[Any, Any]) -> None:
@@ -110,7 +110,7 @@ def test_other_precisions_are_not_made_up(precision: Any) -> None:
 def test_an_arithmetic_that_nobody_asked_for_is_an_error(
     monkeypatch: pytest.MonkeyPatch, found: list[str]
 ) -> None:
-    monkeypatch.setattr(module, "_convolution_types", lambda _: found)
+    monkeypatch.setattr(openvino_precision, "_convolution_types", lambda _: found)
     with pytest.raises(BackendError, match=r"(?s)in fp32 with OpenVINO.*expected: f32"):
         OpenVinoBackend(default_model(), threads=1)
 

@@ -11,7 +11,6 @@ from dim_runtime.backends.fake import fake_metadata
 from dim_runtime.backends.openvino_memory import (
     COMPILED_BYTES,
     KERNEL_CACHE,
-    Arithmetic,
     compiled_bytes,
     fixed_bytes,
     free_bytes,
@@ -19,6 +18,7 @@ from dim_runtime.backends.openvino_memory import (
     propagation_bytes,
     released_bytes,
 )
+from dim_runtime.backends.openvino_precision import Arithmetic
 
 FP32, BF16, LOWERED, INT8 = (
     Arithmetic("fp32", lowered=False),
