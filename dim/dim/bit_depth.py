@@ -30,7 +30,14 @@ def quantise8(alpha: Floating) -> UInt8:
 
 
 def to_depth(image: Image, depth: Depth) -> Image:
-    """Convert an image to 8 or 16 bits: multiply by 257, or divide by 257 and round (there are no ties)."""
+    """Convert an image to 8 or 16 bits: multiply by 257, or divide by 257 and round (there are no ties).
+
+    Args:
+        image: uint8 or uint16 of any shape.
+
+    Returns:
+        uint8 or uint16 of this shape; the image itself if it has the depth.
+    """
     if depth_of(image) == depth:
         return image
     if depth == 16:

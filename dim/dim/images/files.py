@@ -28,8 +28,9 @@ QUALITY = {
     ".jpeg": cv2.IMWRITE_JPEG_QUALITY,
     ".webp": cv2.IMWRITE_WEBP_QUALITY,
 }
+"""OpenCV's option of the quality, by suffix."""
 LOSSY_QUALITY = 95
-TIFF = (".tif", ".tiff")
+"""Quality of the lossy formats, of 100."""
 READABLE = (
     *(".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".avif", ".gif", ".jp2"),
     *(".pbm", ".pgm", ".pnm", ".ppm"),

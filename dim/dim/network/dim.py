@@ -48,7 +48,10 @@ def _convolution(inputs: int, outputs: int, side: int, batch_norm: bool) -> list
 
 
 class Encoder(nn.Module):
-    """VGG-16's thirteen 3×3 convolutions over four channels, and a 1×1 convolution in place of fc6."""
+    """VGG-16's thirteen 3×3 convolutions over four channels, and a 1×1 convolution in place of fc6.
+
+    It maps N, 4, H, W to N, C, H/32, W/32, and returns the state of each pool, the first at the full size.
+    """
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -72,7 +75,10 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Convolution, ReLU, unpool, five times; then two 5×5 convolutions down to one logit per pixel."""
+    """Convolution, ReLU, unpool, five times; then two 5×5 convolutions down to one logit per pixel.
+
+    It maps N, C, H/32, W/32 and the encoder's states to N, 1, H, W.
+    """
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -96,7 +102,7 @@ class Decoder(nn.Module):
 
 
 class Backbone(nn.Module):
-    """Encoder and decoder: normalised RGB and trimap -> logits."""
+    """Encoder and decoder: normalised RGB and trimap, N, 4, H, W -> logits, N, 1, H, W."""
 
     def __init__(self, config: NetworkConfig, pooling: Pooling) -> None:
         super().__init__()
@@ -149,6 +155,8 @@ class Refiner(nn.Module):
         """Join what the convolutions read: normalised RGB, alpha and the cues; N, C, H, W.
 
         Args:
+            network_input: N, 4, H, W from :func:`normalise`.
+            alpha: the decoder's, N, 1, H, W in [0, 1].
             known: known pixels; None takes those of the network input.
         """
         inputs = [network_input[:, :3].to(alpha.dtype), alpha]
@@ -203,7 +211,7 @@ class DIM(nn.Module):
 
     Args:
         config: which member of the family.
-        pooling: form of pool and unpool; both forms compute the same bits.
+        pooling: form of pool and unpool, of which all compute the same bits; None for :class:`IndexPooling`.
     """
 
     def __init__(self, config: NetworkConfig | None = None, *, pooling: Pooling | None = None) -> None:

@@ -40,9 +40,9 @@ class SymbolicPooling(PhasePooling):
         three separate switches that would be during the unpooling. The values, eight times the size of the
         switches, would be kept until then.
         """
-        pooled, memory = super().pool(x)
-        assert isinstance(memory, Switches)
-        return pooled, crop(torch.cat(memory, 1), SWITCHES)
+        pooled, state = super().pool(x)
+        assert isinstance(state, Switches)
+        return pooled, crop(torch.cat(state, 1), SWITCHES)
 
     def unpool(self, x: Tensor, state: PoolState) -> Tensor:
         """Unpool as the base class does, with products, because ONNX Runtime's Where is several times slower.

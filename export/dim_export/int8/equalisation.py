@@ -48,7 +48,7 @@ def equalise(model: DIM, ranges: Mapping[str, Float64]) -> Equalised:
 
     Args:
         model: any network; it is not changed.
-        ranges: for each convolution, the largest magnitude of each channel of its input; positive.
+        ranges: for each convolution, the largest magnitude of each channel of its input, C; positive.
     """
     scaled = copy.deepcopy(fold_batch_norm(model))
     for writer, reader in _neighbours(scaled):

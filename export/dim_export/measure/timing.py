@@ -15,6 +15,7 @@ from dim.trimap import BACKGROUND, FOREGROUND, UNKNOWN
 from dim_runtime.backends.base import Backend
 
 DEFAULT_SIDE = 512
+"""Side of a window, pixels."""
 
 
 class WindowInput(NamedTuple):

@@ -128,7 +128,11 @@ def cropping_graph(path: Path, network: NetworkConfig, *, phases: bool) -> bytes
 
 
 def propagation_graph(path: Path) -> bytes:
-    """Return the propagation as an ONNX file: image, trimap, refined and trust to alpha; errors as above."""
+    """Return the propagation as an ONNX file: image, trimap, refined and trust to alpha.
+
+    Raises:
+        ChangedGraphError: as :func:`cropping_graph`.
+    """
     return cut(path, {**IMAGE_AND_TRIMAP, **ESTIMATE}, ALPHA)
 
 
@@ -217,6 +221,7 @@ def _contents(message: bytes) -> Iterator[tuple[Field, bytes]]:
 
 def _value_info(name: str, value: Value) -> bytes:
     """Encode a ValueInfoProto: its name, and the element type and shape of a tensor."""
+    # The numbers are fields, from the inside out: a side, the shape's sides, type and shape, name and tensor.
     sides = (b"" if side is None else _number(1, side) for side in value.shape)
     shape = b"".join(_message(1, side) for side in sides)
     tensor = _number(1, value.kind) + _message(2, shape)

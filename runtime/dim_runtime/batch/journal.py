@@ -130,10 +130,21 @@ def _short(value: object) -> str:
 class Log(Protocol):
     """The place where lines are kept."""
 
-    def lines(self) -> Iterator[dict[str, Any]]: ...
-    def append(self, line: dict[str, Any]) -> None: ...
-    def flush(self) -> None: ...
-    def close(self) -> None: ...
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """Yield the lines that are kept, in the order in which they were appended."""
+        ...
+
+    def append(self, line: dict[str, Any]) -> None:
+        """Add a line, which may wait to be kept."""
+        ...
+
+    def flush(self) -> None:
+        """Keep the lines that wait."""
+        ...
+
+    def close(self) -> None:
+        """Keep the lines that wait, and release the folder; without any line, no file stays."""
+        ...
 
 
 class LocalLog:
@@ -203,7 +214,6 @@ class RemoteLog:
         self._waiting, self._since = [], time.monotonic()
 
     def close(self) -> None:
-        """Close the journal and release its lock; one without lines leaves no file."""
         self.flush()
 
 

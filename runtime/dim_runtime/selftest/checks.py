@@ -162,7 +162,10 @@ def _threads(recorder: Recorder, backend: Backend) -> None:
 
 
 def _graphs(recorder: Recorder, backend: Backend, device: Device) -> None:
-    """TensorRT records the second window of a frozen shape and replays it from then on."""
+    """Compare the alphas of a replayed launch and a plain one.
+
+    TensorRT records the second window of a frozen shape, and replays it from then on.
+    """
     with recorder.checked("graphs", REPORT_IT) as outcome:
         if device.put is None or recorder.part == "onnxruntime":
             outcome.skip("only TensorRT and TensorRT-RTX record CUDA graphs here")

@@ -93,10 +93,10 @@ class BodyGuard:
     """ASGI middleware: refuse a request before its body is read, or while the body arrives.
 
     Args:
-        app: what is guarded.
+        app: the application that is guarded.
         limits: bytes and seconds of a body.
         admit: called with the connection's scope before anything is read; raises a DimError to refuse.
-        refuse: makes the answer of an error.
+        refuse: makes the response to an error.
     """
 
     def __init__(

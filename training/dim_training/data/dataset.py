@@ -59,7 +59,14 @@ class Sample(NamedTuple):
 
 
 class SceneDataset(Dataset[T], ABC, Generic[T]):
-    """Base of the data sets: item i is a function of (seed, i)."""
+    """Base of the data sets: item i is a function of (seed, i).
+
+    Args:
+        scenes: the source of scenes.
+        trimap_sizes: smallest and largest side of the elements that make a trimap, pixels.
+        seed: the run's.
+        length: number of items.
+    """
 
     def __init__(self, scenes: Scenes, trimap_sizes: tuple[int, int], *, seed: int, length: int) -> None:
         self.scenes, self.trimap_sizes, self.seed, self.length = scenes, trimap_sizes, seed, length
@@ -195,5 +202,5 @@ def to_sample(scene: Scene, trimap: UInt8) -> Sample:
 
 
 def _planes(image: Float32 | UInt8) -> Tensor:
-    """Convert H, W, C of any kind to float32 C, H, W; copying plane by plane is several times faster."""
+    """Convert H, W, 3 in 0-255 to float32 3, H, W; copying plane by plane is several times faster."""
     return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).contiguous().float()

@@ -1,7 +1,7 @@
-"""The specification's crop, flip, resize, trimap and composition.
+"""Crop, flip, resize, trimap and composition of a training sample.
 
-All arrays are H, W or H, W, 3 (RGB); colours and alpha are float32 0-255 unless stated otherwise. Randomness
-comes from the generator that is passed in, never from a global one.
+All arrays are H, W or H, W, 3 (RGB); colours and alpha are 0-255, in uint8 unless stated otherwise.
+Randomness comes from the generator that is passed in, never from a global one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Layer = npt.NDArray[Any]
 
 
 class Layers(NamedTuple):
-    """A foreground over a background. ``foreground`` and ``background`` H, W, 3; ``alpha`` H, W."""
+    """A foreground over a background, uint8: ``foreground`` and ``background`` H, W, 3; ``alpha`` H, W."""
 
     foreground: UInt8
     background: UInt8
@@ -103,7 +103,15 @@ def _resized(layer: Layer, size: tuple[int, int]) -> Layer:
 
 
 def random_trimap(alpha: UInt8, sizes: tuple[int, int], rng: Random) -> UInt8:
-    """Draw a trimap of an alpha: sides of the eroding and dilating elements are independent and uniform."""
+    """Draw a trimap of an alpha: sides of the eroding and dilating elements are independent and uniform.
+
+    Args:
+        alpha: uint8 H, W.
+        sizes: smallest and largest side of an element, pixels.
+
+    Returns:
+        uint8 H, W: 0, 128, 255.
+    """
     smallest, largest = sizes
     erode = int(rng.integers(smallest, largest + 1))
     dilate = int(rng.integers(smallest, largest + 1))

@@ -23,6 +23,9 @@ class Staged:
     """A scene that is ready to render.
 
     Attributes:
+        seed: from which everything was drawn.
+        subject: name in ``SUBJECTS``.
+        scene, camera, light: what is rendered.
         exposure: brightness of the subject's light parts in the picture, 0-1 of sRGB's linear range.
         filter_width: width of the pixel filter, pixels.
         record: parameters by section and name.
