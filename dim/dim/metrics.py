@@ -45,22 +45,22 @@ class Metrics(NamedTuple):
 
 
 def sad(alpha: UInt8, truth: UInt8, trimap: UInt8) -> float:
-    """Sum of absolute differences over all pixels, alpha in 0-1, divided by 1000."""
+    """Return the sum of absolute differences over all pixels, alpha in 0-1, divided by 1000."""
     _check(alpha, truth, trimap)
     return _sad(alpha, truth)
 
 
 def mse(alpha: UInt8, truth: UInt8, trimap: UInt8) -> float:
-    """Sum of squared differences over all pixels, alpha in 0-1, divided by the number of unknown pixels.
+    """Return the sum of squared differences over all pixels, alpha in 0-1, over the number of unknown pixels.
 
-    0 where no pixel is unknown.
+    It is 0 where no pixel is unknown.
     """
     _check(alpha, truth, trimap)
     return _mse(alpha, truth, trimap == UNKNOWN)
 
 
 def grad(alpha: UInt8, truth: UInt8, trimap: UInt8) -> float:
-    """Sum of squared differences of gradient magnitudes over unknown pixels, divided by 1000.
+    """Return the sum of squared differences of gradient magnitudes over unknown pixels, divided by 1000.
 
     Each alpha is first stretched so that its own image spans 0 to 1 (a constant image becomes 0), then
     filtered with first-order Gaussian derivatives, sigma 1.4 px, 9×9; the image's edge is replicated.
@@ -70,7 +70,7 @@ def grad(alpha: UInt8, truth: UInt8, trimap: UInt8) -> float:
 
 
 def conn(alpha: UInt8, truth: UInt8, trimap: UInt8) -> float:
-    """Sum of absolute differences of connectivity over unknown pixels, divided by 1000.
+    """Return the sum of absolute differences of connectivity over unknown pixels, divided by 1000.
 
     At each threshold t of 0.1, 0.2 … 1, Ω is the largest 4-connected component of the pixels where both
     alphas reach t (the first in reading order if several are equally large). A pixel's level l is the

@@ -121,11 +121,14 @@ def from_alpha(alpha: UInt8, *, erode: int, dilate: int) -> UInt8:
 
     Args:
         alpha: uint8 H, W.
-        erode: side of the elliptical element that shrinks the foreground; 1 leaves it.
-        dilate: side of the element that shrinks the background; 1 leaves it.
+        erode: side of the elliptical element that shrinks the foreground, pixels; 1 leaves it.
+        dilate: side of the element that shrinks the background, pixels; 1 leaves it.
 
     Returns:
-        255 where the eroded alpha is 255, 0 where the dilated alpha is 0, 128 elsewhere.
+        uint8 H, W: 255 where the eroded alpha is 255, 0 where the dilated alpha is 0, 128 elsewhere.
+
+    Raises:
+        InputError: another type or shape, or a side below 1.
     """
     validate(alpha)
     eroded = cv2.erode(alpha, ellipse(erode))

@@ -1,7 +1,7 @@
-"""DIM's three losses: Charbonnier distances over the unknown pixels of the whole batch.
+"""The losses, over the unknown pixels of the whole batch: DIM's three, and two that recipes may add.
 
-c(p, t) = sqrt((p − t)² + ε²) with ε = 1e-6 (Xu et al. 2017, eqs. 1 and 2). Each loss is Σ w·c / (Σ w + 1e-12)
-where w is 1 on unknown pixels; a batch without unknown pixels gives exactly 0.
+DIM's are Charbonnier distances, c(p, t) = sqrt((p − t)² + ε²) with ε = 1e-6 (Xu et al. 2017, eqs. 1 and 2).
+Each is Σ w·c / (Σ w + 1e-12) where w is 1 on unknown pixels; a batch without unknown pixels gives exactly 0.
 """
 
 from __future__ import annotations
@@ -40,9 +40,11 @@ class Truth(NamedTuple):
 
 
 def charbonnier(prediction: Tensor, target: Tensor, weight: Tensor, total: Tensor | None = None) -> Tensor:
-    """Return the mean Charbonnier distance where ``weight`` is 1; ``weight`` is broadcast over the channels.
+    """Return the mean Charbonnier distance where ``weight`` is 1.
 
     Args:
+        prediction, target: float N, C, H, W.
+        weight: float N, 1, H, W of 0 and 1; it is broadcast over the channels.
         total: Σ weight of the whole batch, where this is only a part of it: the parts' losses then add up.
     """
     distance = torch.sqrt((prediction - target) ** 2 + EPSILON_SQUARED) * weight
@@ -51,7 +53,7 @@ def charbonnier(prediction: Tensor, target: Tensor, weight: Tensor, total: Tenso
 
 
 def composition_loss(alpha: Tensor, truth: Truth, total: Tensor | None = None) -> Tensor:
-    """Return the distance between the image and the composite that the predicted alpha gives."""
+    """Return the distance between the image and the composite that the predicted alpha, N, 1, H, W, gives."""
     composite = alpha * truth.foreground + (1 - alpha) * truth.background
     return charbonnier(composite, truth.image, truth.unknown, total)
 

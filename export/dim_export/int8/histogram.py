@@ -19,6 +19,7 @@ KEPT = 0.9999
 CANDIDATES = 100
 """Ranges that the method "mse" compares: hundredths of the largest magnitude."""
 _LEVELS = 127
+"""Largest magnitude of an int8 value."""
 
 
 class Histogram:

@@ -84,7 +84,7 @@ def compare(reference: Floating, found: Floating, trimap: UInt8) -> Difference:
 
 
 def gain(reference: Floating, found: Floating) -> float | None:
-    """Slope of a line through 0 from the reference's logits to the found ones; see :class:`Difference`.
+    """Return the slope of a line through 0 from the reference's logits to the found ones.
 
     The line minimises the sum of absolute distances, not of squares. Rounding that flips alpha moves logits
     far, and more often away from 0 than towards it, which squares would measure as a scale.
@@ -92,6 +92,9 @@ def gain(reference: Floating, found: Floating) -> float | None:
     Args:
         reference: floating N, in [0, 1].
         found: floating N, of the same pixels.
+
+    Returns:
+        The slope; None where :class:`Difference` has none.
     """
     # 0.5 is the logit 0, which has no slope.
     used = graded(reference) & (reference != 0.5)

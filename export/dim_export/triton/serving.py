@@ -62,7 +62,10 @@ class Serving(NamedTuple):
     """A served model, and the sources of its folder.
 
     Attributes:
+        model: its folder.
+        source: the artefact, an ``.onnx`` or ``.engine`` file.
         metadata: the artefact's metadata; a fixed window is recorded as its frozen shape.
+        threads: threads of one instance on the CPU; None leaves the choice to the engine.
     """
 
     model: ServedModel

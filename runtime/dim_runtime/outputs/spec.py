@@ -99,7 +99,10 @@ class OutputSpec:
             )
 
     def require_writable(self, path: Path) -> None:
-        """Raise InputError if no such result can be written under this name; see :data:`WRITABLE`."""
+        """Raise InputError if no such result can be written under this name.
+
+        A composite may be lossy (:data:`dim.images.files.LOSSY`), unless 16 bits are requested.
+        """
         require_writable(path, lossy=self.output is Output.COMPOSITE)
         if self.depth == 16 and is_lossy(path):
             raise InputError(

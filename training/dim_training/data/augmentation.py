@@ -44,7 +44,7 @@ class Look(NamedTuple):
         blur: σ of the background's defocus, pixels; 0 for none.
         noise: σ of the sensor's noise, gray levels; 0 for none.
         noise_seed: where the noise itself comes from.
-        jpeg: quality of JPEG compression; 0 for none.
+        jpeg: quality of JPEG compression, of 100; 0 for none.
     """
 
     foreground: Tone
@@ -56,7 +56,7 @@ class Look(NamedTuple):
 
 
 def draw_look(rng: Random) -> Look:
-    """Apply random tones, defocus (σ 0.7 to 8 px, log-uniform), noise (σ up to 3 levels) and compression."""
+    """Draw random tones, defocus (σ 0.7 to 8 px, log-uniform), noise (σ up to 3 levels) and compression."""
     return Look(
         foreground=draw_tone(rng, strength=0.7),
         background=draw_tone(rng),
@@ -68,7 +68,11 @@ def draw_look(rng: Random) -> Look:
 
 
 def draw_tone(rng: Random, strength: float = 1.0) -> Tone:
-    """Draw random gamma, gain for each channel, contrast and saturation."""
+    """Draw a random gamma, a gain for each channel, and a saturation.
+
+    Args:
+        strength: factor of their spread; 0 changes nothing.
+    """
     gamma = float(np.exp(rng.normal(0, 0.2 * strength)))
     gains = np.exp(rng.normal(0, 0.12 * strength, 3) + rng.normal(0, 0.15 * strength))
     ramp = (np.arange(256) / 255.0) ** gamma
@@ -93,7 +97,7 @@ def apply_tone(image: UInt8, tone: Tone) -> UInt8:
 
 
 def defocus(image: UInt8, sigma: float) -> UInt8:
-    """Apply Gaussian blur, σ in pixels."""
+    """Blur uint8 H, W, 3 by a Gaussian, σ in pixels."""
     return _as_uint8(cv2.GaussianBlur(image, (0, 0), sigma))
 
 

@@ -22,7 +22,7 @@ SMALLEST_BACKGROUND = 16
 """Smallest side of a background, pixels: a window of it is a third as large, and must show something."""
 
 LARGEST_BACKGROUND = 900
-"""Backgrounds are kept in memory at most this large; crops never need more."""
+"""Largest side of a background that is kept in memory, pixels; crops never need more."""
 
 SHOWN = 20
 """Problems listed in one error."""
@@ -46,7 +46,9 @@ class Cutout(NamedTuple):
 class Foregrounds(Protocol):
     """A source of foregrounds."""
 
-    def draw(self, rng: Random) -> Cutout: ...
+    def draw(self, rng: Random) -> Cutout:
+        """Return a foreground on a canvas of the source's size; all chance comes from ``rng``."""
+        ...
 
 
 class Backgrounds(Protocol):
