@@ -84,8 +84,9 @@ def tile_foreground(image: Image, alpha: Floating, tile: Tile) -> Image:
     in 32-bit floats. Call :func:`require_estimator` before.
 
     Args:
-        image: outer rows, outer columns, 3.
-        alpha: outer rows, outer columns.
+        image: uint8 or uint16; the tile's outer rows, outer columns, 3; RGB.
+        alpha: floating; outer rows, outer columns; in [0, 1].
+        tile: the place of both in the whole image.
 
     Returns:
         rows, columns, 3 in the image's dtype. Where alpha is 1 the image's own colours; where it is 0 and no
@@ -122,8 +123,8 @@ def rgba(foreground: Image, alpha: Floating, *, premultiplied: bool = False) -> 
     """Join colours and alpha to a cut-out, H, W, 4 in the foreground's dtype.
 
     Args:
-        foreground: H, W, 3.
-        alpha: H, W in [0, 1].
+        foreground: uint8 or uint16 H, W, 3, RGB.
+        alpha: floating H, W in [0, 1].
         premultiplied: colours are stored times alpha; otherwise alpha is straight and they are stored as
             they are.
     """
@@ -140,8 +141,9 @@ def composite(
     """Blend F over B: alpha · F + (1 − alpha) · B, in the foreground's dtype, halves to even.
 
     Args:
-        foreground: H, W, 3.
-        background: an image of the same size, 8 or 16 bit, or one colour.
+        foreground: uint8 or uint16 H, W, 3, RGB.
+        alpha: floating H, W in [0, 1].
+        background: uint8 or uint16 of the same size, or one colour.
         linear_light: blend light instead of the stored values: both are decoded with the curve of sRGB
             before, and the result is encoded with it after.
     """

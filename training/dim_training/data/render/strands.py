@@ -48,6 +48,7 @@ def clump(rng: Random, strands: Floats, each: float, strength: float, power: flo
     Args:
         each: strands for one leader.
         strength: 0 leaves the strands alone; 1 makes the tips of a clump meet.
+        power: of the place along a strand, 0-1, with which the pull grows.
     """
     count = len(strands)
     leaders = strands[rng.choice(count, max(1, round(count / each)), replace=False)]

@@ -47,7 +47,8 @@ def composite(foreground: UInt8, background: UInt8, alpha: UInt8) -> UInt8:
     """Return ``F·α + B·(1 − α)`` in float64, truncated: the published composites.
 
     Args:
-        alpha: three channels like the colours, 0-255.
+        foreground, background: uint8 H, W, 3.
+        alpha: uint8 H, W, 3, three channels like the colours, 0-255.
     """
     merged = np.empty_like(foreground)
     for top in range(0, len(foreground), _BAND):

@@ -36,7 +36,8 @@ def add_yarn(
     """Add twisted yarns along n × k × 3 lines, a shade for each (n × 1 × 3), with fibres that stand off.
 
     Args:
-        hairy: fibres for a piece of yarn as long as it is thick.
+        radius: of a yarn, scene units.
+        hairy: fibres for each piece of a yarn as long as the radius.
     """
     rng = draws.rng
     count = draws.integer("plies", 2, 4)
