@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
 import os
 import signal
 import socket
@@ -11,10 +13,14 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
+import cv2
+import numpy as np
 import pytest
 
+from dim.errors import InputError
 from dim_runtime.images.samples import sample_paths
 
 httpx = pytest.importorskip("httpx")
@@ -31,7 +37,7 @@ def slow(image, trimap):
     time.sleep(0.1)
     return red_channel(image, trimap)
 
-server.HEADER_SECONDS, server.IDLE_SECONDS = 3.0, 1
+server.HEADER_SECONDS, server.IDLE_SECONDS, server.SEND_SECONDS = 3.0, 1, 2.0
 matting = Matting.from_backend(FakeBackend(alpha=slow))
 app = api.create_app(matting, limits=limits.Limits(queue=64, body_seconds=3.0))
 server.serve(app, host="127.0.0.1", port=int(sys.argv[1]))
@@ -147,3 +153,75 @@ def test_a_second_request_that_stops_in_its_headers_is_closed(server: Running) -
         assert connection.recv(4096).startswith(b"HTTP/1.1 200")
         connection.sendall(b"GET /health HTTP/1.1\r\nX-")
         assert _closed_within(connection, 60)
+
+
+def test_a_client_that_does_not_take_its_result_is_closed(server: Running) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (1600, 1600, 3), np.uint8)
+    known = np.zeros((1600, 1600), np.uint8)
+    known[:800] = 255
+    files = {
+        name: io.BytesIO(cv2.imencode(".png", each)[1].tobytes())
+        for name, each in (("image", noise), ("trimap", known))
+    }
+    data = {"foreground": "image"}
+    request = httpx.Client().build_request("POST", f"{server.url}/v1/matte", files=files, data=data)
+    body = request.read()
+    head = f"POST /v1/matte HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+    head += f"Content-Type: {request.headers['content-type']}\r\n\r\n"
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", server.port))
+        connection.sendall(head.encode() + body)
+        assert connection.recv(12) == b"HTTP/1.1 200"
+        time.sleep(6)
+        os.kill(server.process.pid, signal.SIGTERM)
+        # Without a limit the server would wait for this client for ever.
+        assert server.process.wait(20) == 0
+
+
+class _Late:
+    """A connection without a request."""
+
+    def __init__(self, known: set[Any]) -> None:
+        self.known, self.transport = known, SimpleNamespace(is_closing=lambda: False)
+
+    def shutdown(self) -> None:
+        self.known.discard(self)
+
+
+class _Lifespan:
+    async def shutdown(self) -> None:
+        """Do nothing."""
+
+
+def test_a_connection_that_comes_with_the_stop_is_closed() -> None:
+    """Uvicorn closes the connections that it knows; one that is being accepted came too late for that."""
+    from dim_runtime.serve.server import DrainingServer
+
+    uvicorn = pytest.importorskip("uvicorn")
+    stopping = DrainingServer(uvicorn.Config(lambda: None))
+    stopping.servers, stopping.lifespan = [], _Lifespan()
+    known = stopping.server_state.connections
+
+    async def stop() -> None:
+        asyncio.get_running_loop().call_later(0.02, known.add, _Late(known))
+        await asyncio.wait_for(stopping.shutdown(), 10)
+
+    asyncio.run(stop())
+    assert not known
+
+
+def test_an_address_that_is_taken_is_an_error() -> None:
+    from dim_runtime.serve.server import require_free
+
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(InputError, match="another program uses the port"):
+            require_free("127.0.0.1", port)
+    require_free("127.0.0.1", 0)
+    with pytest.raises(InputError, match=r"cannot serve at 192\.0\.2\.1"):
+        require_free("192.0.2.1", 0)
+    with pytest.raises(InputError, match=r"cannot serve at no\.such\.host"):
+        require_free("no.such.host.invalid", 0)
