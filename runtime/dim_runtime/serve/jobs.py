@@ -60,6 +60,7 @@ class Job:
         fetched: outputs that were sent.
         warnings: about what the request holds, to be sent with its outputs.
         dropped: whether nobody waits for the job: it ends at its next report of progress.
+        future: of the worker that runs it.
     """
 
     id: str
@@ -76,6 +77,7 @@ class Job:
     fetched: set[str] = field(default_factory=set)
     warnings: list[str] = field(default_factory=list)
     dropped: bool = False
+    future: Future[None] = field(default_factory=Future, repr=False)
 
     def begin(self, phase: Phase) -> None:
         """Note the next phase; errors as in :meth:`progress`."""
@@ -126,7 +128,6 @@ class JobQueue:
         self._root: ServerFolder | None = None
         self._pool = ThreadPoolExecutor(limits.workers, thread_name_prefix="dim-serve")
         self._jobs: dict[str, Job] = {}
-        self._futures: dict[str, Future[None]] = {}
         self._lock = threading.Lock()
         self._stopping = False
         self._seconds = TYPICAL_SECONDS
@@ -183,7 +184,7 @@ class JobQueue:
                 )
             job = Job(identity or uuid4().hex, folder, work, time.monotonic() + self.limits.job_seconds)
             self._jobs[job.id] = job
-            self._futures[job.id] = self._pool.submit(self._run, job)
+            job.future = self._pool.submit(self._run, job)
         return job
 
     def find(self, identity: str) -> Job | None:
@@ -199,9 +200,9 @@ class JobQueue:
             RemovedJobError: it was dropped before it ran.
         """
         with self._lock:
-            future = self._futures.get(job.id)
-        if future is None:
-            raise removed()
+            if self._jobs.get(job.id) is not job:
+                raise removed()
+            future = job.future
         # A job that is over has its result, however late that is fetched.
         left = None if job.over else max(0.0, job.deadline - time.monotonic())
         try:
@@ -277,7 +278,7 @@ class JobQueue:
 
     def _cancel(self, job: Job) -> bool:
         """End a job that waits and return True, or return False; the caller holds the lock."""
-        if not self._futures[job.id].cancel():
+        if not job.future.cancel():
             return False
         job.error, job.ended = removed(), time.monotonic()
         job.state = State.FAILED
@@ -285,8 +286,9 @@ class JobQueue:
 
     def _remove(self, job: Job) -> None:
         with self._lock:
-            self._jobs.pop(job.id, None)
-            self._futures.pop(job.id, None)
+            # A client may have given the identity of a job that was removed to another one.
+            if self._jobs.get(job.id) is job:
+                del self._jobs[job.id]
         shutil.rmtree(job.folder, ignore_errors=True)
 
     def _run(self, job: Job) -> None:

@@ -144,3 +144,17 @@ def test_a_job_that_is_dropped_in_its_last_step_has_no_result() -> None:
         held.leave.set()
     assert job.state is State.FAILED
     assert isinstance(job.error, RemovedJobError)
+
+
+def test_a_job_that_was_removed_leaves_the_next_one_of_its_identity_alone(queue: JobQueue) -> None:
+    first = queue.submit(queue.new_folder(), never, "a" * 32)
+    queue.drop(first)
+    second = queue.submit(queue.new_folder(), never, "a" * 32)
+    # As the last request for the first job does when its response has been sent.
+    queue.drop(first)
+    assert queue.find("a" * 32) is second
+    with pytest.raises(RemovedJobError):
+        asyncio.run(queue.wait(first))
+    assert queue.find("a" * 32) is second
+    assert second.folder.exists()
+    queue.drop(second)

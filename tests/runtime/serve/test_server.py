@@ -175,7 +175,7 @@ def test_a_client_that_does_not_take_its_result_is_closed(server: Running) -> No
         assert connection.recv(12) == b"HTTP/1.1 200"
         time.sleep(6)
         os.kill(server.process.pid, signal.SIGTERM)
-        # Without a limit the server would wait for this client for ever.
+        # Without a limit the server would wait for this client without end.
         assert server.process.wait(20) == 0
 
 
