@@ -15,7 +15,7 @@ from dim.errors import InputError
 from dim.files import require_no_input
 from dim.images.files import require_writable, write_image
 from dim_runtime.cli.options import OutputOptions, Quiet, ShowProgress, expand
-from dim_runtime.cli.trimap import SourceOptions, require_fitting
+from dim_runtime.cli.trimap import SourceOptions
 from dim_runtime.matting import Matting
 from dim_runtime.outputs.pair import run_pair
 from dim_runtime.outputs.spec import Output
@@ -70,8 +70,6 @@ def auto(
     if save_trimap is not None:
         require_writable(save_trimap)
     made = sources.make()
-    if options.mask is not None:
-        require_fitting(photo, options.mask, made, spec.max_pixels)
     show = sys.stderr.isatty() if progress is None else progress
     with (
         tempfile.TemporaryDirectory(prefix="dim-matte-") as folder,

@@ -9,13 +9,10 @@ from typing import Annotated
 import typer
 
 import dim.trimap
-from dim.arrays import UInt8
 from dim.files import require_no_input
 from dim.images.decoding import MAX_PIXELS
-from dim.images.files import read_image, require_writable, write_image
-from dim.images.headers import HeaderError, read_header
+from dim.images.files import require_writable, write_image
 from dim_runtime.cli.options import MaxPixels, Quiet, expand
-from dim_runtime.images.pairs import Pair, require_one_size
 from dim_runtime.trimaps.sources import TrimapSources, parse_box
 
 OPTION_NAMES = {
@@ -115,20 +112,7 @@ def trimap(
     sources = options.sources(image=image, mask=mask, mask_name="MASK", fix=fix, max_pixels=max_pixels)
     require_no_input([out_path], sources.inputs)
     made = sources.make()
-    if mask is not None and image is not None:
-        require_fitting(image, mask, made, max_pixels)
     write_image(out_path, made)
     if not quiet:
         share = float(dim.trimap.unknown(made).mean())
         typer.echo(f"{out_path}: {made.shape[1]}×{made.shape[0]} px, {share:.1%} unknown")
-
-
-def require_fitting(photo: Path, mask: Path, trimap: UInt8, max_pixels: int) -> None:
-    """Raise an InputError that names the mask, if its size is not the photograph's."""
-    try:
-        header = read_header(photo)
-    except HeaderError:
-        header = None
-    # The header is enough in most cases: a large photograph would be decoded twice.
-    if header is None or (header.height, header.width) != trimap.shape:
-        require_one_size(Pair(photo.stem, photo, mask), read_image(photo, max_pixels=max_pixels), trimap)

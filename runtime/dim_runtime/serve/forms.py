@@ -97,9 +97,9 @@ FormFields = Annotated[Fields, Depends()]
 
 
 def only(*fields: str) -> Callable[[Request], Awaitable[None]]:
-    """Return a dependency that raises InputError for a form with other fields, or for a query.
+    """Return a dependency that raises InputError for other fields, a field that comes twice, or a query.
 
-    A misspelt field would otherwise be ignored, and its default used.
+    A misspelt field would otherwise be ignored, and its default used; of two the last would be taken.
     """
 
     async def require_known(request: Request) -> None:
@@ -109,13 +109,19 @@ def only(*fields: str) -> Callable[[Request], Awaitable[None]]:
                 got=", ".join(request.query_params),
                 expected="fields of a form",
             )
-        for name in await request.form():
+        form = await request.form()
+        for name in form:
             if name not in fields:
                 near = get_close_matches(name, fields, n=1, cutoff=0.5)
                 raise InputError(
                     f"cannot use the field {name[:80]!r}",
                     expected=", ".join(fields),
                     fix=f"write {near[0]}" if near else None,
+                )
+            count = len(form.getlist(name))
+            if count > 1:
+                raise InputError(
+                    f"cannot use the field {name!r}", got=f"{count} of it", expected="one of each field"
                 )
 
     return require_known

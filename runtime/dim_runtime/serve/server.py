@@ -156,9 +156,9 @@ def require_free(host: str, port: int) -> None:
         except OSError as error:
             failed.append(error)
     # A name may have an address of IPv6 on a machine without it.
-    for error in failed:
-        if error.errno == errno.EADDRINUSE or len(failed) == len(found):
-            raise _unusable(host, port, error) from error
+    for each in failed:
+        if each.errno == errno.EADDRINUSE or len(failed) == len(found):
+            raise _unusable(host, port, each) from each
 
 
 def _unusable(host: str, port: int, error: OSError) -> InputError:

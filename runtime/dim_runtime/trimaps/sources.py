@@ -13,7 +13,9 @@ from dim.arrays import Image, UInt8
 from dim.errors import InputError
 from dim.images.decoding import MAX_PIXELS
 from dim.images.files import read_image, read_mask
+from dim.images.headers import HeaderError, read_header
 from dim.trimap import unknown
+from dim_runtime.images.pairs import Pair, require_one_size
 from dim_runtime.matting import Matting
 from dim_runtime.progress import Progress
 from dim_runtime.trimaps.bands import from_soft_mask, narrowed, resized_band
@@ -104,10 +106,14 @@ class TrimapSources:
             check: called before each iteration of GrabCut; its error ends the work.
 
         Raises:
-            InputError: no source or several, a file that cannot be used, marks that do not fit.
+            InputError: no source or several, a file that cannot be used, marks that do not fit, or a
+                trimap or mask of another size than the photograph's.
         """
         self.require_one()
         made = self._made(check)
+        drawn = self.trimap or self.mask
+        if self.image is not None and drawn is not None:
+            self._require_fitting(self.image, drawn, made)
         return resized_band(made, self.band) if self.band else made
 
     def refined(self, trimap: UInt8, matting: Matting, *, progress: Progress | None = None) -> UInt8:
@@ -141,6 +147,15 @@ class TrimapSources:
         if self.rembg is not None:
             return self._banded(rembg_mask(image, self.rembg))
         return propose(image, self._read_strokes(*image.shape[:2]), self.box, check=check)
+
+    def _require_fitting(self, photo: Path, drawn: Path, trimap: UInt8) -> None:
+        try:
+            header = read_header(photo)
+        except (HeaderError, OSError):
+            header = None
+        # The header is enough in most cases: a large photograph would be decoded twice.
+        if header is None or (header.height, header.width) != trimap.shape:
+            require_one_size(Pair(photo.stem, photo, drawn), self._read_image(), trimap)
 
     def _read_image(self) -> Image:
         assert self.image is not None, "require_one checks it"

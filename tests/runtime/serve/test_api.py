@@ -251,6 +251,27 @@ def test_errors_name_the_field_once(start: Start, files: dict[str, Any]) -> None
     assert "multipart/form-data" in refused(client.post("/v1/matte", json={"image": "x"}), 422)["expected"]
 
 
+@pytest.mark.parametrize("field", ["trimap", "mask"])
+def test_a_trimap_of_another_size_than_the_images(start: Start, files: dict[str, Any], field: str) -> None:
+    drawn = np.zeros((90, 100), np.uint8)
+    drawn[30:60, 30:60] = 255
+    answer = start().post("/v1/trimap", files={"image": files["image"], field: png(drawn)})
+    assert answer.status_code == 422
+    assert "120×90" in answer.json()["got"]
+    assert "100×90" in answer.json()["got"]
+
+
+def test_a_field_that_comes_twice_is_refused(start: Start, files: dict[str, Any]) -> None:
+    client = start()
+    twice = [*files.items(), ("trimap", files["trimap"])]
+    answer = client.post("/v1/matte", files=twice)
+    assert answer.status_code == 422
+    assert answer.json()["got"] == "2 of it"
+    answer = client.post("/v1/matte", files=files, data={"output": ["alpha", "cutout"]})
+    assert answer.status_code == 422
+    assert "'output'" in answer.json()["problem"]
+
+
 def test_sizes_that_differ(start: Start, files: dict[str, Any]) -> None:
     files["trimap"] = ("t.png", io.BytesIO(png(np.full((20, 30), 128, np.uint8))))
     refused(start().post("/v1/matte", files=files), 422)

@@ -201,7 +201,7 @@ def test_a_connection_that_comes_with_the_stop_is_closed() -> None:
     uvicorn = pytest.importorskip("uvicorn")
     stopping = DrainingServer(uvicorn.Config(lambda: None))
     stopping.servers, stopping.lifespan = [], _Lifespan()
-    known = stopping.server_state.connections
+    known: set[Any] = stopping.server_state.connections
 
     async def stop() -> None:
         asyncio.get_running_loop().call_later(0.02, known.add, _Late(known))

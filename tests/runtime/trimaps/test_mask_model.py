@@ -124,3 +124,43 @@ def test_rembg_errors_are_ours(monkeypatch: pytest.MonkeyPatch, picture: Any) ->
     monkeypatch.setitem(sys.modules, "rembg", None)  # type: ignore[arg-type]
     with pytest.raises(MissingExtraError, match="auto"):
         rembg_mask(picture, "u2net")
+
+
+def other_model(path: Path, node: Any, shape: Any = (1, 3, 32, 32), **weights: Any) -> Path:
+    """Return a network of one node, which takes "input" and gives "mask"."""
+    tensors = [helper.make_tensor(name, kind, (len(of),), of) for name, (kind, of) in weights.items()]
+    inputs = [helper.make_tensor_value_info("input", TensorProto.FLOAT, shape)]
+    outputs = [helper.make_empty_tensor_value_info("mask")]
+    graph = helper.make_graph([node], "other", inputs, outputs, tensors)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize(
+    "shape", [(4, 3, 32, 32), (1, 3, 0, 32), (1, 3, 60000, 60000), (1, 3, 32), (1, 1, 32, 32)]
+)
+def test_inputs_of_other_shapes_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    node = helper.make_node("ReduceMean", ["input"], ["mask"], axes=[1])
+    with pytest.raises(InputError, match="cannot use the mask model"):
+        MaskModel(other_model(tmp_path / "m.onnx", node, shape))
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "weights", "message"),
+    [
+        ("IsNaN", {}, {}, "bool"),
+        ("ReduceMean", {"keepdims": 0}, {}, "shape"),
+        ("SequenceConstruct", {}, {}, "list"),
+        ("Cast", {"to": TensorProto.STRING}, {}, "object"),
+        ("Reshape", {}, {"sides": (TensorProto.INT64, [7, 7])}, "cannot run"),
+        ("Slice", {}, {"a": (TensorProto.INT64, [0]), "b": (TensorProto.INT64, [0])}, "shape"),
+    ],
+)
+def test_outputs_that_are_no_plane_are_errors(
+    tmp_path: Path, picture: Any, kind: str, options: Any, weights: Any, message: str
+) -> None:
+    node = helper.make_node(kind, ["input", *weights], ["mask"], **options)
+    model = other_model(tmp_path / "m.onnx", node, **weights)
+    with pytest.raises(InputError, match=message):
+        MaskModel(model).mask(picture)
