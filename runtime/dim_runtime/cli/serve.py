@@ -48,7 +48,7 @@ def serve(
     # Until uvicorn has its own: a container's first process ignores signals without a handler.
     signal.signal(signal.SIGTERM, _stop)
     require("serve", "fastapi", "uvicorn", "python_multipart", "prometheus_client", extra="serve")
-    from dim_runtime.serve import api, server
+    from dim_runtime.serve import api, folders, server
     from dim_runtime.serve.limits import Limits
 
     limits = Limits(
@@ -58,6 +58,7 @@ def serve(
         workers=workers,
         job_seconds=job_seconds,
     )
+    folders.require_temporary_folder()
     server.require_free(host, port)
     # On other addresses the names are the operator's: the server cannot know them.
     hosts = allow_host or (None if host in LOOPBACK else ["*"])

@@ -32,7 +32,6 @@ from starlette.routing import BaseRoute, Match, Mount
 
 import dim
 from dim.errors import InputError
-from dim.images.files import write_image
 from dim_runtime.matting import Matting
 from dim_runtime.outputs.spec import Output
 from dim_runtime.serve import work
@@ -381,7 +380,7 @@ def _matte(matting: Matting, outputs: dict[str, Any], sources: TrimapSources, jo
 
 def _trimap(sources: TrimapSources, job: Job) -> None:
     job.begin(Phase.TRIMAP)
-    write_image(work.output_file(job.folder, "trimap", "png"), sources.make(check=job.check))
+    work.write_output(job, "trimap", "png", sources.make(check=job.check))
 
 
 def _add_jobs(app: FastAPI, service: Service) -> None:

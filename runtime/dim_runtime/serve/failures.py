@@ -22,17 +22,20 @@ from dim_runtime.serve.limits import (
     RemovedJobError,
     SlowBodyError,
     StoppingError,
+    StorageError,
     TimeLimitError,
     TooLargeError,
     UnauthorisedError,
     UnknownHostError,
     UnknownJobError,
+    no_storage,
 )
 
 log = logging.getLogger(__name__)
 
 STATUS: Mapping[type[Exception], int] = {
     StoppingError: 503,
+    StorageError: 507,
     BusyError: 429,
     TimeLimitError: 503,
     RemovedJobError: 410,
@@ -69,6 +72,7 @@ DESCRIPTIONS: Mapping[int, str] = {
     429: "The queue is full, or too many bytes arrive at once; Retry-After gives seconds.",
     500: "A fault of the server.",
     503: "The server is stopping, or the request took too long.",
+    507: "The server has no space for files; Retry-After gives seconds.",
 }
 """Reasons of the statuses that are errors."""
 RESPONSES: dict[int | str, dict[str, object]] = {
@@ -97,7 +101,7 @@ def describe(error: BaseException) -> dict[str, str]:
 def error_response(error: BaseException) -> JSONResponse:
     """Return the response to a request that failed."""
     status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 500)
-    if status == 500:
+    if status in (500, 507):
         log.error("a request failed", exc_info=error)
     headers = {}
     if isinstance(error, BusyError):
@@ -120,6 +124,23 @@ def _methods(request: Request) -> set[str]:
     return set().union(*found) or {"GET", "HEAD"}
 
 
+def _parts(request: Request, error: StarletteHTTPException, allowed: str | None) -> dict[str, str]:
+    """Return an error of the protocol in its parts."""
+    if allowed is not None:
+        return {"problem": "cannot use this method here", "got": request.method[:20], "expected": allowed}
+    if error.status_code == 404:
+        return {
+            "problem": "cannot find this path",
+            "got": request.url.path[:80],
+            "fix": "/openapi.json lists the paths",
+        }
+    return {
+        "problem": "cannot read this request",
+        "got": str(error.detail),
+        "expected": "multipart/form-data",
+    }
+
+
 def add_errors(app: FastAPI) -> None:
     """Let every error of a route become a response in four parts."""
 
@@ -133,10 +154,12 @@ def add_errors(app: FastAPI) -> None:
         # FastAPI hides what the guard raises while a form is read behind a 400.
         if isinstance(error.__cause__, DimError):
             return error_response(error.__cause__)
+        if isinstance(error.__cause__, OSError):
+            return error_response(no_storage(error.__cause__))
         headers = dict(error.headers or {})
         if error.status_code == 405:
             headers["Allow"] = ", ".join(sorted(_methods(request)))
-        return JSONResponse({"problem": str(error.detail)}, error.status_code, headers)
+        return JSONResponse(_parts(request, error, headers.get("Allow")), error.status_code, headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: Exception) -> Response:
@@ -155,6 +178,11 @@ def add_errors(app: FastAPI) -> None:
                 fix="send files as files: curl -F image=@photo.jpg" if texts else None,
             )
         )
+
+    @app.exception_handler(OSError)
+    async def unwritten(_: Request, error: Exception) -> Response:
+        assert isinstance(error, OSError)
+        return error_response(no_storage(error))
 
     @app.exception_handler(Exception)
     async def unexpected(_: Request, error: Exception) -> Response:

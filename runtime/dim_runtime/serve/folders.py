@@ -9,6 +9,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from dim.errors import InputError
+
 FOLDER_PREFIX = "dim-serve-"
 """Beginning of the name of the temporary folder that holds all jobs."""
 LOCK_NAME = ".lock"
@@ -20,16 +22,39 @@ class ServerFolder:
 
     def __init__(self) -> None:
         self.path = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
-        # Locked before it has its name: no other process finds the file without the lock.
-        unnamed = self.path / f"{LOCK_NAME}-new"
-        self._lock = os.open(unnamed, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
-        _is_locked_now(self._lock)
-        unnamed.rename(self.path / LOCK_NAME)
+        try:
+            self._lock = _new_lock(self.path)
+        except OSError:
+            # On a full disk: without a lock no later server would remove it.
+            shutil.rmtree(self.path, ignore_errors=True)
+            raise
 
     def close(self) -> None:
         """Remove the folder with all that it holds."""
         shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._lock)
+
+
+def _new_lock(folder: Path) -> int:
+    # Locked before it has its name: no other process finds the file without the lock.
+    unnamed = folder / f"{LOCK_NAME}-new"
+    lock = os.open(unnamed, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+    _is_locked_now(lock)
+    unnamed.rename(folder / LOCK_NAME)
+    return lock
+
+
+def require_temporary_folder() -> None:
+    """Raise InputError if no temporary folder can be written: every request needs one."""
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as error:
+        raise InputError(
+            "cannot serve without a temporary folder",
+            got=str(error.strerror),
+            why="uploads and results lie there",
+            fix="set TMPDIR to a folder that can be written; in a container: --tmpfs /tmp",
+        ) from error
 
 
 def remove_abandoned() -> None:

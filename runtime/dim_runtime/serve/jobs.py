@@ -226,8 +226,12 @@ class JobQueue:
         """Make an empty folder for a job's files."""
         # With the first job: an application that is never started leaves nothing behind.
         with self._lock:
+            if self._root is not None and not self._root.path.is_dir():
+                # Systems remove from the temporary folder what was not used for days.
+                self._root.close()
+                self._root = None
             self._root = self._root or ServerFolder()
-        return Path(tempfile.mkdtemp(dir=self._root.path))
+            return Path(tempfile.mkdtemp(dir=self._root.path))
 
     def drop(self, job: Job) -> None:
         """Forget a job and remove its files.

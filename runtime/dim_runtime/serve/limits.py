@@ -15,6 +15,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Message, Receive, Send], Awaitable[None]]
 
+STORAGE_SECONDS = 60
+"""Seconds after which a request is repeated that found no space: results that are kept go in the meantime."""
 CROWDED_SECONDS = 10
 """Seconds after which a request is repeated that met too many others."""
 
@@ -59,6 +61,10 @@ class BusyError(DimError):
 
 class StoppingError(BusyError):
     """The server finishes what it accepted and takes nothing more."""
+
+
+class StorageError(BusyError):
+    """The server's temporary folder cannot be written: it is full, read-only, or gone."""
 
 
 class CrowdedError(BusyError):
@@ -177,4 +183,13 @@ def too_many_bytes(got: object, allowed: int) -> TooLargeError:
         got=f"{got} bytes",
         expected=f"at most {allowed} bytes",
         fix="send a smaller image, or start the server with a larger --max-bytes",
+    )
+
+
+def no_storage(error: OSError) -> StorageError:
+    """Return the error for files of a request that could not be written."""
+    return StorageError(
+        "cannot store the files of this request",
+        why=f"the server's temporary folder cannot be written: {error.strerror or type(error).__name__}",
+        retry_after=STORAGE_SECONDS,
     )

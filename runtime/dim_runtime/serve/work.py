@@ -7,17 +7,19 @@ from typing import cast
 
 import numpy as np
 
+from dim.arrays import Array
 from dim.bit_depth import Depth
 from dim.errors import InputError
 from dim.images.files import read_photograph, write_image
 from dim.images.headers import declared_pixels
+from dim.images.metadata import Metadata
 from dim.trimap import unknown
 from dim_runtime.errors import NothingUnknownWarning
 from dim_runtime.matting import Matting
 from dim_runtime.outputs.render import kept_metadata, render
 from dim_runtime.outputs.spec import WHITE, Foreground, Output, OutputSpec
 from dim_runtime.serve.jobs import Job, Phase
-from dim_runtime.serve.limits import TooLargeError
+from dim_runtime.serve.limits import TooLargeError, no_storage
 from dim_runtime.trimaps.sources import TrimapSources
 
 SUFFIXES = {"png": ".png", "tiff": ".tif", "webp": ".webp", "jpeg": ".jpg"}
@@ -66,8 +68,19 @@ def make_matte(
         job.progress(number, len(outputs))
         kept = kept_metadata(sources.image, found, spec)
         made = render(image, alpha, spec)
-        write_image(output_file(job.folder, name, kind), made, metadata=kept)
+        write_output(job, name, kind, made, metadata=kept)
     return [] if unknown(trimap).any() else [str(NothingUnknownWarning())]
+
+
+def write_output(job: Job, name: str, kind: str, made: Array, *, metadata: Metadata | None = None) -> None:
+    """Write an output into the job's folder; StorageError if there is no space for it."""
+    try:
+        write_image(output_file(job.folder, name, kind), made, metadata=metadata)
+    except InputError as error:
+        # The place is the server's: nothing in the request is wrong.
+        if isinstance(error.__cause__, OSError):
+            raise no_storage(error.__cause__) from error
+        raise
 
 
 def output_file(folder: Path, name: str, kind: str) -> Path:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import json
+import shutil
 import struct
 import threading
 import time
@@ -22,6 +24,7 @@ from fastapi.responses import StreamingResponse
 
 from dim.arrays import Floating, UInt8
 from dim.errors import InputError
+from dim.files import os_errors
 from dim_runtime import Matting
 from dim_runtime.backends.fake import FakeBackend, red_channel
 from dim_runtime.outputs.render import render
@@ -726,3 +729,55 @@ def test_the_library_is_what_render_makes(start: Start, files: dict[str, Any], p
     pytest.importorskip("pymatting")
     answer = start().post("/v1/matte", files=files)
     np.testing.assert_array_equal(decode(answer.content), render(pair[0], alpha, spec))
+
+
+def full(*_: Any, **__: Any) -> Any:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        pytest.param("dim_runtime.serve.jobs.tempfile.mkdtemp", id="folder"),
+        pytest.param("dim_runtime.serve.api._store", id="upload"),
+        pytest.param("dim.images.files.write_bytes", id="result"),
+        pytest.param("starlette.formparsers.SpooledTemporaryFile.write", id="form"),
+    ],
+)
+def test_a_full_disk_is_no_fault_of_the_request(
+    start: Start, files: dict[str, Any], place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = start()
+    with monkeypatch.context() as patch:
+        patch.setattr(place, full if place != "dim.images.files.write_bytes" else unwritable)
+        answer = client.post("/v1/matte", files=files, data={"output": "alpha"})
+        assert answer.status_code == 507, answer.text
+        assert set(answer.json()) <= PARTS
+        assert "No space left on device" in answer.json()["why"]
+        assert answer.headers["retry-after"] == "60"
+    for file in files.values():
+        file[1].seek(0)
+    assert client.post("/v1/matte", files=files, data={"output": "alpha"}).status_code == 200
+
+
+def unwritable(path: Path, data: bytes) -> None:
+    with os_errors(path):
+        full()
+
+
+def test_a_server_whose_folder_was_cleaned_up_makes_another(start: Start, files: dict[str, Any]) -> None:
+    client = start()
+    assert client.post("/v1/matte", files=files).status_code == 200
+    shutil.rmtree(client.app.state.service.queue._root.path)  # type: ignore[attr-defined]
+    for file in files.values():
+        file[1].seek(0)
+    assert client.post("/v1/matte", files=files).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/nothing"), ("PUT", "/v1/matte"), ("POST", "/main.js")]
+)
+def test_errors_of_the_protocol_have_parts(start: Start, method: str, path: str) -> None:
+    answer = start().request(method, path)
+    assert answer.status_code in (404, 405)
+    assert {"problem", "got"} < set(answer.json()) <= PARTS

@@ -14,6 +14,8 @@ import pytest
 
 pytest.importorskip("fcntl")
 
+from dim.errors import InputError
+from dim_runtime.serve import folders
 from dim_runtime.serve.folders import FOLDER_PREFIX, LOCK_NAME, ServerFolder, remove_abandoned
 
 PROGRAM = """
@@ -99,3 +101,22 @@ def test_a_starting_application_removes_them(temporary: Path) -> None:
     (left / LOCK_NAME).touch()
     with Matting.from_backend(FakeBackend()) as matting, testclient.TestClient(create_app(matting)):
         assert not left.exists()
+
+
+def test_a_folder_without_its_lock_is_not_left(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(lock: int) -> bool:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(folders, "_is_locked_now", full)
+    with pytest.raises(OSError, match="no space"):
+        ServerFolder()
+    assert not list(temporary.glob(f"{FOLDER_PREFIX}*"))
+
+
+def test_a_system_without_a_temporary_folder_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(tempfile, "gettempdir", none)
+    with pytest.raises(InputError, match="TMPDIR"):
+        folders.require_temporary_folder()
