@@ -211,6 +211,8 @@ class Service:
     def file(self, job: Job, name: str, kind: str, *, last: bool = True) -> StreamingResponse:
         """Return the response with a job's output; after the last one the job is dropped.
 
+        An output is fetched when all of it was sent: a client whose connection breaks can try again.
+
         Raises:
             RemovedJobError: another request has dropped the job.
         """
@@ -222,14 +224,16 @@ class Service:
         headers = {"Content-Length": str(os.fstat(file.fileno()).st_size)}
         if job.warnings:
             headers[WARNING_HEADER] = "; ".join(job.warnings)
-        background = BackgroundTask(self.queue.drop, job) if last else None
+        background = BackgroundTask(self.queue.drop if last else self.drop_fetched, job)
         return StreamingResponse(
-            _chunks(file), headers=headers, media_type=work.MEDIA_TYPES[kind], background=background
+            _chunks(file, partial(job.fetched.add, name)),
+            headers=headers,
+            media_type=work.MEDIA_TYPES[kind],
+            background=background,
         )
 
-    def sent(self, job: Job, output: str) -> None:
+    def drop_fetched(self, job: Job) -> None:
         """Drop a job when both outputs were sent: not before, because they may be fetched at one time."""
-        job.fetched.add(output)
         if job.fetched >= {"alpha", "cutout"}:
             self.queue.drop(job)
 
@@ -318,10 +322,11 @@ def _store(upload: UploadFile, path: Path) -> None:
         shutil.copyfileobj(upload.file, file)
 
 
-def _chunks(file: BinaryIO) -> Iterator[bytes]:
+def _chunks(file: BinaryIO, sent: Callable[[], object]) -> Iterator[bytes]:
     with file:
         while chunk := file.read(CHUNK_BYTES):
             yield chunk
+    sent()
 
 
 def _file_of(*kinds: str) -> dict[int | str, dict[str, Any]]:
@@ -438,9 +443,7 @@ def _add_jobs(app: FastAPI, service: Service) -> None:
                 "cannot give a composite of a job", expected="alpha or cutout", fix="POST /v1/matte"
             )
         await service.finished(job)
-        response = service.file(job, str(output), "png", last=False)
-        response.background = BackgroundTask(service.sent, job, str(output))
-        return response
+        return service.file(job, str(output), "png", last=False)
 
     @app.delete(
         "/v1/jobs/{identity}",

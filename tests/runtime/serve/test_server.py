@@ -179,6 +179,27 @@ def test_a_client_that_does_not_take_its_result_is_closed(server: Running) -> No
         assert server.process.wait(20) == 0
 
 
+def test_a_result_whose_download_broke_off_can_be_fetched_again(server: Running) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (1600, 1600, 3), np.uint8)
+    known = np.zeros((1600, 1600), np.uint8)
+    known[:800] = 255
+    files = {
+        name: cv2.imencode(".png", each)[1].tobytes() for name, each in (("image", noise), ("trimap", known))
+    }
+    job = httpx.post(f"{server.url}/v1/jobs", files=files, data={"foreground": "image"}, timeout=60).json()[
+        "id"
+    ]
+    result = f"/v1/jobs/{job}/result?output="
+    assert httpx.get(f"{server.url}{result}alpha", timeout=60).status_code == 200
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", server.port))
+        connection.sendall(f"GET {result}cutout HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        assert connection.recv(12) == b"HTTP/1.1 200"
+    time.sleep(1)
+    assert httpx.get(f"{server.url}{result}cutout", timeout=60).status_code == 200
+
+
 class _Late:
     """A connection without a request."""
 
