@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import shutil
 import socket
@@ -41,13 +43,20 @@ STROKES = (
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Return the address of a server with the embedded model."""
+    with serving(tmp_path_factory.mktemp("server")) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def serving(folder: Path, **environment: str) -> Iterator[str]:
+    """Start a server and give its address; its log goes into the folder."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-c", "from dim_runtime.cli import main; main()", "serve", "--port", str(port)]
-    log = tmp_path_factory.mktemp("server") / "stderr"
+    log = folder / "stderr"
     with log.open("wb") as file:
-        server = subprocess.Popen(command, stderr=file)
+        server = subprocess.Popen(command, stderr=file, env={**os.environ, **environment})
     url = f"http://127.0.0.1:{port}"
     try:
         _await_server(url, server, log)
@@ -365,6 +374,60 @@ def test_what_is_missing_is_reported_before_anything_is_sent(page: Any) -> None:
     status.to_contain_text("Draw over the background first")
 
 
+@pytest.mark.parametrize("drawn", ["stroke", "box"])
+def test_an_error_goes_when_something_is_drawn(page: Any, drawn: str) -> None:
+    load(page, sample_paths()[0])
+    page.click("#run")
+    status = playwright.expect(page.locator("#status"))
+    status.to_have_class("error")
+    if drawn == "stroke":
+        draw(page)
+    else:
+        drag_box(page)
+    status.not_to_have_class("error")
+    status.to_contain_text("then propose a trimap")
+
+
+def drag_box(page: Any) -> None:
+    box = page.locator("#canvas").bounding_box()
+    page.keyboard.press("r")
+    page.mouse.move(box["x"] + box["width"] * 0.25, box["y"] + box["height"] * 0.15)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.8, box["y"] + box["height"] * 0.85, steps=5)
+    page.mouse.up()
+
+
+def test_a_token_goes_behind_the_address(browser: Any, tmp_path: Path) -> None:
+    with serving(tmp_path, DIM_SERVE_TOKEN="a-token") as url:
+        page = browser.new_page(viewport={"width": 1280, "height": 860})
+        page.goto(url)
+        load(page, sample_paths()[0])
+        drag_box(page)
+        page.click("#propose")
+        status = playwright.expect(page.locator("#status"))
+        status.to_contain_text(f"This server requires a token. Open the page as {url}/#token=TOKEN.")
+        # The browser does not load the page again for this: the photograph and the box stay.
+        page.evaluate("location.hash = 'token=a-token'")
+        page.click("#propose")
+        status.to_contain_text("Check the blue band", timeout=60_000)
+        page.close()
+
+
+def test_the_photograph_does_not_move_while_a_step_runs(page: Any) -> None:
+    load(page, sample_paths()[0])
+    draw(page)
+    heights = "[...document.querySelectorAll('footer, #canvas')].map((part) => part.clientHeight)"
+    before = page.evaluate(heights)
+    page.click("#propose")
+    assert page.evaluate(heights) == before
+    playwright.expect(page.locator("#status")).to_contain_text("Check the blue band", timeout=60_000)
+
+
+def test_the_empty_page_shows_one_sentence(page: Any) -> None:
+    count = page.locator(".stage > p").evaluate("(part) => part.childNodes.length")
+    assert count == 1, "a grid lays its children out below each other"
+
+
 @pytest.mark.parametrize(("scheme", "width"), [("light", 390), ("dark", 1280)])
 def test_no_serious_accessibility_fault_in_any_state(page: Any, scheme: str, width: int) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
@@ -500,9 +563,9 @@ def test_corrections_stay_when_the_band_is_changed(page: Any) -> None:
     box = page.locator("#canvas").bounding_box()
     page.keyboard.press("u")
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    for value in ("12", "0"):
+    for value, told in (("12", "12 px wider than proposed"), ("0", "as wide as proposed")):
         page.locator("#band").fill(value)
-        status.to_contain_text(f"{value} px wider", timeout=60_000)
+        status.to_contain_text(told, timeout=60_000)
         playwright.expect(page.locator("#undo")).to_be_enabled()
 
 

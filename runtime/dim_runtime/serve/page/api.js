@@ -1,8 +1,12 @@
 // The server's API. The token, if the server requires one, comes behind # in the address: page/#token=…
 
-const token = new URLSearchParams(location.hash.slice(1)).get("token");
+/** Read at every request: a change of what is behind # does not load the page again. */
+function given() {
+  return new URLSearchParams(location.hash.slice(1)).get("token");
+}
 
 function headers() {
+  const token = given();
   return token ? { Authorization: `Bearer ${token}` } : {};
 }
 
@@ -15,6 +19,10 @@ async function checked(response) {
     text = [problem, ...Object.entries(more).filter(([, value]) => value).map(([key, value]) => `${key}: ${value}`)].join("; ");
   } catch {
     // No JSON: the status line is all there is.
+  }
+  if (response.status === 401) {
+    text = given() ? "This server requires another token than the one in this address." : "This server requires a token.";
+    text += ` Open the page as ${location.origin}${location.pathname}#token=TOKEN.`;
   }
   if (response.status === 429) text += `; retry after ${response.headers.get("Retry-After")} s`;
   throw new Error(text);

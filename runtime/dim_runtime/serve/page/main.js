@@ -9,6 +9,8 @@ import { Screen } from "./screen.js";
 // Width of a brush on the screen, CSS pixels, before it is changed; and the largest that a cursor may have.
 const BRUSH = 18, LARGEST_CURSOR = 120;
 
+const FIRST_STEP = "Draw over background and foreground, then propose a trimap.";
+
 // What a job reports in each of its phases.
 const PHASES = {
   trimap: (done, total) => total ? `Narrowing the trimap: ${done} of ${total} windows` : "Making the trimap…",
@@ -132,7 +134,7 @@ async function open(file) {
     screen.resize();
     camera.fit(bitmap.width, bitmap.height, screen.width, screen.height);
     setSize(Math.max(4, Math.round(BRUSH * screen.ratio / camera.scale)));
-    report(`${file.name}, ${bitmap.width} × ${bitmap.height}. Draw over background and foreground, then propose a trimap.`);
+    report(`${file.name}, ${bitmap.width} × ${bitmap.height}. ${FIRST_STEP}`);
   });
 }
 
@@ -194,7 +196,8 @@ async function widen(pixels) {
     const blob = await api.trimap({ trimap: scene.labels.proposal.file, band: pixels }, task.aborting.signal);
     scene.labels.widen(await Labels.read(blob, scene.labels.width, scene.labels.height), pixels);
     forget();
-    report(`The unknown band is ${Math.abs(pixels)} px ${pixels < 0 ? "narrower" : "wider"} than proposed. Your corrections are kept.`);
+    const width = pixels === 0 ? "as wide as" : `${Math.abs(pixels)} px ${pixels < 0 ? "narrower" : "wider"} than`;
+    report(`The unknown band is ${width} proposed. Your corrections are kept.`);
   });
 }
 
@@ -379,7 +382,10 @@ function drag(event, before) {
 
 function release(event) {
   if (!state.pointers.delete(event.pointerId)) return;
-  if (state.stroke === "box" && scene.box) scene.box = within(scene.box, scene.labels);
+  if (state.stroke === "box" && scene.box) {
+    scene.box = within(scene.box, scene.labels);
+    forgetError();
+  }
   if (state.stroke === "draw") forgetResult();
   if (state.pointers.size === 0) state.stroke = null;
   refresh();
@@ -392,7 +398,13 @@ function within(box, { width, height }) {
   return right - left < 2 || bottom - top < 2 ? null : { left, top, right, bottom };
 }
 
+/** Replace an error by the first step: what was just drawn may have mended it. */
+function forgetError() {
+  if (find("status").classList.contains("error")) report(FIRST_STEP);
+}
+
 function forgetResult() {
+  forgetError();
   if (scene.cutout) {
     forget();
     report("The trimap has changed: compute the matte again.");
