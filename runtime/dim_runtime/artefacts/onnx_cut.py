@@ -31,7 +31,7 @@ from dim_runtime.errors import ArtefactError, ChangedGraphWarning
 
 NODE, INITIALISER, INPUT, OUTPUT, VALUE_INFO = 1, 5, 11, 12, 13
 """Field numbers of GraphProto."""
-NODE_INPUT, NODE_OUTPUT = 1, 2
+NODE_INPUT, NODE_OUTPUT, NODE_OPERATOR = 1, 2, 4
 """Field numbers of NodeProto."""
 TENSOR_NAME, VALUE_NAME = 8, 1
 """Field numbers of the names of TensorProto and ValueInfoProto."""
@@ -149,24 +149,27 @@ def cut(path: Path, inputs: Mapping[str, Value], outputs: Mapping[str, Value]) -
     """
     data = path.read_bytes()
     parts = []
-    for field, content in _contents(data):
+    for field, content in contents(data):
         if field.number == GRAPH_FIELD:
             content = _cut_graph(path, content, inputs, outputs)
-        parts.append(content if field.kind != LENGTH else _message(field.number, content))
+        parts.append(content if field.kind != LENGTH else message(field.number, content))
     return b"".join(parts)
 
 
-class _Node(NamedTuple):
+class Node(NamedTuple):
+    """A NodeProto, encoded, with its operator and the names of its inputs and outputs."""
+
     content: bytes
+    operator: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
 
 
 def _cut_graph(path: Path, graph: bytes, inputs: Mapping[str, Value], outputs: Mapping[str, Value]) -> bytes:
-    entries = [(field.number, content) for field, content in _contents(graph) if field.kind == LENGTH]
-    nodes = [_node(content) for number, content in entries if number == NODE]
-    tensors = {_text(c, TENSOR_NAME): c for number, c in entries if number == INITIALISER}
-    declared = {_text(c, VALUE_NAME) for number, c in entries if number == INPUT}
+    entries = [(field.number, content) for field, content in contents(graph) if field.kind == LENGTH]
+    nodes = [read_node(content) for number, content in entries if number == NODE]
+    tensors = {text(c, TENSOR_NAME): c for number, c in entries if number == INITIALISER}
+    declared = {text(c, VALUE_NAME) for number, c in entries if number == INPUT}
     computed = {name for node in nodes for name in node.outputs}
     missing = [name for name in inputs if name not in {*tensors, *declared, *computed}]
     missing += [name for name in outputs if name not in computed]
@@ -177,16 +180,16 @@ def _cut_graph(path: Path, graph: bytes, inputs: Mapping[str, Value], outputs: M
     changed = (NODE, INITIALISER, INPUT, OUTPUT, VALUE_INFO)
     return b"".join(
         [
-            *(_message(NODE, node.content) for node in kept),
-            *(_message(INITIALISER, c) for name, c in tensors.items() if name in read - {*inputs}),
-            *(_message(INPUT, _value_info(name, value)) for name, value in inputs.items()),
-            *(_message(OUTPUT, _value_info(name, value)) for name, value in outputs.items()),
-            *(_message(number, content) for number, content in entries if number not in changed),
+            *(message(NODE, node.content) for node in kept),
+            *(message(INITIALISER, c) for name, c in tensors.items() if name in read - {*inputs}),
+            *(message(INPUT, _value_info(name, value)) for name, value in inputs.items()),
+            *(message(OUTPUT, _value_info(name, value)) for name, value in outputs.items()),
+            *(message(number, content) for number, content in entries if number not in changed),
         ]
     )
 
 
-def _needed(nodes: Sequence[_Node], outputs: Collection[str], given: Collection[str]) -> list[_Node]:
+def _needed(nodes: Sequence[Node], outputs: Collection[str], given: Collection[str]) -> list[Node]:
     """Return the nodes that compute the outputs from what is given, in their order, which is topological."""
     wanted, kept = set(outputs), []
     for node in reversed(nodes):
@@ -196,26 +199,29 @@ def _needed(nodes: Sequence[_Node], outputs: Collection[str], given: Collection[
     return kept[::-1]
 
 
-def _node(content: bytes) -> _Node:
-    names: dict[int, list[str]] = {NODE_INPUT: [], NODE_OUTPUT: []}
-    for field, part in _contents(content):
+def read_node(content: bytes) -> Node:
+    """Read the names in an encoded NodeProto."""
+    names: dict[int, list[str]] = {NODE_INPUT: [], NODE_OUTPUT: [], NODE_OPERATOR: []}
+    for field, part in contents(content):
         if field.number in names:
             names[field.number].append(part.decode())
-    return _Node(content, tuple(names[NODE_INPUT]), tuple(names[NODE_OUTPUT]))
+    inputs, outputs, (operator,) = names.values()
+    return Node(content, operator, tuple(inputs), tuple(outputs))
 
 
-def _text(content: bytes, number: int) -> str:
-    return next((part.decode() for field, part in _contents(content) if field.number == number), "")
+def text(content: bytes, number: int) -> str:
+    """Return the text in a field of an encoded message; empty where there is none."""
+    return next((part.decode() for field, part in contents(content) if field.number == number), "")
 
 
-def _contents(message: bytes) -> Iterator[tuple[Field, bytes]]:
+def contents(encoded: bytes) -> Iterator[tuple[Field, bytes]]:
     """Yield a message's fields; of texts, bytes and messages their content, else the whole encoded field."""
-    file = BytesIO(message)
+    file = BytesIO(encoded)
     start = 0
-    for field in fields(file, len(message)):
+    for field in fields(file, len(encoded)):
         at = file.tell()
         stop = at + field.length
-        yield field, message[at:stop] if field.kind == LENGTH else message[start : field.end]
+        yield field, encoded[at:stop] if field.kind == LENGTH else encoded[start : field.end]
         start = field.end
 
 
@@ -223,16 +229,17 @@ def _value_info(name: str, value: Value) -> bytes:
     """Encode a ValueInfoProto: its name, and the element type and shape of a tensor."""
     # The numbers are fields, from the inside out: a side, the shape's sides, type and shape, name and tensor.
     sides = (b"" if side is None else _number(1, side) for side in value.shape)
-    shape = b"".join(_message(1, side) for side in sides)
-    tensor = _number(1, value.kind) + _message(2, shape)
-    return _message(1, name.encode()) + _message(2, _message(1, tensor))
+    shape = b"".join(message(1, side) for side in sides)
+    tensor = _number(1, value.kind) + message(2, shape)
+    return message(1, name.encode()) + message(2, message(1, tensor))
 
 
 def _number(field: int, value: int) -> bytes:
     return _varint(field << 3) + _varint(value)
 
 
-def _message(field: int, content: bytes) -> bytes:
+def message(field: int, content: bytes) -> bytes:
+    """Encode a field whose content is a text, bytes, or a message."""
     return _varint(field << 3 | LENGTH) + _varint(len(content)) + content
 
 

@@ -17,6 +17,7 @@ from dim.contract.cropping import NO_MARGINS, Margins, output_margins
 from dim.extras import silence_onnxruntime
 from dim_runtime.artefacts.onnx_cut import crop_inputs, crop_limits, read_parts
 from dim_runtime.artefacts.onnx_file import read_metadata
+from dim_runtime.artefacts.onnx_unsigned import with_unsigned_values
 from dim_runtime.backends.base import (
     ENGINE_BYTES,
     Backend,
@@ -161,6 +162,8 @@ class OnnxRuntimeBackend(Backend):
     def _open_on_cpu(self, engine: Any, threads: int | None) -> None:
         path = self._path
         self._metadata, network, propagation = read_parts(path, self._metadata)
+        if self._metadata.precision == "int8":
+            network = with_unsigned_values(network if isinstance(network, bytes) else network.read_bytes())
         model = network if isinstance(network, bytes) else str(network)
         self._session: Any = _session(engine, path, [CPU_PROVIDER], threads, model)
         self._propagation: Any = None
