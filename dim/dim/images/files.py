@@ -163,7 +163,12 @@ def require_writable(path: Path, *, lossy: bool = False) -> None:
         name = path / f"NAME{WRITABLE[0]}"
         raise InputError(f"cannot write {path}", got="a folder", expected=f"a file name, such as {name}")
     if path.suffix.lower() not in allowed:
-        raise InputError(f"cannot write {path}", got=f"suffix {path.suffix!r}", expected=" or ".join(allowed))
+        raise InputError(
+            f"cannot write {path}",
+            got=f"suffix {path.suffix!r}",
+            expected=" or ".join(allowed),
+            why="JPEG and WebP hold composites only" if is_lossy(path) else None,
+        )
 
 
 def write_image(

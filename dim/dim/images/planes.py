@@ -146,7 +146,8 @@ def _gray(colours: Image, path: Path, noun: str, expected: str) -> Image:
                 f"cannot use the {noun} {path}",
                 got="colours",
                 expected=expected,
-                fix=f"if this is the photograph itself: it is given as the image, with the {noun} beside it",
+                fix=f"a photograph is the image, with the {noun} beside it; where there is no {noun}: "
+                "dim-matte auto PHOTO --box X,Y,W,H -o CUTOUT, or --scribbles FILE",
             )
     return middle
 

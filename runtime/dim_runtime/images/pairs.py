@@ -156,16 +156,26 @@ def read_samples(folder: Path) -> Iterator[MattingSample]:
     return map(read_sample, find_pairs(folder, alphas=(folder / "alphas").is_dir()))
 
 
-def require_one_size(pair: Pair, image: Shaped, trimap: Shaped, alpha: Shaped | None = None) -> None:
-    """Raise an InputError that gives all sizes, if the arrays of a pair differ in height or width."""
-    arrays = {"image": image, "trimap": trimap} | ({} if alpha is None else {"alpha": alpha})
+def require_one_size(
+    pair: Pair, image: Shaped, trimap: Shaped, alpha: Shaped | None = None, *, noun: str = "trimap"
+) -> None:
+    """Raise an InputError that gives all sizes, if the arrays of a pair differ in height or width.
+
+    Args:
+        pair: the files, as the error names them.
+        image, trimap, alpha: what was read of them.
+        noun: what the user gave as the pair's trimap: a trimap, or the mask that became one.
+    """
+    arrays = {"image": image, noun: trimap} | ({} if alpha is None else {"alpha": alpha})
     if len({array.shape[:2] for array in arrays.values()}) > 1:
-        sizes = (f"{noun} {array.shape[1]}×{array.shape[0]} px" for noun, array in arrays.items())
+        sizes = (f"{name} {array.shape[1]}×{array.shape[0]} px" for name, array in arrays.items())
         turned = trimap.shape[:2] == image.shape[1::-1] and orientation(pair.image) >= 5
         raise InputError(
             f"cannot use {pair.image} with {pair.trimap}",
             got=", ".join(sizes),
             expected=f"{', '.join(arrays)} of one size",
-            why="the image is turned by its EXIF orientation, the trimap is not" if turned else None,
-            fix="turn the trimap as the image, or draw it on the upright image" if turned else None,
+            why=f"the image is turned by its EXIF orientation, the {noun} is not" if turned else None,
+            fix=f"turn the {noun} as the image, or draw it on the upright image"
+            if turned
+            else f"make the {noun} from this image, or resize it with nearest-neighbour interpolation",
         )

@@ -5,9 +5,12 @@ Images are uint8 or uint16 H, W, 3, RGB; alpha is floating point H, W in [0, 1].
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
@@ -18,6 +21,8 @@ import numpy.typing as npt
 from dim.arrays import Float32, Floating, Image
 from dim.bit_depth import depth_of, quantise, to_depth
 from dim.errors import InputError, MissingExtraError
+
+LOGGER = logging.getLogger(__name__)
 
 Colour = tuple[int, int, int]
 """R, G, B on the scale 0-255."""
@@ -31,6 +36,12 @@ OVERLAP = 128
 """Pixels around a square that its estimate uses. The method carries colours over short distances only."""
 ESTIMATOR_BYTES = 80
 """Bytes of an estimate per pixel used: image, foreground and background in float32, twice, and alpha."""
+PATIENCE = 5.0
+"""Seconds that the import of pymatting may take before the wait is explained. From its cache it takes one."""
+COMPILING = (
+    "pymatting compiles its code, once for this installation: about a minute "
+    "(--foreground image keeps the photograph's own colours and needs none of it)"
+)
 
 
 def require_estimator() -> None:
@@ -98,11 +109,24 @@ def tile_foreground(image: Image, alpha: Floating, tile: Tile) -> Image:
         return np.where(solid[..., None], own, own.dtype.type(0))
     _avoid_shared_tbb()
     # Imported here: it compiles its kernels on import.
-    from pymatting import estimate_foreground_ml
+    with _explained_wait(COMPILING, PATIENCE):
+        from pymatting import estimate_foreground_ml
 
     depth = depth_of(image)
     estimated = np.asarray(estimate_foreground_ml(image / np.float32(2**depth - 1), alpha))[tile.inside]
     return np.where(solid[..., None], own, quantise(np.clip(estimated, 0, 1), depth))
+
+
+@contextmanager
+def _explained_wait(text: str, seconds: float) -> Iterator[None]:
+    """Log a warning if the block takes longer than this."""
+    timer = threading.Timer(seconds, LOGGER.warning, (text,))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _avoid_shared_tbb() -> None:

@@ -265,6 +265,7 @@ def create_app(
             got="no characters" if token == "" else "spaces, line ends or characters that are not ASCII",
             expected="visible ASCII characters",
             why="the header Authorization cannot carry others",
+            fix="choose another DIM_SERVE_TOKEN, or unset it for a server that requires none",
         )
     # In patterns an opening bracket would begin a set of characters.
     names = [name.lower().replace("[", "[[]") for name in hosts or LOCAL_NAMES]

@@ -276,7 +276,7 @@ class JobQueue:
             seconds = max(1, round(waiting * self._seconds / self.limits.workers))
             raise BusyError(
                 "cannot take the request: the queue is full",
-                why=f"{waiting} requests wait",
+                why=f"requests that wait: {waiting}",
                 retry_after=seconds,
             )
 

@@ -155,7 +155,8 @@ class TrimapSources:
             header = None
         # The header is enough in most cases: a large photograph would be decoded twice.
         if header is None or (header.height, header.width) != trimap.shape:
-            require_one_size(Pair(photo.stem, photo, drawn), self._read_image(), trimap)
+            noun = "mask" if self.trimap is None else "trimap"
+            require_one_size(Pair(photo.stem, photo, drawn), self._read_image(), trimap, noun=noun)
 
     def _read_image(self) -> Image:
         assert self.image is not None, "require_one checks it"

@@ -147,6 +147,7 @@ BAD_INPUT: dict[str, Callable[[Path], dict[str, object]]] = {
     "not an image": lambda folder: {"trimap": text_file(folder / "text.png")},
     "of one size": lambda folder: {"trimap": plain(folder / "small.png", (9, 9))},
     "suffix '.jpg'": lambda folder: {"-o": folder / "alpha.jpg"},
+    "why: JPEG and WebP hold composites only": lambda folder: {"-o": folder / "alpha.webp"},
     "cut off": lambda folder: {"--model": cut_model(folder / "cut.onnx")},
     "not an ONNX file": lambda folder: {"--model": text_file(folder / "text.onnx")},
     "no such file ": lambda folder: {"--model": folder / "none.onnx"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -213,3 +214,10 @@ def test_numba_does_not_share_openvino_s_threads(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "openvino", ModuleType("openvino"))
     foreground._avoid_shared_tbb()
     assert numba.config.THREADING_LAYER_PRIORITY[0] == "omp"
+
+
+@pytest.mark.parametrize(("patience", "count"), [(0.02, 1), (30.0, 0)])
+def test_a_long_import_is_explained(caplog: pytest.LogCaptureFixture, patience: float, count: int) -> None:
+    with foreground._explained_wait("it compiles", patience):
+        time.sleep(0.3)
+    assert [record.message for record in caplog.records] == ["it compiles"] * count
