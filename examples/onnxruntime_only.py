@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 import onnxruntime
 
+if len(sys.argv) != 5:
+    sys.exit("usage: python onnxruntime_only.py MODEL.onnx PHOTO TRIMAP ALPHA.png")
 model, photo, trimap_file, output = sys.argv[1:]
 image = cv2.imread(photo, cv2.IMREAD_COLOR)[..., ::-1]  # uint8 H, W, 3, from OpenCV's BGR to RGB
 trimap = cv2.imread(trimap_file, cv2.IMREAD_GRAYSCALE)  # uint8 H, W: 0, 128 or 255

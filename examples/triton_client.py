@@ -28,4 +28,6 @@ def main(url: str, model: str, photo: str, trimap_file: str, output: str) -> Non
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 6:
+        sys.exit("usage: python triton_client.py URL MODEL PHOTO TRIMAP ALPHA.png")
     main(*sys.argv[1:])

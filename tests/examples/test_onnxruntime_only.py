@@ -39,3 +39,12 @@ def test_it_needs_three_packages_and_is_short() -> None:
     assert imports == {"sys", "cv2", "numpy", "onnxruntime"}
     code = "\n".join(lines).partition('"""')[2].partition('"""')[2].splitlines()
     assert len([line for line in code if line.strip()]) <= 22
+
+
+@pytest.mark.parametrize("name", ["onnxruntime_only.py", "triton_client.py"])
+def test_a_call_without_arguments_gives_the_usage(name: str) -> None:
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLE.with_name(name))], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"usage: python {name} ")
