@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -212,6 +213,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         cv2.imwrite(str(tmp_path / file), trimap)
     cv2.imwrite(str(tmp_path / "huge.tif"), image)
     cv2.imwrite(str(tmp_path / "mask.png"), np.where(trimap > 100, 255, 0).astype(np.uint8))
+    for sample in sample_paths():
+        shutil.copy(sample, tmp_path)
     for folder, picture in (("images", image), ("trimaps", trimap)):
         (tmp_path / folder).mkdir()
         cv2.imwrite(str(tmp_path / folder / "one.png"), picture)
