@@ -231,7 +231,8 @@ def drop(page: Any, photo: Path) -> None:
         """([content, name]) => {
             const files = new DataTransfer();
             files.items.add(new File([new Uint8Array(content)], name, { type: "image/png" }));
-            document.getElementById("stage").dispatchEvent(new DragEvent("drop", { dataTransfer: files }));
+            const drop = new DragEvent("drop", { dataTransfer: files, bubbles: true });
+            document.getElementById("stage").dispatchEvent(drop);
         }""",
         [content, f"dropped-{photo.name}"],
     )
@@ -601,6 +602,48 @@ def test_a_brush_leads_back_to_the_trimap(page: Any) -> None:
     playwright.expect(trimap).to_be_checked()
     playwright.expect(page.locator("#save-cutout")).to_be_disabled()
     playwright.expect(page.locator("#band")).to_be_disabled()
+
+
+@pytest.mark.parametrize("act", ["undo", "clear", "space", "open", "box"])
+def test_what_happens_in_the_middle_of_a_stroke_ends_it(page: Any, act: str) -> None:
+    load(page, sample_paths()[0])
+    box = page.locator("#canvas").bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.keyboard.press("r" if act == "box" else "f")
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 30, y)
+    if act == "undo":
+        page.keyboard.press("Control+z")
+    elif act == "clear":
+        page.evaluate("document.getElementById('clear').click()")
+    elif act == "space":
+        page.focus("#canvas")
+        page.keyboard.press("ArrowLeft")
+        page.keyboard.press("Space")
+    else:
+        page.set_input_files("#file", sample_paths()[1])
+        playwright.expect(page.locator("#status")).to_contain_text(sample_paths()[1].name, timeout=60_000)
+    # The fixture fails the test if this raises.
+    page.mouse.move(x - 40, y + 40, steps=4)
+    page.mouse.up()
+    strokes = page.locator("#undo").is_enabled()
+    assert strokes == (act == "space"), "nothing that was not there is drawn on"
+    if act == "space":
+        page.click("#undo")
+        playwright.expect(page.locator("#undo")).to_be_disabled()
+
+
+def test_a_drop_beside_the_picture_does_not_leave_the_page(page: Any) -> None:
+    kept = page.evaluate(
+        """() => ["dragover", "drop"].map((kind) => {
+            const dataTransfer = new DataTransfer();
+            const event = new DragEvent(kind, { dataTransfer, bubbles: true, cancelable: true });
+            return document.querySelector(".tools").dispatchEvent(event);
+        })"""
+    )
+    assert kept == [False, False], "the browser's own action, which opens the file, is off"
+    playwright.expect(page.locator("#status")).to_contain_text("That was no file")
 
 
 @pytest.mark.parametrize(("width", "height"), [(390, 844), (360, 640), (844, 390), (768, 1024)])

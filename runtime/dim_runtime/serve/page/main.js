@@ -35,6 +35,7 @@ function report(text, failed = false) {
 async function step(text, work) {
   if (state.busy) return;
   state.busy = true;
+  endStroke();
   const task = state.task = { id: null, cancelled: false, aborting: new AbortController() };
   report(text);
   const bar = find("progress");
@@ -403,6 +404,12 @@ function forgetError() {
   if (find("status").classList.contains("error")) report(FIRST_STEP);
 }
 
+/** End what the pointers draw, as it is: a key or another finger has changed what they draw on. */
+function endStroke() {
+  if (state.stroke === "box" && scene.box) scene.box = within(scene.box, scene.labels);
+  state.stroke = null;
+}
+
 function forgetResult() {
   forgetError();
   if (scene.cutout) {
@@ -444,7 +451,7 @@ function steer(event) {
   const way = ways[event.key];
   if (!way && event.key !== " ") return false;
   event.preventDefault();
-  if (state.busy) return true;
+  if (state.busy || state.stroke) return true;
   if (way && event.shiftKey) {
     camera.pan(-way[0] * 60, -way[1] * 60);
   } else if (way) {
@@ -461,11 +468,15 @@ function steer(event) {
 }
 
 function back() {
-  if (!state.busy && scene.labels?.undo()) changed("Undone.");
+  if (state.busy) return;
+  endStroke();
+  if (scene.labels?.undo()) changed("Undone.");
 }
 
 function redo() {
-  if (!state.busy && scene.labels?.redo()) changed("Done again.");
+  if (state.busy) return;
+  endStroke();
+  if (scene.labels?.redo()) changed("Done again.");
 }
 
 function changed(text) {
@@ -493,12 +504,15 @@ function listen() {
   find("open").addEventListener("click", () => find("file").click());
   find("file").addEventListener("change", ({ target }) => { if (target.files[0]) open(target.files[0]); target.value = ""; });
   const stage = find("stage");
-  stage.addEventListener("dragover", (event) => { event.preventDefault(); stage.classList.add("over"); });
-  stage.addEventListener("dragleave", () => stage.classList.remove("over"));
-  stage.addEventListener("drop", (event) => {
+  // Anywhere: a file that is dropped beside the picture would replace the page, and the strokes with it.
+  document.addEventListener("dragover", (event) => { event.preventDefault(); stage.classList.add("over"); });
+  document.addEventListener("dragleave", () => stage.classList.remove("over"));
+  document.addEventListener("drop", (event) => {
     event.preventDefault();
     stage.classList.remove("over");
-    if (event.dataTransfer.files[0]) open(event.dataTransfer.files[0]);
+    const [file] = event.dataTransfer.files;
+    if (file) open(file);
+    else if (!state.busy) report("That was no file: save the picture first, then drop or open its file.", true);
   });
   canvas.addEventListener("pointerdown", press);
   canvas.addEventListener("pointermove", move);
@@ -513,7 +527,7 @@ function listen() {
   document.addEventListener("keydown", key);
   find("undo").addEventListener("click", back);
   find("redo").addEventListener("click", redo);
-  find("clear").addEventListener("click", () => { scene.labels.clear(); scene.box = null; forgetResult(); enable(); refresh(); });
+  find("clear").addEventListener("click", () => { endStroke(); scene.labels.clear(); scene.box = null; forgetResult(); enable(); refresh(); });
   find("size").addEventListener("input", ({ target }) => setSize(Number(target.value)));
   find("propose").addEventListener("click", propose);
   find("run").addEventListener("click", compute);
