@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import re
+import shlex
 import tomllib
 from itertools import pairwise
 from pathlib import Path
@@ -213,3 +214,15 @@ def test_the_servers_artefact_declares_the_tensors_of_the_contract() -> None:
     declared = {tensor["name"]: tensor["datatype"] for tensor in (*settings["inputs"], *settings["outputs"])}
     assert declared == _EXPECTED
     assert (FOLDER / "servers/mlserver" / f"{settings['implementation'].split('.')[0]}.py").is_file()
+
+
+def test_the_health_check_is_a_text_that_a_shell_reads() -> None:
+    compose = yaml.safe_load((FOLDER / "compose.yaml").read_text())
+    command = compose["services"]["matte"]["healthcheck"]["test"]
+    # Of a list, podman-compose 1.0 makes "/bin/sh -c python' '-c' ''import …": a syntax error.
+    assert isinstance(command, str)
+    program, option, code = shlex.split(command)
+    assert (program, option) == ("python", "-c")
+    compile(code, "health check", "exec")
+    # As podman-compose 1.0 gives it to Podman, and Podman to a shell.
+    assert shlex.split(f"/bin/sh -c {shlex.quote(command)}") == ["/bin/sh", "-c", command]

@@ -407,6 +407,7 @@ function forgetError() {
 /** End what the pointers draw, as it is: a key or another finger has changed what they draw on. */
 function endStroke() {
   if (state.stroke === "box" && scene.box) scene.box = within(scene.box, scene.labels);
+  if (state.stroke === "draw") forgetResult();
   state.stroke = null;
 }
 
