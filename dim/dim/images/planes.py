@@ -147,7 +147,7 @@ def _gray(colours: Image, path: Path, noun: str, expected: str) -> Image:
                 got="colours",
                 expected=expected,
                 fix=f"a photograph is the image, with the {noun} beside it; where there is no {noun}: "
-                "dim-matte auto PHOTO --box X,Y,W,H -o CUTOUT, or --scribbles FILE",
+                "a box or scribbles (dim-matte auto --box X,Y,W,H, --scribbles FILE)",
             )
     return middle
 

@@ -86,7 +86,7 @@ class TrimapSources:
             raise InputError(
                 f"cannot use a width inside or outside with {' and '.join(names[name] for name in given)}",
                 expected=f"one of: {', '.join(names[name] for name in BANDED if name in names)}",
-                fix=fix,
+                fix="leave the widths out",
             )
         if self.image is None and given[0] not in ("trimap", "mask"):
             raise InputError(

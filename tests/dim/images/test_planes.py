@@ -111,7 +111,7 @@ def test_the_alpha_channel_of_a_trimap_is_opaque(dtype: type, colours: int) -> N
 def test_a_silhouette_is_a_mask_whatever_its_colour() -> None:
     assert mask_plane(samples([0, 7], [0, 0], [0, 90]), PATH).tolist() == [[0, 255]]
     assert mask_plane(samples([0, 1, 1]), PATH).tolist() == [[0, 255, 255]]
-    with pytest.raises(InputError, match=r"colours(\n.*)*\n  fix: .* no mask: dim-matte auto PHOTO --box"):
+    with pytest.raises(InputError, match=r"colours(\n.*)*\n  fix: .* no mask: a box or scribbles"):
         mask_plane(samples([0, 7, 70], [0, 0, 0], [0, 90, 0]), PATH)
     with pytest.raises(InputError, match="colours"):
         mask_plane(samples([200, 7], [0, 0], [0, 90]), PATH)
