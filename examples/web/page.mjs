@@ -15,7 +15,9 @@ async function pixels(file) {
 }
 
 async function run() {
-  const image = await pixels(find("photo").files[0]), marks = await pixels(find("trimap").files[0]);
+  const [photo] = find("photo").files, [trimap] = find("trimap").files;
+  if (!photo || !trimap) throw new Error("choose a photograph and its trimap first");
+  const image = await pixels(photo), marks = await pixels(trimap);
   const { width, height } = image;
   if (marks.width !== width || marks.height !== height) throw new Error("photograph and trimap differ in size");
   const engine = find("engine").value;

@@ -118,6 +118,22 @@ def test_webassembly_in_a_browser(address: str, expected: Any) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="needs Chromium: apt-get install chromium")
+def test_a_file_that_is_missing_is_an_error(address: str) -> None:
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (extra 'dev')")
+    with playwright.sync_playwright() as session:
+        browser = session.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.goto(address)
+        page.set_input_files("#photo", sample_paths()[0])
+        page.click("#run")
+        playwright.expect(page.locator("#status")).to_have_text(
+            "Error: choose a photograph and its trimap first"
+        )
+        browser.close()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BROWSER is None, reason="needs Chromium: apt-get install chromium")
 def test_webgpu_in_a_browser(address: str, tmp_path: Path) -> None:
     """A part of the photograph: WebGPU without a GPU takes a minute for all of it."""
     image, trimap = (np.ascontiguousarray(array[60:156, 240:336]) for array in lemur())
