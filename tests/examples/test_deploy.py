@@ -177,6 +177,12 @@ def test_compose_builds_a_dockerfile_that_is_there() -> None:
     assert (context / build["dockerfile"]).is_file()
 
 
+def test_a_client_of_several_pods_stays_with_the_one_that_knows_its_jobs() -> None:
+    deployment, service = yaml.safe_load_all((FOLDER / "kubernetes.yaml").read_text())
+    assert deployment["spec"]["replicas"] > 1
+    assert service["spec"]["sessionAffinity"] == "ClientIP"
+
+
 def test_probes_are_routes_of_the_server() -> None:
     pytest.importorskip("fastapi")
     from dim_runtime import Matting
