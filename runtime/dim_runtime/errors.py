@@ -19,6 +19,7 @@ __all__ = [
     "MemoryLimitError",
     "MinimumError",
     "MissingExtraError",
+    "NothingKnownWarning",
     "NothingUnknownWarning",
     "ProfileWarning",
     "TileError",
@@ -92,6 +93,16 @@ class NothingUnknownWarning(UserWarning):
         super().__init__(
             "no pixel of the trimap is unknown (128): the alpha repeats the trimap; dim-matte trimap or "
             "dim_runtime.trimaps.bands.from_soft_mask makes a band of unknown pixels around a mask"
+        )
+
+
+class NothingKnownWarning(UserWarning):
+    """A trimap has no known pixels: nothing shows the network the object, and its alpha is a guess."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "all pixels of the trimap are unknown (128): the alpha is a guess; mark what is certainly "
+            "foreground (255) and background (0), or make the band of unknown pixels narrower"
         )
 
 

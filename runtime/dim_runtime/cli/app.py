@@ -19,7 +19,13 @@ from dim_runtime.cli.doctor import doctor
 from dim_runtime.cli.run import run
 from dim_runtime.cli.serve import serve
 from dim_runtime.cli.trimap import trimap
-from dim_runtime.errors import FrozenShapeWarning, NothingUnknownWarning, ProfileWarning, TrimapWarning
+from dim_runtime.errors import (
+    FrozenShapeWarning,
+    NothingKnownWarning,
+    NothingUnknownWarning,
+    ProfileWarning,
+    TrimapWarning,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -51,10 +57,20 @@ app.command(epilog="Example: dim-matte serve --port 8000, then open http://127.0
 app.command(epilog="Example: dim-matte doctor --json")(doctor)
 
 
+WARNINGS = (
+    TrimapWarning,
+    NothingUnknownWarning,
+    NothingKnownWarning,
+    FrozenShapeWarning,
+    ProfileWarning,
+)
+"""Warnings that are shown each time, for each image."""
+
+
 def main() -> None:
     """Run the program ``dim-matte``."""
     warnings.showwarning = _show_warning
-    for kind in (TrimapWarning, NothingUnknownWarning, FrozenShapeWarning, ProfileWarning):
+    for kind in WARNINGS:
         warnings.simplefilter("always", kind)
     # SIGTERM ends the program as an exception does, so that temporary files are removed.
     signal.signal(signal.SIGTERM, _terminate)

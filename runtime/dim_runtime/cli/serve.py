@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
-import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -45,8 +43,6 @@ def serve(
     The page is at the server's address, the description of the interface at /openapi.json. A token in the
     environment variable DIM_SERVE_TOKEN is required of requests to /v1 and /metrics.
     """
-    # Until uvicorn has its own: a container's first process ignores signals without a handler.
-    signal.signal(signal.SIGTERM, _stop)
     require("serve", "fastapi", "uvicorn", "python_multipart", "prometheus_client", extra="serve")
     from dim_runtime.serve import api, folders, server
     from dim_runtime.serve.limits import Limits
@@ -65,7 +61,3 @@ def serve(
     with Matting.from_options(options.matting()) as matting:
         app = api.create_app(matting, limits=limits, token=os.environ.get(TOKEN_VARIABLE), hosts=hosts)
         server.serve(app, host=host, port=port)
-
-
-def _stop(number: int, frame: Any) -> None:
-    sys.exit(128 + number)

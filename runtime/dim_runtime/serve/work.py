@@ -14,7 +14,7 @@ from dim.images.files import read_photograph, write_image
 from dim.images.headers import declared_pixels
 from dim.images.metadata import Metadata
 from dim.trimap import unknown
-from dim_runtime.errors import NothingUnknownWarning
+from dim_runtime.errors import NothingKnownWarning, NothingUnknownWarning
 from dim_runtime.matting import Matting
 from dim_runtime.outputs.render import kept_metadata, render
 from dim_runtime.outputs.spec import WHITE, Foreground, Output, OutputSpec
@@ -69,7 +69,10 @@ def make_matte(
         kept = kept_metadata(sources.image, found, spec)
         made = render(image, alpha, spec)
         write_output(job, name, kind, made, metadata=kept)
-    return [] if unknown(trimap).any() else [str(NothingUnknownWarning())]
+    region = unknown(trimap)
+    if not region.any():
+        return [str(NothingUnknownWarning())]
+    return [str(NothingKnownWarning())] if region.all() else []
 
 
 def write_output(job: Job, name: str, kind: str, made: Array, *, metadata: Metadata | None = None) -> None:

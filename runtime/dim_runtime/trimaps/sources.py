@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from dim.images.decoding import MAX_PIXELS
 from dim.images.files import read_image, read_mask
 from dim.images.headers import HeaderError, read_header
 from dim.trimap import unknown
+from dim_runtime.errors import NothingKnownWarning
 from dim_runtime.images.pairs import Pair, require_one_size
 from dim_runtime.matting import Matting
 from dim_runtime.progress import Progress
@@ -114,7 +116,10 @@ class TrimapSources:
         drawn = self.trimap or self.mask
         if self.image is not None and drawn is not None:
             self._require_fitting(self.image, drawn, made)
-        return resized_band(made, self.band) if self.band else made
+        made = resized_band(made, self.band) if self.band else made
+        if unknown(made).all():
+            warnings.warn(NothingKnownWarning(), stacklevel=2)
+        return made
 
     def refined(self, trimap: UInt8, matting: Matting, *, progress: Progress | None = None) -> UInt8:
         """Return a trimap of :meth:`make`, narrowed where the network is sure, which takes one pass of it.

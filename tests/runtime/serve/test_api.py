@@ -264,6 +264,13 @@ def test_a_trimap_of_another_size_than_the_images(start: Start, files: dict[str,
     assert "100×90" in answer.json()["got"]
 
 
+def test_a_trimap_without_known_pixels_is_a_warning(start: Start, files: dict[str, Any]) -> None:
+    files["trimap"] = ("t.png", png(np.full((90, 120), 128, np.uint8)))
+    answer = start().post("/v1/matte", files=files)
+    assert answer.status_code == 200
+    assert "is a guess" in answer.headers["dim-warning"]
+
+
 def test_a_field_that_comes_twice_is_refused(start: Start, files: dict[str, Any]) -> None:
     client = start()
     twice = [*files.items(), ("trimap", files["trimap"])]

@@ -12,6 +12,7 @@ import pytest
 from dim.errors import InputError
 from dim_runtime import Matting
 from dim_runtime.backends.fake import FakeBackend
+from dim_runtime.errors import NothingKnownWarning
 from dim_runtime.trimaps.sources import TrimapSources, parse_box
 from dim_runtime.trimaps.strokes import Box
 
@@ -117,3 +118,12 @@ def test_boxes() -> None:
     for text in ("1,2,3", "1,2,3,4,5", "-1,2,3,4", "1.5,2,3,4", "²,2,3,4", "1234567890,2,3,4", "a"):
         with pytest.raises(InputError, match="x,y,width,height"):
             parse_box(text)
+
+
+def test_a_band_that_leaves_nothing_known_is_a_warning(tmp_path: Path) -> None:
+    mask = np.zeros((40, 40), np.uint8)
+    mask[10:30, 10:30] = 255
+    cv2.imwrite(str(tmp_path / "mask.png"), mask)
+    with pytest.warns(NothingKnownWarning, match="is a guess"):
+        made = TrimapSources(mask=tmp_path / "mask.png", inside=50, outside=50).make()
+    assert (made == 128).all()
