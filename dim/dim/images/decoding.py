@@ -26,6 +26,16 @@ SPARE_BYTES = 1 << 28
 """Bytes of a file beside those of its pixels: metadata, further frames, a film behind the image."""
 FORMATS = "PNG, JPEG, TIFF, WebP, BMP, AVIF, GIF, JPEG 2000 or netpbm"
 
+OTHERS = (
+    (4, b"ftyphei", "HEIC, as telephones save it"),
+    (4, b"ftypmif1", "HEIF, as telephones save it"),
+    (0, b"8BPS", "a Photoshop document"),
+    (0, b"%PDF", "a PDF"),
+    (0, b"\xff\x0a", "JPEG XL"),
+    (4, b"JXL ", "JPEG XL"),
+)
+"""Formats that are not read, by the place and the bytes of their mark."""
+
 
 class Decoded(NamedTuple):
     """An upright image.
@@ -82,7 +92,7 @@ def require_pixels(path: Path, max_pixels: int, noun: str = "image") -> Header:
     except OSError as error:
         raise InputError(f"cannot read the {noun} {path}", why=error.strerror or str(error)) from error
     if header is None:
-        raise damaged(path, noun)
+        raise _unknown(path, noun)
     if header.pixels > max_pixels:
         raise _too_large(path, header.pixels, max_pixels, noun)
     if header.width < 1 or header.height < 1:
@@ -99,6 +109,18 @@ def damaged(path: Path, noun: str, why: str | None = None) -> InputError:
     """Return the error for a file that no decoder takes."""
     return InputError(
         f"cannot read the {noun} {path}", got="not an image, or damaged", expected=FORMATS, why=why
+    )
+
+
+def _unknown(path: Path, noun: str) -> InputError:
+    """Return the error for a file without a header of ours, which names the format if it is a common one."""
+    with path.open("rb") as file:
+        start = file.read(16)
+    kind = next((name for at, mark, name in OTHERS if start[at:].startswith(mark)), None)
+    if kind is None:
+        return damaged(path, noun)
+    return InputError(
+        f"cannot read the {noun} {path}", got=kind, expected=FORMATS, fix="save it in one of these formats"
     )
 
 

@@ -243,3 +243,18 @@ def test_a_name_that_is_too_long_is_an_input_error() -> None:
     for read in (read_image, read_trimap, read_alpha):
         with pytest.raises(InputError, match=r"cannot read the .*\n  got: File name too long"):
             read("n" * 300 + ".png")
+
+
+@pytest.mark.parametrize(
+    ("start", "name"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC"),
+        (b"%PDF-1.7", "PDF"),
+        (b"8BPS\0\1", "Photoshop"),
+        (b"", "not an image"),
+    ],
+)
+def test_a_format_that_is_not_read_is_named(tmp_path: Path, start: bytes, name: str) -> None:
+    (tmp_path / "photo.jpg").write_bytes(start + bytes(200 if start else 0))
+    with pytest.raises(InputError, match=name):
+        read_image(tmp_path / "photo.jpg")
