@@ -233,6 +233,8 @@ class OnnxRuntimeBackend(Backend):
         return self._run(self._propagation, [OUTPUT_ALPHA], inputs)[0]
 
     def _run(self, session: Any, outputs: Sequence[str], inputs: Mapping[str, Any]) -> list[Floating]:
+        if session is None:
+            raise BackendError("cannot run this network: it was closed", fix="close it after the last call")
         count, height, width = shape = inputs[INPUT_TRIMAP].shape
         graph = "network" if session is self._session else "propagation"
         with self._memory.run(graph, shape, count * self.window_bytes(height, width)) as options:

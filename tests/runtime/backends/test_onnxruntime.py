@@ -383,3 +383,11 @@ def test_an_arena_that_is_shared_already_is_used() -> None:
     register_arena(_EngineThatRefuses("An allocator has already been registered for sharing."))
     with pytest.raises(RuntimeError, match="no memory"):
         register_arena(_EngineThatRefuses("no memory"))
+
+
+def test_a_back_end_that_was_closed_meanwhile_is_an_error_that_states_so() -> None:
+    pytest.importorskip("onnxruntime")
+    closed = OnnxRuntimeBackend(default_model(), threads=1)
+    closed.close()
+    with pytest.raises(BackendError, match="it was closed"):
+        closed.run(np.zeros((1, 64, 64, 3), np.uint8), np.full((1, 64, 64), 128, np.uint8))
