@@ -43,7 +43,8 @@ def charbonnier(prediction: Tensor, target: Tensor, weight: Tensor, total: Tenso
     """Return the mean Charbonnier distance where ``weight`` is 1.
 
     Args:
-        prediction, target: float N, C, H, W.
+        prediction: float N, C, H, W.
+        target: float N, C, H, W.
         weight: float N, 1, H, W of 0 and 1; it is broadcast over the channels.
         total: Σ weight of the whole batch, where this is only a part of it: the parts' losses then add up.
     """
