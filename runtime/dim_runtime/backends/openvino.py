@@ -39,6 +39,7 @@ from dim.contract import (
 from dim.contract.cropping import NO_MARGINS, Margins, output_margins
 from dim_runtime.artefacts.onnx_cut import crop_inputs, crop_limits, read_parts
 from dim_runtime.artefacts.onnx_file import read_metadata
+from dim_runtime.artefacts.onnx_unsigned import with_unsigned_values
 from dim_runtime.backends.base import (
     Backend,
     Estimate,
@@ -60,6 +61,7 @@ from dim_runtime.backends.openvino_memory import (
     released_bytes,
 )
 from dim_runtime.backends.openvino_precision import Arithmetic, chosen_arithmetic, require_arithmetic
+from dim_runtime.backends.openvino_unpooling import unpool_integers
 from dim_runtime.backends.threads import EngineThreads
 from dim_runtime.errors import ArtefactError, BackendError, DeviceError, MissingExtraError
 
@@ -141,8 +143,12 @@ class OpenVinoBackend(Backend):
     def _read(self, engine: Any) -> None:
         path = self._path
         self._metadata, network, propagation = read_parts(path, self._metadata)
+        if self._metadata.precision == "int8":
+            network = with_unsigned_values(network if isinstance(network, bytes) else network.read_bytes())
         self._graph_file = network
         self._model = last = _read(self._core, engine, path, network)
+        if self._metadata.precision == "int8":
+            unpool_integers(self._model)
         if propagation is not None:
             last = _read(self._core, engine, path, propagation)
             # Covariances need float32, whatever the network computes in.
