@@ -43,7 +43,7 @@ def onnx(
     ] = None,
     calibration_method: Annotated[
         Method | None,
-        typer.Option(help="int8: method that chooses the range of an activation. The default is mse."),
+        typer.Option(help="int8: method that chooses the range of an activation. The default is percentile."),
     ] = None,
     keep_float: Annotated[
         list[str] | None,

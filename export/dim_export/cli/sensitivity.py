@@ -31,7 +31,7 @@ def sensitivity(
     ] = "alone",
     method: Annotated[
         Method, typer.Option("--calibration-method", help="Method that chooses the range of an activation.")
-    ] = "mse",
+    ] = "percentile",
     calibration: Annotated[
         Path | None,
         typer.Option(help="Folder of pairs to calibrate on. The default is pairs of this package."),

@@ -19,7 +19,7 @@ from dim_export.int8.equalisation import equalise
 from dim_export.int8.gain_correction import rounding_gain, scale_logits
 from dim_export.int8.quantise import quantise, require_layers
 
-DEFAULT_METHOD: Method = "mse"
+DEFAULT_METHOD: Method = "percentile"
 
 BUILT_IN = "built-in"
 """Name of the calibration pairs that ship with the exporter, as metadata records it."""
