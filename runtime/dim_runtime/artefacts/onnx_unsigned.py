@@ -1,10 +1,10 @@
-"""Make uint8 of the values behind the ReLUs of an int8 graph, for ONNX Runtime on the CPU.
+"""Make uint8 of the values behind the ReLUs of an int8 graph, for ONNX Runtime on the CPU and OpenVINO.
 
 TensorRT takes symmetric int8 only. Therefore an artefact has, behind a convolution, a pair of QuantizeLinear
-and DequantizeLinear, a ReLU, and mostly the pair of the next convolution with the same scale. OpenVINO and
-TensorRT fuse all of that into the convolution. ONNX Runtime computes the ReLU and the second pair in float32.
-But uint8 with the zero point 0 has the same steps, and clips negative values by itself. So the first pair
-becomes uint8, and the rest is left out: 1/14 of the time of the embedded network in int8.
+and DequantizeLinear, a ReLU, and mostly the pair of the next convolution with the same scale. ONNX Runtime
+computes the ReLU and the second pair in float32. But uint8 with the zero point 0 has the same steps, and
+clips negative values by itself. So the first pair becomes uint8, and the rest is left out. OpenVINO fuses
+all of that into the convolution; ``openvino_unpooling.py`` needs the integers.
 """
 
 from __future__ import annotations
