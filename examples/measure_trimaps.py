@@ -16,11 +16,12 @@ strokes, corrected: a part of the strokes at once, then rounds. In each,
 
 Beside them are marks that no person makes: "random pixels" marks that share of all pixels, each drawn at
 random, with their levels in the true trimap. The box is the smallest one around all pixels that are not
-certainly background, and a margin.
+certainly background, and a margin. With `--mask-model` a salient-object network sees the photograph
+("network"), or the box and its surroundings ("box and network").
 
-Every trimap is scored twice: as `propose` makes it, and as `dim-matte auto` uses it. That is the same for a
-box; a trimap of strokes is narrowed after a first pass of the network. The SAD is the sum of absolute
-differences over the unknown pixels of the *true* trimap, divided by 1000.
+Every trimap is scored twice: as it is made, and as `dim-matte auto` uses it. A trimap of strokes is narrowed
+after a first pass of the network; others are the same. The SAD is the sum of absolute differences over the
+unknown pixels of the *true* trimap, divided by 1000.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import cv2
 import numpy as np
@@ -43,8 +44,10 @@ from dim.files import write_text
 from dim.metrics import sad
 from dim.trimap import BACKGROUND, FOREGROUND, UNKNOWN, apply_known
 from dim_runtime import Matting
-from dim_runtime.images.pairs import Pair, find_pairs, read_sample
+from dim_runtime.images.pairs import MattingSample, Pair, find_pairs, read_sample
 from dim_runtime.trimaps.bands import narrowed
+from dim_runtime.trimaps.mask_model import Layout
+from dim_runtime.trimaps.sources import TrimapSources
 from dim_runtime.trimaps.strokes import Box, Strokes, propose
 
 LEVELS = (FOREGROUND, BACKGROUND, UNKNOWN)
@@ -233,6 +236,9 @@ WAYS: dict[str, Callable[[UInt8, UInt8, Namespace], Marks]] = {
     "random pixels": lambda image, truth, given: random_pixels(truth, given),
 }
 
+NETWORKS = ("network", "box and network")
+"""Ways that need a mask model."""
+
 
 def main() -> None:
     """Read the command line, score every photograph in every way, and print or write the tables."""
@@ -243,9 +249,12 @@ def main() -> None:
     parser.add_argument("--brush", type=float, default=0.0025, help="its width, over the longer side")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="photographs; all by default")
-    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
+    parser.add_argument("--ways", nargs="+", choices=[*WAYS, *NETWORKS], help="all by default")
+    parser.add_argument("--mask-model", type=Path, help="as of dim-matte auto")
+    parser.add_argument("--mask-layout", choices=get_args(Layout), help="as of dim-matte auto")
     parser.add_argument("--save", type=Path, help="folder for the trimaps")
     given = parser.parse_args()
+    given.ways = given.ways or [*WAYS, *(NETWORKS if given.mask_model else ())]
     try:
         text = table(given)
     except (DimError, OSError) as error:
@@ -300,18 +309,28 @@ def scores(pair: Pair, matting: Matting, given: Namespace) -> tuple[list[float |
     narrow: list[float | None] = [best]
     for way in given.ways:
         try:
-            strokes, box = WAYS[way](sample.image, truth, given)
-            trimap = propose(sample.image, strokes, box)
+            trimap, marked = made(way, pair, sample, given)
         except DimError:
             proposed.append(None)
             narrow.append(None)
             continue
         first, matte = score(trimap, f"{way}, proposed")
         proposed.append(first)
-        # As dim-matte auto: a box alone is not narrowed.
-        marked = strokes.marked
+        # As dim-matte auto: without strokes nothing is narrowed.
         narrow.append(score(narrowed(trimap, matte, marked), way)[0] if marked.any() else first)
     return proposed, narrow
+
+
+def made(way: str, pair: Pair, sample: MattingSample, given: Namespace) -> tuple[UInt8, Bool]:
+    """Return the trimap of a way, and the pixels that strokes mark."""
+    if way in NETWORKS:
+        box = boxed(sample.trimap).box if way == "box and network" else None
+        sources = TrimapSources(
+            image=pair.image, box=box, mask_model=given.mask_model, mask_layout=given.mask_layout
+        )
+        return sources.make(), np.zeros(sample.trimap.shape, np.bool_)
+    strokes, box = WAYS[way](sample.image, sample.trimap, given)
+    return propose(sample.image, strokes, box), strokes.marked
 
 
 def _cell(value: float | None) -> str:

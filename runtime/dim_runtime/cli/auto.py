@@ -52,8 +52,9 @@ def auto(
 ) -> None:
     """Cut out an object without a trimap: from a box, scribbles, a mask, or a model that finds the object.
 
-    Exactly one of --box, --scribbles, --mask, --mask-model and --rembg is needed; --box and --scribbles may
-    come together. From scribbles the network runs twice: its first matte narrows the trimap.
+    Exactly one of --box, --scribbles, --mask, --mask-model and --rembg is needed; --box may come with
+    --scribbles, --mask-model or --rembg. From scribbles the network runs twice: its first matte narrows the
+    trimap.
     """
     spec = options.spec()
     spec.require_writable(out_path)

@@ -13,6 +13,7 @@ from dim.files import require_no_input
 from dim.images.decoding import MAX_PIXELS
 from dim.images.files import require_writable, write_image
 from dim_runtime.cli.options import MaxPixels, Quiet, expand
+from dim_runtime.trimaps.mask_model import Layout
 from dim_runtime.trimaps.sources import TrimapSources, parse_box
 
 OPTION_NAMES = {
@@ -40,7 +41,11 @@ class SourceOptions:
     ] = None
     mask_model: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.onnx", help="A salient-object network in the layout of rembg's U2-Net."),
+        typer.Option(metavar="FILE.onnx", help="A salient-object network, such as those of rembg."),
+    ] = None
+    mask_layout: Annotated[
+        Layout | None,
+        typer.Option(help="What the mask model takes. The default follows from rembg's file names."),
     ] = None
     rembg: Annotated[
         str | None,
@@ -79,6 +84,7 @@ class SourceOptions:
             strokes=self.scribbles,
             box=parse_box(self.box),
             mask_model=self.mask_model,
+            mask_layout=self.mask_layout,
             rembg=self.rembg,
             inside=self.inside,
             outside=self.outside,

@@ -21,8 +21,8 @@ from dim_runtime.images.pairs import Pair, require_one_size
 from dim_runtime.matting import Matting
 from dim_runtime.progress import Progress
 from dim_runtime.trimaps.bands import from_soft_mask, narrowed, resized_band
-from dim_runtime.trimaps.mask_model import MaskModel, rembg_mask
-from dim_runtime.trimaps.strokes import Box, Strokes, propose, read_strokes
+from dim_runtime.trimaps.mask_model import Layout, MaskModel, rembg_mask
+from dim_runtime.trimaps.strokes import Box, Strokes, propose, read_strokes, require_inside
 
 NAMES: Mapping[str, str] = {
     "trimap": "trimap",
@@ -34,6 +34,10 @@ NAMES: Mapping[str, str] = {
 }
 """Names of the sources in errors, by attribute of :class:`TrimapSources`."""
 
+WITH_BOX = ("strokes", "mask_model", "rembg")
+"""Sources that a box may come with: it says which object is meant."""
+BOX_MARGIN = 0.15
+"""Share of a box's sides that a network sees around it, so that the object ends before the border."""
 BANDED = ("mask", "mask_model", "rembg")
 """Sources that become a trimap by a band of unknown pixels around a mask."""
 
@@ -47,8 +51,9 @@ class TrimapSources:
         trimap: a finished trimap.
         mask: a mask, or a cut-out with transparency.
         strokes: scribbles; see :func:`~dim_runtime.trimaps.strokes.read_strokes`.
-        box: around the object; may come together with strokes.
+        box: around the object; may come together with strokes, or with a network.
         mask_model: an ONNX file that makes masks; see :class:`~dim_runtime.trimaps.mask_model.MaskModel`.
+        mask_layout: what that network takes; None finds it by the file's name.
         rembg: the name of a model of the package rembg.
         inside, outside: band on the object's and on the background's side, pixels; None chooses both.
         band: widens the unknown region, or narrows it if negative; pixels.
@@ -61,6 +66,7 @@ class TrimapSources:
     strokes: Path | None = None
     box: Box | None = None
     mask_model: Path | None = None
+    mask_layout: Layout | None = None
     rembg: str | None = None
     inside: int | None = None
     outside: int | None = None
@@ -75,20 +81,28 @@ class TrimapSources:
             fix: of the errors.
         """
         given = [name for name in names if getattr(self, name) is not None]
-        if len(given) != 1 and given != ["strokes", "box"]:
+        pair = len(given) == 2 and "box" in given and not {*given}.isdisjoint(WITH_BOX)
+        if len(given) != 1 and not pair:
+            others = " or ".join(names[other] for other in WITH_BOX if other in names)
             raise InputError(
                 "cannot make a trimap",
                 got=" and ".join(names[name] for name in given)
                 or "nothing that separates the object from the background",
-                expected=f"one of: {', '.join(names.values())}; "
-                f"{names['strokes']} and {names['box']} may come together",
+                expected=f"one of: {', '.join(names.values())}; {names['box']} may come with {others}",
                 fix=fix,
             )
-        if (self.inside, self.outside) != (None, None) and given[0] not in BANDED:
+        if (self.inside, self.outside) != (None, None) and not set(given) <= set(BANDED):
             raise InputError(
                 f"cannot use a width inside or outside with {' and '.join(names[name] for name in given)}",
                 expected=f"one of: {', '.join(names[name] for name in BANDED if name in names)}",
                 fix="leave the widths out",
+            )
+        if self.mask_layout is not None and self.mask_model is None:
+            raise InputError(
+                f"cannot use the layout {self.mask_layout} of a mask model",
+                got=" and ".join(names[name] for name in given),
+                expected=names.get("mask_model", NAMES["mask_model"]),
+                fix="leave the layout out",
             )
         if self.image is None and given[0] not in ("trimap", "mask"):
             raise InputError(
@@ -147,11 +161,23 @@ class TrimapSources:
         if self.mask is not None:
             return self._banded(read_mask(self.mask, max_pixels=self.max_pixels))
         image = self._read_image()
+        mask = self._networks_mask(image)
+        if mask is not None and self.box is None:
+            return self._banded(mask)
+        return propose(image, self._read_strokes(*image.shape[:2]), self.box, mask, check=check)
+
+    def _networks_mask(self, image: Image) -> UInt8 | None:
+        """Return the mask of a network, which sees the box and its surroundings; None without a network."""
+        if self.mask_model is None and self.rembg is None:
+            return None
+        seen = np.s_[:, :] if self.box is None else _around(self.box, *image.shape[:2])
+        part = np.ascontiguousarray(image[seen])
+        mask = np.zeros(image.shape[:2], np.uint8)
         if self.mask_model is not None:
-            return self._banded(MaskModel(self.mask_model).mask(image))
-        if self.rembg is not None:
-            return self._banded(rembg_mask(image, self.rembg))
-        return propose(image, self._read_strokes(*image.shape[:2]), self.box, check=check)
+            mask[seen] = MaskModel(self.mask_model, self.mask_layout).mask(part)
+        elif self.rembg is not None:
+            mask[seen] = rembg_mask(part, self.rembg)
+        return mask
 
     def _require_fitting(self, photo: Path, drawn: Path, trimap: UInt8) -> None:
         try:
@@ -174,6 +200,14 @@ class TrimapSources:
 
     def _banded(self, mask: UInt8) -> UInt8:
         return from_soft_mask(mask, inside=self.inside, outside=self.outside)
+
+
+def _around(box: Box, height: int, width: int) -> tuple[slice, slice]:
+    """Return the rows and columns of a valid box and its surroundings."""
+    require_inside(box, height, width)
+    beside, above = round(BOX_MARGIN * box.width), round(BOX_MARGIN * box.height)
+    rows = slice(max(0, box.y - above), box.y + box.height + above)
+    return rows, slice(max(0, box.x - beside), box.x + box.width + beside)
 
 
 def parse_box(text: str | None) -> Box | None:

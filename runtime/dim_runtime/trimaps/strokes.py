@@ -1,4 +1,4 @@
-"""Trimaps from strokes of a brush or a box: runs of GrabCut on a small copy find the object.
+"""Trimaps from strokes, a box or a network's mask: runs of GrabCut on a small copy find the object.
 
 GrabCut: Rother, Kolmogorov and Blake, SIGGRAPH 2004, as OpenCV has it. Each run has its own start and colour
 space. Pixels on which the runs disagree are unknown, because the network cannot repair a wrong known pixel. A
@@ -44,6 +44,9 @@ LIGHTNESS_WEIGHT = 0.5
 """Weight of lightness beside a* and b*: shadows must not separate an object from itself."""
 MOST_COLOUR = 64
 """Largest difference of a stroke's channels: lossy files change grays a little."""
+LEAST_SURE = 25
+"""Level of a network's mask, of 255, above which GrabCut starts with the object. Networks are unsure of parts
+of large objects: half of 255 would leave petals and threads out."""
 BORDER_SHARE = 0.02
 """Share of a box's side: a box that ends nearer to the image's border reaches it, as its object does."""
 EXPORT = "draw on an empty layer above the photograph; export that layer alone as PNG with transparency"
@@ -104,15 +107,22 @@ class Strokes:
 
 
 def propose(
-    image: Image, strokes: Strokes, box: Box | None = None, *, check: Callable[[], object] | None = None
+    image: Image,
+    strokes: Strokes,
+    box: Box | None = None,
+    mask: UInt8 | None = None,
+    *,
+    check: Callable[[], object] | None = None,
 ) -> UInt8:
-    """Make a trimap of strokes, of a box around the object, or of both.
+    """Make a trimap of strokes, of a box around the object, of a network's mask, or of these together.
 
     Args:
         image: uint8 or uint16 H, W, 3, RGB.
         strokes: levels that are kept as they are; what is not marked is decided by colour, and unknown where
             the runs of GrabCut disagree. Strokes over the unknown region widen the band where they pass.
         box: everything outside is background.
+        mask: of a network, uint8 H, W: where it exceeds LEAST_SURE, GrabCut starts from the object. None
+            starts from the strokes, or from the box.
         check: called before each iteration of GrabCut; its error ends the work.
 
     Returns:
@@ -130,13 +140,15 @@ def propose(
         )
     outside = _outside(box, height, width)
     foreground, background = strokes.at(FOREGROUND), strokes.at(BACKGROUND) | outside
-    _require_both(foreground, background, box)
+    if mask is None:
+        _require_both(foreground, background, box)
     size = _working_size(height, width)
     small = np.asarray(cv2.resize(eight_bits(image), size, interpolation=cv2.INTER_AREA), np.uint8)
     marks = _Marks(
         _covered(foreground, size), _covered(background, size), _covered(strokes.at(UNKNOWN), size)
     )
-    found = _segmented(small, marks, boxed=box is not None, check=check or _nothing)
+    start = None if mask is None else _started(mask, marks, size)
+    found = _segmented(small, marks, start, boxed=box is not None, check=check or _nothing)
     # The band's width and the unknown strokes refer to the border of one run.
     object_mask = _binary(found[0])
     band = max(chosen_band(_enlarged(object_mask, image)), -(-2 * max(height, width) // max(size)))
@@ -161,10 +173,8 @@ class _Marks(NamedTuple):
     unknown: Bool
 
 
-def _outside(box: Box | None, height: int, width: int) -> Bool:
-    outside = np.zeros((height, width), np.bool_)
-    if box is None:
-        return outside
+def require_inside(box: Box, height: int, width: int) -> None:
+    """Raise InputError unless a box has two pixels a side and lies inside an image of this size."""
     inside = box.x >= 0 and box.y >= 0 and box.x + box.width <= width and box.y + box.height <= height
     if not inside or box.width < 2 or box.height < 2:
         raise InputError(
@@ -173,6 +183,13 @@ def _outside(box: Box | None, height: int, width: int) -> Bool:
             expected=f"at least 2×2 px inside {width}×{height} px",
             fix="x and y of the upper left corner, then width and height",
         )
+
+
+def _outside(box: Box | None, height: int, width: int) -> Bool:
+    outside = np.zeros((height, width), np.bool_)
+    if box is None:
+        return outside
+    require_inside(box, height, width)
     for taken in (_at_border(box, height, width), box):
         outside[:] = True
         outside[taken.y : taken.y + taken.height, taken.x : taken.x + taken.width] = False
@@ -225,11 +242,28 @@ def _covered(region: Bool, size: tuple[int, int]) -> Bool:
     return np.asarray(share > min(LEAST_SHARE, float(share.max()) / 2))
 
 
-def _segmented(small: UInt8, marks: _Marks, *, boxed: bool, check: Callable[[], object]) -> list[Bool]:
+def _started(mask: UInt8, marks: _Marks, size: tuple[int, int]) -> Bool:
+    """Return bool H, W on the small copy: the object as a network sees it, without what marks exclude."""
+    small = cv2.resize(mask, size, interpolation=cv2.INTER_AREA)
+    start = np.asarray(small > LEAST_SURE) & ~marks.background
+    if not start.any() or start.all():
+        raise InputError(
+            "cannot find the object",
+            got=f"a mask with {'nothing but the object' if start.any() else 'no object in the box'}",
+            expected="a mask of the object and of what is around it",
+            fix="another mask model, or strokes or a box without one",
+        )
+    return start
+
+
+def _segmented(
+    small: UInt8, marks: _Marks, start: Bool | None, *, boxed: bool, check: Callable[[], object]
+) -> list[Bool]:
     """Return where each run of GrabCut finds the object, bool H, W; without the runs that find nothing."""
-    _require_room(marks, boxed=boxed)
+    if start is None:
+        _require_room(marks, boxed=boxed)
     features = _features(small)
-    found = [_cut(small, features, marks, run, boxed=boxed, check=check) for run in RUNS]
+    found = [_cut(small, features, marks, run, start, boxed=boxed, check=check) for run in RUNS]
     found = [each for each in found if each.any() and not each.all()]
     if not found:
         more = "mark more of the foreground and of the background"
@@ -262,20 +296,24 @@ def _cut(
     features: list[Float32],
     marks: _Marks,
     run: Run,
+    start: Bool | None,
     *,
     boxed: bool,
     check: Callable[[], object],
 ) -> Bool:
     """Return bool H, W: where one run of GrabCut finds the object."""
     foreground, background, _ = marks
-    mask = np.where(_start(features, marks, run, boxed=boxed), cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+    known = start is not None or bool(foreground.any())
+    if start is None:
+        start = _start(features, marks, run, boxed=boxed)
+    mask = np.where(start, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
     mask[background] = cv2.GC_BGD
     mask[foreground] = cv2.GC_FGD
     models = np.zeros((1, 65)), np.zeros((1, 65))
     # The colour models start from random seeds: fix them, so that the same strokes give the same trimap.
     cv2.setRNGSeed(0)
     colours = cv2.cvtColor(small, cv2.COLOR_RGB2LAB if run.lab else cv2.COLOR_RGB2BGR)
-    iterations = ITERATIONS if foreground.any() else BOX_ITERATIONS
+    iterations = ITERATIONS if known else BOX_ITERATIONS
     mode = cv2.GC_INIT_WITH_MASK
     for _ in range(iterations):
         # One by one, which computes the same: between two of them the work can end.

@@ -77,8 +77,8 @@ def test_a_mask_model_gives_a_cutout(photo: Path, tmp_path: Path) -> None:
             onnx.helper.make_node("Sigmoid", ["logits"], ["mask"]),
         ],
         "red",
-        [onnx.helper.make_tensor_value_info("input", floats, [1, 3, 64, 64])],
-        [onnx.helper.make_tensor_value_info("mask", floats, [1, 1, 64, 64])],
+        [onnx.helper.make_tensor_value_info("input", floats, [1, 3, "side", "side"])],
+        [onnx.helper.make_tensor_value_info("mask", floats, [1, 1, "side", "side"])],
         [onnx.numpy_helper.from_array(weights, "weights")],
     )
     opsets = [onnx.helper.make_opsetid("", 17)]
@@ -87,6 +87,10 @@ def test_a_mask_model_gives_a_cutout(photo: Path, tmp_path: Path) -> None:
     run("auto", photo, "-o", out, "--mask-model", tmp_path / "red.onnx", "--foreground", "image")
     alpha = cv2.imread(str(out), cv2.IMREAD_UNCHANGED)[..., 3]
     assert alpha.shape == (160, 200)
+    assert (alpha[70:90, 90:110] == 255).all()
+    assert (alpha[:10] == 0).all()
+    run("auto", photo, "-o", out, "--mask-model", tmp_path / "red.onnx", "--box", "30,10,140,140")
+    alpha = cv2.imread(str(out), cv2.IMREAD_UNCHANGED)[..., 3]
     assert (alpha[70:90, 90:110] == 255).all()
     assert (alpha[:10] == 0).all()
 

@@ -11,27 +11,38 @@ import numpy as np
 import pytest
 
 from dim.errors import InputError, MissingExtraError
-from dim_runtime.trimaps.mask_model import DEVIATION, MEAN, MaskModel, rembg_mask
+from dim_runtime.trimaps.mask_model import INPUTS, Layout, MaskModel, rembg_mask
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 from onnx import TensorProto, helper  # noqa: E402
 
 
-def red_model(path: Path, *, side: int | str = 32, channels: int = 3, kind: int = TensorProto.FLOAT) -> Path:
-    """Return a network whose mask is the normalised red channel."""
+def red_model(
+    path: Path,
+    *,
+    side: int | str = 32,
+    channels: int = 3,
+    kind: int = TensorProto.FLOAT,
+    scale: float = 0.1,
+    offset: float = 0.5,
+) -> Path:
+    """Return a network whose mask is the normalised red channel, by default scaled into 0 to 1."""
     weights = np.zeros((1, channels, 1, 1), np.float32)
-    weights[0, 0] = 1
-    nodes = [helper.make_node("Conv", ["input", "weights"], ["mask"])]
+    weights[0, 0] = scale
+    nodes = [helper.make_node("Conv", ["input", "weights", "offset"], ["mask"])]
     if kind != TensorProto.FLOAT:
         cast = helper.make_node("Cast", ["input"], ["cast"], to=TensorProto.FLOAT)
-        nodes = [cast, helper.make_node("Conv", ["cast", "weights"], ["mask"])]
+        nodes = [cast, helper.make_node("Conv", ["cast", "weights", "offset"], ["mask"])]
     graph = helper.make_graph(
         nodes,
         "red",
         [helper.make_tensor_value_info("input", kind, [1, channels, side, side])],
         [helper.make_tensor_value_info("mask", TensorProto.FLOAT, None)],
-        [helper.make_tensor("weights", TensorProto.FLOAT, weights.shape, weights)],
+        [
+            helper.make_tensor("weights", TensorProto.FLOAT, weights.shape, weights),
+            helper.make_tensor("offset", TensorProto.FLOAT, (1,), [offset]),
+        ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     path.write_bytes(model.SerializeToString())
@@ -48,23 +59,68 @@ def picture() -> Any:
 
 @pytest.mark.parametrize("side", [32, "side"])
 def test_the_mask_is_the_stretched_output(tmp_path: Path, picture: Any, side: int | str) -> None:
-    mask = MaskModel(red_model(tmp_path / "m.onnx", side=side)).mask(picture)
+    mask = MaskModel(red_model(tmp_path / "u2net.onnx", side=side)).mask(picture)
     assert mask.shape == (64, 96)
     assert mask.dtype == np.uint8
     assert (mask[20:44, 30:66] == 255).all()
     assert (mask[:10] == 0).all()
 
 
-def test_the_input_is_normalised_as_rembg_does(tmp_path: Path) -> None:
+LAYOUTS = [
+    ("u2net.onnx", None, "u2net"),
+    ("silueta.onnx", None, "u2net"),
+    ("BiRefNet-general.onnx", None, "u2net"),
+    ("isnet-general-use.onnx", None, "isnet"),
+    ("isnet-anime.onnx", None, "isnet-anime"),
+    ("u2net.onnx", "isnet", "isnet"),
+    ("other.onnx", "isnet-anime", "isnet-anime"),
+]
+
+
+@pytest.mark.parametrize(("name", "given", "layout"), LAYOUTS)
+def test_the_input_is_normalised_as_rembg_does(
+    tmp_path: Path, name: str, given: Layout | None, layout: Layout
+) -> None:
+    # Logits show the offset and the scale of the input, which stretching alone would hide.
+    path = red_model(tmp_path / name, scale=4, offset=3)
     image = np.random.default_rng(0).integers(0, 200, (32, 32, 3), np.uint8)
-    mask = MaskModel(red_model(tmp_path / "m.onnx")).mask(image)
-    red = (image[..., 0] / image.max() - MEAN[0]) / DEVIATION[0]
-    expected = np.round((red - red.min()) / (red.max() - red.min()) * 255)
-    np.testing.assert_allclose(mask, expected, atol=1)
+    image[0, 0, 0], image[0, 1, 0] = 0, 199
+    mask = MaskModel(path, given).mask(image)
+    expected = INPUTS[layout]
+    logits = 4 * (image[..., 0] / image.max() - expected.mean[0]) / expected.deviation[0] + 3
+    shares = 1 / (1 + np.exp(-logits))
+    stretched = (shares - shares.min()) / (shares.max() - shares.min()) * 255
+    np.testing.assert_allclose(mask, np.round(stretched), atol=1)
+
+
+def test_a_side_of_320_px_is_u2nets_and_others_must_be_named(tmp_path: Path) -> None:
+    MaskModel(red_model(tmp_path / "own.onnx", side=320))
+    MaskModel(red_model(tmp_path / "own.onnx", side="side"))
+    path = red_model(tmp_path / "own.onnx", side=1024)
+    with pytest.raises(InputError, match="--mask-layout isnet for ISNet"):
+        MaskModel(path)
+    MaskModel(path, "isnet")
+
+
+def test_a_free_side_is_that_of_the_layout(tmp_path: Path) -> None:
+    # Stripes of one pixel survive in an input of 1024 px, and vanish in one of 320 px.
+    image = np.zeros((1024, 1024, 3), np.uint8)
+    image[:, ::2] = 200
+    path = red_model(tmp_path / "own.onnx", side="side")
+    stripes = MaskModel(path, "isnet").mask(image)
+    assert (stripes[:, ::2] == 255).all()
+    assert (stripes[:, 1::2] == 0).all()
+    assert not (MaskModel(path, "u2net").mask(image)[:, 1::2] == 0).any(axis=0).all()
+
+
+def test_saturated_logits_are_no_mask(tmp_path: Path, picture: Any) -> None:
+    model = MaskModel(red_model(tmp_path / "u2net.onnx", offset=1000))
+    with pytest.raises(InputError, match="no finite values that differ"):
+        model.mask(picture)
 
 
 def test_16_bits(tmp_path: Path, picture: Any) -> None:
-    model = MaskModel(red_model(tmp_path / "m.onnx"))
+    model = MaskModel(red_model(tmp_path / "u2net.onnx"))
     np.testing.assert_array_equal(model.mask(picture.astype(np.uint16) * 257), model.mask(picture))
 
 
@@ -81,7 +137,7 @@ def test_files_that_are_no_mask_models(tmp_path: Path) -> None:
 
 
 def test_external_weights_are_not_read(tmp_path: Path) -> None:
-    path = red_model(tmp_path / "m.onnx")
+    path = red_model(tmp_path / "u2net.onnx")
     model = onnx.load(path)
     secret = tmp_path / "secret.bin"
     secret.write_bytes(np.ones(3, np.float32).tobytes())
@@ -96,7 +152,7 @@ def test_external_weights_are_not_read(tmp_path: Path) -> None:
 
 
 def test_a_flat_output_is_no_mask(tmp_path: Path) -> None:
-    model = MaskModel(red_model(tmp_path / "m.onnx"))
+    model = MaskModel(red_model(tmp_path / "u2net.onnx"))
     with pytest.raises(InputError, match="no finite values that differ"):
         model.mask(np.full((40, 40, 3), 7, np.uint8))
 
@@ -143,7 +199,7 @@ def other_model(path: Path, node: Any, shape: Any = (1, 3, 32, 32), **weights: A
 def test_inputs_of_other_shapes_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
     node = helper.make_node("ReduceMean", ["input"], ["mask"], axes=[1])
     with pytest.raises(InputError, match="cannot use the mask model"):
-        MaskModel(other_model(tmp_path / "m.onnx", node, shape))
+        MaskModel(other_model(tmp_path / "u2net.onnx", node, shape))
 
 
 @pytest.mark.parametrize(
@@ -161,6 +217,6 @@ def test_outputs_that_are_no_plane_are_errors(
     tmp_path: Path, picture: Any, kind: str, options: Any, weights: Any, message: str
 ) -> None:
     node = helper.make_node(kind, ["input", *weights], ["mask"], **options)
-    model = other_model(tmp_path / "m.onnx", node, **weights)
+    model = other_model(tmp_path / "u2net.onnx", node, **weights)
     with pytest.raises(InputError, match=message):
         MaskModel(model).mask(picture)

@@ -97,6 +97,8 @@ def test_other_trimaps_are_not_narrowed(files: dict[str, Path], given: dict[str,
         (("mask_model", "rembg"), "mask model and model of rembg"),
         (("strokes",), "of scribbles without the image"),
         (("mask_model",), "of mask model without the image"),
+        (("box", "mask_model", "strokes"), "scribbles and box and mask model"),
+        (("box", "mask"), "box may come with scribbles or mask model or model of rembg"),
     ],
 )
 def test_one_source_and_its_image_are_needed(given: tuple[str, ...], message: str) -> None:
