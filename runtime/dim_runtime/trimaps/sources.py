@@ -35,7 +35,7 @@ NAMES: Mapping[str, str] = {
 """Names of the sources in errors, by attribute of :class:`TrimapSources`."""
 
 WITH_BOX = ("strokes", "mask_model", "rembg")
-"""Sources that a box may come with: it says which object is meant."""
+"""Sources that a box may come with: it selects the object."""
 BOX_MARGIN = 0.15
 """Share of a box's sides that a network sees around it, so that the object ends before the border."""
 BANDED = ("mask", "mask_model", "rembg")

@@ -121,7 +121,7 @@ def propose(
         strokes: levels that are kept as they are; what is not marked is decided by colour, and unknown where
             the runs of GrabCut disagree. Strokes over the unknown region widen the band where they pass.
         box: everything outside is background.
-        mask: of a network, uint8 H, W: where it exceeds LEAST_SURE, GrabCut starts from the object. None
+        mask: of a network, uint8 H, W: above LEAST_SURE GrabCut starts with the object. None
             starts from the strokes, or from the box.
         check: called before each iteration of GrabCut; its error ends the work.
 
