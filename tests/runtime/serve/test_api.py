@@ -217,7 +217,7 @@ def test_outputs_of_a_job_may_be_fetched_at_one_time_and_twice(
                 await run_in_threadpool(others_sent.wait, 60)
             await super().__call__(*connection)
 
-    monkeypatch.setattr("dim_runtime.serve.api.StreamingResponse", Late)
+    monkeypatch.setattr("dim_runtime.serve.service.StreamingResponse", Late)
     client = start()
     identity = client.post("/v1/jobs", files=files).json()["id"]
 
@@ -746,7 +746,7 @@ def full(*_: Any, **__: Any) -> Any:
     "place",
     [
         pytest.param("dim_runtime.serve.jobs.tempfile.mkdtemp", id="folder"),
-        pytest.param("dim_runtime.serve.api._store", id="upload"),
+        pytest.param("dim_runtime.serve.service._store", id="upload"),
         pytest.param("dim.images.files.write_bytes", id="result"),
         pytest.param("starlette.formparsers.SpooledTemporaryFile.write", id="form"),
     ],
