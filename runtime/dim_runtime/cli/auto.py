@@ -84,7 +84,8 @@ def auto(
         outcome = run_pair(matting, photo, trimap, out_path, spec)
     if not quiet:
         typer.echo(f"{out_path}: {outcome.summary()}")
-        if options.box is not None and options.scribbles is None:
+        others = (options.scribbles, options.mask_model, options.rembg)
+        if options.box is not None and others == (None, None, None):
             typer.echo(BOX_HINT, err=True)
 
 

@@ -89,7 +89,8 @@ def test_a_mask_model_gives_a_cutout(photo: Path, tmp_path: Path) -> None:
     assert alpha.shape == (160, 200)
     assert (alpha[70:90, 90:110] == 255).all()
     assert (alpha[:10] == 0).all()
-    run("auto", photo, "-o", out, "--mask-model", tmp_path / "red.onnx", "--box", "30,10,140,140")
+    boxed = run("auto", photo, "-o", out, "--mask-model", tmp_path / "red.onnx", "--box", "30,10,140,140")
+    assert "A box alone" not in boxed
     alpha = cv2.imread(str(out), cv2.IMREAD_UNCHANGED)[..., 3]
     assert (alpha[70:90, 90:110] == 255).all()
     assert (alpha[:10] == 0).all()
