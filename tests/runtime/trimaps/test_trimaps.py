@@ -338,3 +338,20 @@ def test_iterations_one_by_one_are_grabcuts(
             image, mask, (0, 0, 1, 1), np.zeros((1, 65)), np.zeros((1, 65)), len(masks), cv2.GC_INIT_WITH_MASK
         )
         np.testing.assert_array_equal(mask, masks[-1])
+
+
+def test_a_networks_mask_starts_grabcut(picture: UInt8) -> None:
+    # A network that is sure of one half of the object, and hardly notices the other one.
+    mask = np.where(disc() > 0, 40, 0).astype(np.uint8)
+    mask[:, : WIDTH // 2][disc()[:, : WIDTH // 2] > 0] = 255
+    box = Box(80, 40, 160, 160)
+    require_disc(propose(picture, Strokes.none(HEIGHT, WIDTH), box, mask))
+    # A box that holds the whole image leaves no background to start from; the mask does.
+    require_disc(propose(picture, Strokes.none(HEIGHT, WIDTH), Box(0, 0, WIDTH, HEIGHT), mask))
+
+
+@pytest.mark.parametrize(("level", "message"), [(0, "no object in the box"), (255, "nothing but the object")])
+def test_a_networks_mask_without_a_border_is_an_error(picture: UInt8, level: int, message: str) -> None:
+    mask = np.full((HEIGHT, WIDTH), level, np.uint8)
+    with pytest.raises(InputError, match=message):
+        propose(picture, Strokes.none(HEIGHT, WIDTH), Box(0, 0, WIDTH, HEIGHT), mask)
