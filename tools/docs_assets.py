@@ -86,6 +86,7 @@ ASSETS = (
             "runtime/dim_runtime/images/samples/lemur.png",
             "runtime/dim_runtime/trimaps/bands.py",
             "runtime/dim_runtime/trimaps/sources.py",
+            "runtime/dim_runtime/trimaps/grabcut.py",
             "runtime/dim_runtime/trimaps/strokes.py",
             "tools/scribbles_picture.py",
         ),

@@ -41,7 +41,10 @@ class SourceOptions:
     ] = None
     mask_model: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.onnx", help="A salient-object network, such as those of rembg."),
+        typer.Option(
+            metavar="FILE.onnx",
+            help="A salient-object network, such as those of rembg. GrabCut corrects its mask.",
+        ),
     ] = None
     mask_layout: Annotated[
         Layout | None,

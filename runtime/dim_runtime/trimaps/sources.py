@@ -55,7 +55,8 @@ class TrimapSources:
         mask_model: an ONNX file that makes masks; see :class:`~dim_runtime.trimaps.mask_model.MaskModel`.
         mask_layout: what that network takes; None finds it by the file's name.
         rembg: the name of a model of the package rembg.
-        inside, outside: band on the object's and on the background's side, pixels; None chooses both.
+        inside, outside: band on the object's and on the background's side of a mask, pixels; None chooses
+            both. With either, the mask of a network is taken as it is, and GrabCut does not correct it.
         band: widens the unknown region, or narrows it if negative; pixels.
         max_pixels: larger images are refused.
     """
@@ -162,7 +163,7 @@ class TrimapSources:
             return self._banded(read_mask(self.mask, max_pixels=self.max_pixels))
         image = self._read_image()
         mask = self._networks_mask(image)
-        if mask is not None and self.box is None:
+        if mask is not None and (self.inside, self.outside) != (None, None):
             return self._banded(mask)
         return propose(image, self._read_strokes(*image.shape[:2]), self.box, mask, check=check)
 

@@ -13,6 +13,7 @@ from dim.errors import InputError
 from dim_runtime import Matting
 from dim_runtime.backends.fake import FakeBackend
 from dim_runtime.errors import NothingKnownWarning
+from dim_runtime.trimaps.mask_model import MaskModel
 from dim_runtime.trimaps.sources import TrimapSources, parse_box
 from dim_runtime.trimaps.strokes import Box
 
@@ -46,6 +47,23 @@ def test_each_source_gives_its_trimap(files: dict[str, Path]) -> None:
         assert set(np.unique(made)) == {0, 128, 255}
         assert object_there[made == 255].all()
         assert not object_there[made == 0].any()
+
+
+def test_grabcut_corrects_a_networks_mask_unless_a_width_is_given(
+    files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = np.asarray(cv2.imread(str(files["mask"]), cv2.IMREAD_UNCHANGED)) == 255
+    half = there & (np.arange(WIDTH) < WIDTH // 2)
+    mask = np.where(half, 255, np.where(there, 100, 0)).astype(np.uint8)
+    monkeypatch.setattr(MaskModel, "__init__", lambda self, path, layout: None)
+    monkeypatch.setattr(MaskModel, "mask", lambda self, image: mask)
+    corrected = TrimapSources(image=files["image"], mask_model=Path("model.onnx")).make()
+    assert there[corrected == 255].all()
+    assert not there[corrected == 0].any()
+    taken = TrimapSources(image=files["image"], mask_model=Path("model.onnx"), inside=2, outside=2).make()
+    assert half[taken == 255].all()
+    assert not half[taken == 0].any()
+    assert (taken[there & ~half] == 128).all(), "levels between stay unknown"
 
 
 def test_widths_are_of_the_border_of_a_mask(files: dict[str, Path]) -> None:

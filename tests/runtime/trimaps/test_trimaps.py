@@ -12,18 +12,8 @@ import pytest
 from dim.arrays import UInt8
 from dim.errors import InputError
 from dim_runtime.trimaps.bands import chosen_band, distance, from_soft_mask, narrowed, resized_band, shrunk
-from dim_runtime.trimaps.strokes import (
-    Box,
-    Strokes,
-    _agreed,
-    _covered,
-    _features,
-    _nearer,
-    _outside,
-    _without_specks,
-    propose,
-    read_strokes,
-)
+from dim_runtime.trimaps.grabcut import _features, _nearer, _without_specks
+from dim_runtime.trimaps.strokes import Box, Strokes, _agreed, _covered, _outside, propose, read_strokes
 
 HEIGHT, WIDTH, RADIUS = 240, 320, 70
 
@@ -350,7 +340,17 @@ def test_a_networks_mask_starts_grabcut(picture: UInt8) -> None:
     require_disc(propose(picture, Strokes.none(HEIGHT, WIDTH), Box(0, 0, WIDTH, HEIGHT), mask))
 
 
-@pytest.mark.parametrize(("level", "message"), [(0, "no object in the box"), (255, "nothing but the object")])
+@pytest.mark.parametrize(("level", "known"), [(255, 255), (240, 0)])
+def test_a_hole_is_filled_if_the_network_is_sure_of_it(picture: UInt8, level: int, known: int) -> None:
+    """An eye in the background's colour: of 255 the network is sure, and gaps between locks have 240."""
+    image, mask, eye = picture.copy(), disc(), disc(20) > 0
+    image[eye] = picture[:40, :40].reshape(-1, 3)[: eye.sum()]
+    mask[eye] = level
+    trimap = propose(image, Strokes.none(HEIGHT, WIDTH), None, mask)
+    assert trimap[HEIGHT // 2, WIDTH // 2] == known
+
+
+@pytest.mark.parametrize(("level", "message"), [(0, "no object\\n"), (255, "nothing but the object")])
 def test_a_networks_mask_without_a_border_is_an_error(picture: UInt8, level: int, message: str) -> None:
     mask = np.full((HEIGHT, WIDTH), level, np.uint8)
     with pytest.raises(InputError, match=message):
