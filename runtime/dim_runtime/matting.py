@@ -50,9 +50,33 @@ ALPHA_BYTES = 4
 """Bytes per pixel of a float32 alpha."""
 
 
+SHIPPED_MODELS = ("dim-compact", "dim-clean")
+"""Names of the artefacts in this package; the first is the embedded model, which is used without a name."""
+
+
 def default_model() -> Path:
     """Return the path of the embedded artefact."""
-    return Path(__file__).parent / "models" / "dim-compact.onnx"
+    return _shipped(SHIPPED_MODELS[0])
+
+
+def model_path(model: object) -> Path:
+    """Return the path of an artefact: one of SHIPPED_MODELS by its name, any other as it is given.
+
+    Raises:
+        InputError: neither a text nor a path.
+    """
+    named = os.fspath(model) if isinstance(model, str | os.PathLike) else model
+    if not isinstance(named, str):
+        raise InputError(
+            "cannot use this model",
+            got=f"{named!r:.80} of type {type(named).__name__}",
+            expected=f"a path, or one of {', '.join(SHIPPED_MODELS)}; None for the embedded model",
+        )
+    return _shipped(named) if named in SHIPPED_MODELS else Path(named)
+
+
+def _shipped(name: str) -> Path:
+    return Path(__file__).parent / "models" / f"{name}.onnx"
 
 
 class _Computed(NamedTuple):
@@ -67,7 +91,8 @@ class Matting:
     """Deep Image Matting without PyTorch, for images of any size. Threads may share one.
 
     Args:
-        model: an ``.onnx`` or ``.engine`` artefact of ``dim-export``; None for the embedded compact model.
+        model: an ``.onnx`` or ``.engine`` artefact of ``dim-export``, or the name of a model of this package
+            (SHIPPED_MODELS); None for the embedded one.
         backend: the name of a back end, or an open :class:`~dim_runtime.backends.base.Backend`, which takes
             the place of ``model``, ``device``, ``precision``, ``threads`` and ``cache``. None chooses by the
             suffix.
@@ -115,7 +140,7 @@ class Matting:
             _require_alone(model=model, device=device, precision=precision, threads=threads, cache=cache)
             self._backend = backend
         else:
-            path = default_model() if model is None else _path_of(model)
+            path = default_model() if model is None else model_path(model)
             self._backend = open_backend(
                 path,
                 backend=backend,
@@ -386,18 +411,6 @@ class Matting:
             calls = min(calls, 1 + (self._options.memory_limit - plan.peak_bytes) // each)
         peak = plan.peak_bytes + (self._batch * calls - 1) * each
         return replace(plan, in_flight=calls, peak_bytes=peak)
-
-
-def _path_of(model: object) -> Path:
-    """Return the path of a model; InputError unless it is a text or a path."""
-    named = os.fspath(model) if isinstance(model, str | os.PathLike) else model
-    if not isinstance(named, str):
-        raise InputError(
-            "cannot use this model",
-            got=f"{named!r:.80} of type {type(named).__name__}",
-            expected="a path, a text or pathlib.Path; None for the embedded model",
-        )
-    return Path(named)
 
 
 def _require_scale(found: TrimapSurvey, trimap: Any) -> None:

@@ -45,12 +45,13 @@ def bench(
     image, trimap = _pair(image, trimap)
     pixels, levels = read_image(image, max_pixels=max_pixels), read_trimap(trimap, max_pixels=max_pixels)
     ceiling = matrix_ceiling() if options.device == "cpu" else None
+    settings = options.matting()
     started = time.perf_counter()
-    with Matting.from_options(options.matting()) as matting:
+    with Matting.from_options(settings) as matting:
         opening_s = time.perf_counter() - started
         about = {
-            "model": model_name(options.model),
-            "backend": options.backend or _usual_backend(options.model),
+            "model": model_name(settings.model),
+            "backend": options.backend or _usual_backend(settings.model),
             "device": options.device,
             "precision": options.precision or matting.metadata.precision,
         }

@@ -14,6 +14,7 @@ from dim.bit_depth import Depth
 from dim.errors import InputError
 from dim.images.decoding import MAX_PIXELS
 from dim_runtime.backends.open import BackendName, Precision
+from dim_runtime.matting import SHIPPED_MODELS, model_path
 from dim_runtime.memory import parse_bytes
 from dim_runtime.outputs.spec import WHITE, AlphaKind, Foreground, Output, OutputSpec, require_used
 from dim_runtime.planning.planner import Context, Tile
@@ -36,7 +37,10 @@ class EngineOptions:
 
     model: Annotated[
         Path | None,
-        typer.Option(metavar="MODEL", help="The .onnx or .engine file. The default is the embedded model."),
+        typer.Option(
+            metavar="MODEL",
+            help=f"An .onnx or .engine file, or {' or '.join(SHIPPED_MODELS)}. The default is the former.",
+        ),
     ] = None
     backend: Annotated[
         BackendName | None,
@@ -83,7 +87,7 @@ class EngineOptions:
     def matting(self) -> MattingOptions:
         """Return the arguments of a :class:`~dim_runtime.matting.Matting`."""
         return MattingOptions(
-            model=self.model,
+            model=None if self.model is None else model_path(self.model),
             backend=self.backend,
             device=self.device,
             precision=self.precision,

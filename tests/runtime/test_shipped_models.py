@@ -1,0 +1,62 @@
+"""The models of the package: found by name, each made of the weights beside it, and all different."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dim.arrays import Float32
+from dim.errors import InputError
+from dim.files import sha256
+from dim.images.files import read_alpha
+from dim_runtime import Matting
+from dim_runtime.artefacts.onnx_file import read_metadata
+from dim_runtime.cli.app import app
+from dim_runtime.images.samples import lemur, sample_paths
+from dim_runtime.matting import SHIPPED_MODELS, default_model, model_path
+
+
+@pytest.fixture(scope="module")
+def alphas() -> dict[str, Float32]:
+    """Return the alpha of the sample photograph by each model."""
+    pytest.importorskip("onnxruntime")
+    found = {}
+    for name in SHIPPED_MODELS:
+        with Matting(name, threads=1) as matting:
+            found[name] = matting(*lemur())
+    return found
+
+
+@pytest.mark.parametrize("name", SHIPPED_MODELS)
+def test_an_artefact_is_made_of_the_weights_beside_it(name: str) -> None:
+    path = model_path(name)
+    metadata = read_metadata(path)
+    assert metadata.checkpoint_sha256 == sha256(path.with_suffix(".safetensors"))
+    assert {"command", "licence", "steps"} <= metadata.provenance.keys()
+
+
+def test_the_embedded_model_is_the_first(alphas: dict[str, Float32]) -> None:
+    assert model_path(SHIPPED_MODELS[0]) == default_model()
+    with Matting(threads=1) as matting:
+        np.testing.assert_array_equal(matting(*lemur()), alphas[SHIPPED_MODELS[0]])
+
+
+def test_the_models_differ_and_agree_on_the_object(alphas: dict[str, Float32]) -> None:
+    first, second = alphas.values()
+    unknown = lemur()[1] == 128
+    assert 0 < np.abs(first - second)[unknown].mean() < 0.1
+
+
+def test_a_command_takes_the_name(tmp_path: Path, alphas: dict[str, Float32]) -> None:
+    out = tmp_path / "alpha.png"
+    arguments = ["run", *sample_paths(), "-o", out, "--model", "dim-clean", "--threads", 1]
+    app([str(argument) for argument in arguments], standalone_mode=False)
+    assert np.abs(read_alpha(out) / 255 - alphas["dim-clean"]).max() <= 0.5 / 255 + 1e-6
+
+
+def test_what_is_no_name_is_a_path() -> None:
+    assert model_path("folder/dim-clean") == Path("folder/dim-clean")
+    with pytest.raises(InputError, match="dim-compact, dim-clean; None for the embedded model"):
+        model_path(3)
