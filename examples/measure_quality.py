@@ -34,7 +34,7 @@ from dim.trimap import apply_known
 from dim_runtime.artefacts.onnx_file import read_metadata
 from dim_runtime.images.pairs import Pair, read_sample
 from dim_runtime.images.samples import lemur, sample_paths
-from dim_runtime.matting import default_model
+from dim_runtime.models import default_model
 from dim_training.scoring.photographs import readable_entries, require_readable, survey
 
 TEMPLATE = Path(__file__).parents[1] / "docs" / "models" / "benchmark.md.j2"

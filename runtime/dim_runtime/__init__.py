@@ -6,7 +6,8 @@
 """
 
 from dim_runtime.inference.tiler import run_plan
-from dim_runtime.matting import Matting, default_model
+from dim_runtime.matting import Matting
+from dim_runtime.models import default_model
 from dim_runtime.planning.geometry import Plan, Rectangle, Window
 
 __all__ = ["Matting", "Plan", "Rectangle", "Window", "default_model", "run_plan"]

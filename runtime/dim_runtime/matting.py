@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import threading
 import time
 import warnings
@@ -38,6 +37,7 @@ from dim_runtime.errors import FrozenShapeWarning, NothingUnknownWarning, Trimap
 from dim_runtime.inference.stream import Job, Stream, one_by_one
 from dim_runtime.inference.tiler import pixels_per_second, run_plan
 from dim_runtime.memory import parse_bytes, release_free_memory, resident_bytes
+from dim_runtime.models import model_path
 from dim_runtime.planning.geometry import Plan
 from dim_runtime.planning.planner import Context, Planner, PlanOptions, Tile
 from dim_runtime.planning.survey import TrimapSurvey, survey
@@ -48,35 +48,6 @@ _log = logging.getLogger(__name__)
 
 ALPHA_BYTES = 4
 """Bytes per pixel of a float32 alpha."""
-
-
-SHIPPED_MODELS = ("dim-compact", "dim-clean")
-"""Names of the artefacts in this package; the first is the embedded model, which is used without a name."""
-
-
-def default_model() -> Path:
-    """Return the path of the embedded artefact."""
-    return _shipped(SHIPPED_MODELS[0])
-
-
-def model_path(model: object) -> Path:
-    """Return the path of an artefact: one of SHIPPED_MODELS by its name, any other as it is given.
-
-    Raises:
-        InputError: neither a text nor a path.
-    """
-    named = os.fspath(model) if isinstance(model, str | os.PathLike) else model
-    if not isinstance(named, str):
-        raise InputError(
-            "cannot use this model",
-            got=f"{named!r:.80} of type {type(named).__name__}",
-            expected=f"a path, or one of {', '.join(SHIPPED_MODELS)}; None for the embedded model",
-        )
-    return _shipped(named) if named in SHIPPED_MODELS else Path(named)
-
-
-def _shipped(name: str) -> Path:
-    return Path(__file__).parent / "models" / f"{name}.onnx"
 
 
 class _Computed(NamedTuple):
@@ -92,7 +63,7 @@ class Matting:
 
     Args:
         model: an ``.onnx`` or ``.engine`` artefact of ``dim-export``, or the name of a model of this package
-            (SHIPPED_MODELS); None for the embedded one.
+            (:data:`~dim_runtime.models.SHIPPED_MODELS`); None for the embedded one.
         backend: the name of a back end, or an open :class:`~dim_runtime.backends.base.Backend`, which takes
             the place of ``model``, ``device``, ``precision``, ``threads`` and ``cache``. None chooses by the
             suffix.
@@ -140,7 +111,7 @@ class Matting:
             _require_alone(model=model, device=device, precision=precision, threads=threads, cache=cache)
             self._backend = backend
         else:
-            path = default_model() if model is None else model_path(model)
+            path = model_path(model)
             self._backend = open_backend(
                 path,
                 backend=backend,

@@ -16,7 +16,8 @@ class MattingOptions:
     They are validated by :meth:`~dim_runtime.matting.Matting.from_options`.
 
     Attributes:
-        model: an ``.onnx`` or ``.engine`` file; None for the embedded model.
+        model: an ``.onnx`` or ``.engine`` file, or the name of a shipped model; None for the
+            embedded one.
         backend: None for the usual one of the file's suffix.
         device: "cpu", "cuda" or "cuda:N".
         precision: None for the artefact's own.
@@ -27,7 +28,7 @@ class MattingOptions:
         cache: folder for graphs that OpenVINO compiles; None for none.
     """
 
-    model: Path | None = None
+    model: str | Path | None = None
     backend: BackendName | None = None
     device: str = "cpu"
     precision: Precision | None = None

@@ -13,9 +13,12 @@ from dim.files import sha256
 from dim.images.files import read_alpha
 from dim_runtime import Matting
 from dim_runtime.artefacts.onnx_file import read_metadata
+from dim_runtime.batch.run import fingerprint
 from dim_runtime.cli.app import app
 from dim_runtime.images.samples import lemur, sample_paths
-from dim_runtime.matting import SHIPPED_MODELS, default_model, model_path
+from dim_runtime.models import SHIPPED_MODELS, default_model, model_path
+from dim_runtime.outputs.spec import OutputSpec
+from dim_runtime.settings import MattingOptions
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +57,17 @@ def test_a_command_takes_the_name(tmp_path: Path, alphas: dict[str, Float32]) ->
     arguments = ["run", *sample_paths(), "-o", out, "--model", "dim-clean", "--threads", 1]
     app([str(argument) for argument in arguments], standalone_mode=False)
     assert np.abs(read_alpha(out) / 255 - alphas["dim-clean"]).max() <= 0.5 / 255 + 1e-6
+
+
+def test_a_batch_compares_a_named_model_by_its_content() -> None:
+    named, unnamed = (fingerprint(MattingOptions(model=name), OutputSpec()) for name in ("dim-clean", None))
+    assert named["model"] == sha256(model_path("dim-clean"))
+    assert unnamed["model"] == sha256(default_model())
+
+
+def test_an_unknown_name_is_refused_with_the_names() -> None:
+    with pytest.raises(InputError, match=r"an \.onnx or \.engine file, or one of dim-compact, dim-clean"):
+        Matting("dim-klean")
 
 
 def test_what_is_no_name_is_a_path() -> None:

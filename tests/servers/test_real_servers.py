@@ -27,7 +27,7 @@ from dim_runtime.backends.kserve import KServeBackend
 from dim_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from dim_runtime.errors import BackendError
 from dim_runtime.images.samples import lemur
-from dim_runtime.matting import default_model
+from dim_runtime.models import default_model
 
 pytestmark = pytest.mark.servers
 

@@ -20,7 +20,7 @@ from dim.files import sha256, write_bytes
 from dim_export.graph.torch_backend import TorchBackend
 from dim_export.onnx_export.export import export
 from dim_runtime.images.samples import lemur
-from dim_runtime.matting import default_model
+from dim_runtime.models import default_model
 from dim_runtime.selftest.references import DATA, PLAIN, PRODUCT, REFERENCES, SHAPE
 
 WIDTH = 1 / 16

@@ -26,7 +26,8 @@ from dim.errors import DimError, InputError, MissingExtraError
 from dim_runtime.batch import storage
 from dim_runtime.batch.items import Item
 from dim_runtime.batch.run import ItemResult, run_items
-from dim_runtime.matting import Matting, default_model
+from dim_runtime.matting import Matting
+from dim_runtime.models import model_path
 from dim_runtime.outputs.spec import OutputSpec
 from dim_runtime.settings import MattingOptions
 
@@ -96,7 +97,7 @@ def run_on_ray(
         actors = min(_room(ray, needs), len(items))
         rows = [{"item": json.dumps(asdict(_absolute(item)))} for item in items]
         data = ray.data.from_items(rows, override_num_blocks=_tasks(len(items), actors))
-        model = options.model or default_model()
+        model = model_path(options.model)
         reference = ray.put((model.suffix, model.read_bytes()))
         # Ray Data restarts actors, and repeats the tasks that they had, without limit.
         results = data.map_batches(

@@ -21,7 +21,8 @@ from dim_runtime.batch.items import Item, require_distinct
 from dim_runtime.batch.journal import Fingerprint, Journal
 from dim_runtime.errors import error_text
 from dim_runtime.inference.stream import Job
-from dim_runtime.matting import Matting, default_model
+from dim_runtime.matting import Matting
+from dim_runtime.models import model_path
 from dim_runtime.outputs.pair import Loaded, load, run_pair, save
 from dim_runtime.outputs.spec import OutputSpec
 from dim_runtime.outputs.stream_tiff import streams
@@ -81,7 +82,7 @@ def fingerprint(options: MattingOptions, spec: OutputSpec) -> Fingerprint:
     made |= {name: value for name, value in asdict(spec).items() if name != "max_pixels"}
     if Path(spec.background).is_file():
         made["background"] = files.sha256(spec.background)
-    return made | {"model": files.sha256(options.model or default_model()), "release": version("dim-matting")}
+    return made | {"model": files.sha256(model_path(options.model)), "release": version("dim-matting")}
 
 
 def split(items: Iterable[Item], folder: str, journal: Journal, *, overwrite: bool = False) -> Split:

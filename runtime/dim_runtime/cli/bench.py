@@ -19,6 +19,7 @@ from dim_runtime.cli.options import EngineOptions, MaxPixels, expand
 from dim_runtime.images.samples import sample_paths
 from dim_runtime.matting import Matting
 from dim_runtime.memory import format_bytes
+from dim_runtime.models import model_path
 
 
 @expand(EngineOptions)
@@ -51,7 +52,7 @@ def bench(
         opening_s = time.perf_counter() - started
         about = {
             "model": model_name(settings.model),
-            "backend": options.backend or _usual_backend(settings.model),
+            "backend": options.backend or _usual_backend(model_path(settings.model)),
             "device": options.device,
             "precision": options.precision or matting.metadata.precision,
         }
@@ -72,8 +73,8 @@ def _pair(image: Path | None, trimap: Path | None) -> tuple[Path, Path]:
     return image, trimap
 
 
-def _usual_backend(model: Path | None) -> str:
-    return "onnxruntime" if model is None or model.suffix == ".onnx" else "the engine's own"
+def _usual_backend(model: Path) -> str:
+    return "onnxruntime" if model.suffix == ".onnx" else "the engine's own"
 
 
 def _show(found: Bench) -> None:

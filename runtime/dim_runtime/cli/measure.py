@@ -193,9 +193,9 @@ def eager_pytorch(
     return Against(name=name, seconds=tuple(found["seconds"]), peak_bytes=found["peak_bytes"])
 
 
-def model_name(model: Path | None) -> str:
+def model_name(model: str | Path | None) -> str:
     """Return a model's name for reports."""
-    return "the embedded model" if model is None else model.name
+    return "the embedded model" if model is None else Path(model).name
 
 
 def _last_line(text: str) -> str:

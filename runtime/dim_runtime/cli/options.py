@@ -14,8 +14,8 @@ from dim.bit_depth import Depth
 from dim.errors import InputError
 from dim.images.decoding import MAX_PIXELS
 from dim_runtime.backends.open import BackendName, Precision
-from dim_runtime.matting import SHIPPED_MODELS, model_path
 from dim_runtime.memory import parse_bytes
+from dim_runtime.models import SHIPPED_MODELS
 from dim_runtime.outputs.spec import WHITE, AlphaKind, Foreground, Output, OutputSpec, require_used
 from dim_runtime.planning.planner import Context, Tile
 from dim_runtime.settings import MattingOptions
@@ -36,10 +36,11 @@ class EngineOptions:
     """The options of every command that runs the network."""
 
     model: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             metavar="MODEL",
-            help=f"An .onnx or .engine file, or {' or '.join(SHIPPED_MODELS)}. The default is the former.",
+            help="An .onnx or .engine file, or a model of this package: "
+            f"{', which is the default, or '.join(SHIPPED_MODELS)}.",
         ),
     ] = None
     backend: Annotated[
@@ -87,7 +88,7 @@ class EngineOptions:
     def matting(self) -> MattingOptions:
         """Return the arguments of a :class:`~dim_runtime.matting.Matting`."""
         return MattingOptions(
-            model=None if self.model is None else model_path(self.model),
+            model=self.model,
             backend=self.backend,
             device=self.device,
             precision=self.precision,

@@ -27,7 +27,7 @@ from dim_export.parity.verify import Examination
 from dim_runtime.artefacts.onnx_file import read_metadata
 from dim_runtime.images.pairs import MattingSample
 from dim_runtime.images.samples import lemur
-from dim_runtime.matting import default_model
+from dim_runtime.models import default_model
 
 pytest.importorskip("onnxruntime")
 

@@ -21,7 +21,7 @@ from dim_export.triton.serving import Options, ServedModel
 from dim_runtime.artefacts.engine_file import write_engine
 from dim_runtime.artefacts.onnx_file import read_metadata
 from dim_runtime.errors import ArtefactError
-from dim_runtime.matting import default_model
+from dim_runtime.models import default_model
 
 pytest.importorskip("tritonclient.grpc")
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from dim.arrays import Array
 from dim_runtime.artefacts.onnx_file import read_metadata
-from dim_runtime.matting import default_model
+from dim_runtime.models import default_model
 
 MODEL = "dim-compact"
 TYPES = {"image": "UINT8", "trimap": "UINT8", "alpha": "FP32"}

@@ -13,7 +13,7 @@ from dim_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from dim_runtime.backends.open import open_backend
 from dim_runtime.backends.openvino import OpenVinoBackend
 from dim_runtime.errors import BackendError, DeviceError
-from dim_runtime.matting import default_model
+from dim_runtime.models import default_model
 
 
 def test_an_artefact_opens_in_onnx_runtime_if_nothing_is_said() -> None:

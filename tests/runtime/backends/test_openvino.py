@@ -18,7 +18,7 @@ from dim_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from dim_runtime.backends.openvino import KEPT_GRAPHS, OpenVinoBackend
 from dim_runtime.errors import ArtefactError, BackendError, InputError, MissingExtraError
 from dim_runtime.images.samples import lemur
-from dim_runtime.matting import default_model
+from dim_runtime.models import default_model
 
 pytest.importorskip("openvino")
 

@@ -27,7 +27,7 @@ from dim_runtime.batch.journal import Journal, LocalLog
 from dim_runtime.batch.run import fingerprint, remove_leftovers, run_items, split
 from dim_runtime.cli import main
 from dim_runtime.images.samples import lemur
-from dim_runtime.matting import default_model
+from dim_runtime.models import default_model
 from dim_runtime.outputs import pair, stream_tiff
 from dim_runtime.outputs.spec import Output, OutputSpec
 from dim_runtime.settings import MattingOptions

@@ -19,7 +19,8 @@ from dim_runtime.backends.open import open_backend
 from dim_runtime.errors import BackendError
 from dim_runtime.inference import tiler
 from dim_runtime.inference.tiler import run_plan
-from dim_runtime.matting import Matting, default_model
+from dim_runtime.matting import Matting
+from dim_runtime.models import default_model
 from dim_runtime.planning.geometry import Plan
 from dim_runtime.planning.planner import Planner, PlanOptions
 from dim_runtime.planning.survey import survey
