@@ -250,6 +250,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="photographs; all by default")
     parser.add_argument("--ways", nargs="+", choices=[*WAYS, *NETWORKS], help="all by default")
+    parser.add_argument("--model", help="artefact, or the name of a shipped one; the embedded one by default")
     parser.add_argument("--mask-model", type=Path, help="as of dim-matte auto")
     parser.add_argument("--mask-layout", choices=get_args(Layout), help="as of dim-matte auto")
     parser.add_argument("--save", type=Path, help="folder for the trimaps")
@@ -267,7 +268,7 @@ def main() -> None:
 def table(given: Namespace) -> str:
     """Return two Markdown tables, one row a photograph: trimaps after narrowing, and before it."""
     rows: dict[str, tuple[list[float | None], list[float | None]]] = {}
-    with Matting() as matting:
+    with Matting(given.model) as matting:
         for pair in find_pairs(given.photos, alphas=True):
             if given.only is None or pair.name in given.only:
                 rows[pair.name] = scores(pair, matting, given)

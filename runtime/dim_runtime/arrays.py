@@ -54,7 +54,7 @@ def as_array(value: Any, noun: str) -> Any:
     _require_mode(value, noun)
     try:
         return np.asarray(value)
-    except Exception as error:
+    except Exception as error:  # code of the caller's library
         raise InputError(
             f"cannot use this {noun}",
             got=f"{type(value).__module__}.{type(value).__name__}",

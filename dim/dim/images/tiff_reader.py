@@ -87,7 +87,7 @@ class TiffReader:
         self._lock = threading.Lock()
         try:
             self._file = library.TiffFile(path)
-        except Exception as error:
+        except Exception as error:  # tifffile and its decoders have no common class of errors
             raise _damaged(path, error) from error
         try:
             self._page: Any = self._file.pages[0]
@@ -261,7 +261,7 @@ class TiffReader:
             segment: Any = page.decode(content, index, jpegtables=page.jpegtables)[0][0]
             if segment.dtype not in (self._stored_dtype, np.bool_):
                 raise ValueError(f"{segment.dtype} samples inside, {self._stored_dtype} declared")
-        except Exception as error:
+        except Exception as error:  # each decoder raises its own
             raise self._not_decoded(index, str(error)) from error
         decoded: Image = segment.astype(self._stored_dtype, copy=False)
         return decoded

@@ -155,7 +155,7 @@ class Gpu:
         try:
             view = self._core.utils.StridedMemoryView.from_dlpack(array, stream_ptr=int(stream.handle))
             dtype, strides = view.dtype, view.strides
-        except Exception as error:
+        except Exception as error:  # code of the array's library
             raise InputError(
                 f"cannot use this {name}", why=first_line(error), expected="a contiguous uint8 array"
             ) from error
@@ -168,7 +168,7 @@ class Gpu:
     def _find(self, name: str) -> Any:
         try:
             devices = self._core.Device.get_all_devices()
-        except Exception as error:
+        except Exception as error:  # cuda.core has no public class for CUDA's errors
             raise DeviceError(
                 f"cannot use the device {name!r}",
                 got="no NVIDIA GPU that CUDA can reach",

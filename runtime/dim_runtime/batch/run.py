@@ -241,7 +241,7 @@ def _run_alone(matting: Matting, item: Item, folder: str, spec: OutputSpec) -> I
             path = stack.enter_context(storage.writable(target))
             outcome = run_pair(matting, image, trimap, path, spec)
             output_bytes = path.stat().st_size
-    except Exception as error:
+    except Exception as error:  # one damaged pair must not end the batch
         return _failed(item, error_text(error))
     return _done(item, inputs, outcome.plan, outcome.seconds, output_bytes)
 

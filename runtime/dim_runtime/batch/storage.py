@@ -165,5 +165,5 @@ def _explained(action: str, name: str) -> Iterator[None]:
         raise InputError(f"cannot {action} {name}", got="no such file") from error
     except ImportError as error:
         raise InputError(f"cannot {action} {name}", why=str(error), fix="install that package") from error
-    except Exception as error:
+    except Exception as error:  # each object store has its own
         raise InputError(f"cannot {action} {name}", why=f"{type(error).__name__}: {error}") from error

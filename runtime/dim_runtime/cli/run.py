@@ -106,7 +106,7 @@ def _run_all(matte: Matte, found: Pairing, folder: Path, *, quiet: bool) -> None
     for pair in found.pairs:
         try:
             _print(matte(pair.image, pair.trimap, _output(folder, pair)), quiet=quiet)
-        except Exception as error:
+        except Exception as error:  # one damaged pair must not end the others
             failed += 1
             typer.echo(f"failed {pair.name}: {error_text(error)}", err=True)
     _print(f"{count - failed} done, {failed} failed", quiet=quiet)

@@ -229,7 +229,7 @@ class Stream:
             assert batch.call is not None, "a batch is started before it is waited for"
             try:
                 batch.call()
-            except Exception as error:
+            except Exception as error:  # any error ends these images, and no others
                 for part in batch.parts:
                     part.job.fail(error)
             batch.call = None  # refers to the batch

@@ -89,7 +89,7 @@ class MaskModel:
             self._session = onnxruntime.InferenceSession(
                 path.read_bytes(), options, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:
+        except Exception as error:  # ONNX Runtime has one class of errors for each status, none for all
             raise InputError(f"cannot open the mask model {path}", why=str(error)[:300]) from error
         inputs = self._session.get_inputs()
         shape = inputs[0].shape if len(inputs) == 1 and inputs[0].type == "tensor(float)" else ()
@@ -148,7 +148,7 @@ class MaskModel:
         """Return the first output, of two axes or more."""
         try:
             first = self._session.run(None, {self._name: planes})[0]
-        except Exception as error:
+        except Exception as error:  # as above
             raise InputError(
                 f"cannot run the mask model {self._path}",
                 got=f"an input of shape {planes.shape}",
@@ -215,7 +215,7 @@ def rembg_mask(image: Image, name: str) -> UInt8:
     try:
         session = rembg.new_session(name)
         found: Any = rembg.remove(eight_bits(image), session=session, only_mask=True)
-    except Exception as error:
+    except Exception as error:  # of its download, its models or ONNX Runtime
         raise InputError(f"cannot make a mask with rembg's model {name!r}", why=str(error)[:300]) from error
     return np.asarray(found, np.uint8).reshape(image.shape[:2])
 
