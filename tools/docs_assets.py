@@ -23,13 +23,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dim.files import sha256, write_text
+from dim_runtime.models import default_model
 
 TOP = Path(__file__).resolve().parents[1]
 MANIFEST = TOP / "docs" / "assets.json"
 DIGITS = 16
 """Of a SHA-256, in the manifest."""
-WEIGHTS = "runtime/dim_runtime/models/dim-compact.safetensors"
-MODEL = "runtime/dim_runtime/models/dim-compact.onnx"
+MODEL = default_model().relative_to(TOP).as_posix()
+WEIGHTS = MODEL.removesuffix(".onnx") + ".safetensors"
 QUALITY = ("measure_quality", "quality_methods", "quality_pictures", "quality_process", "quality_tables")
 PAGE = ("api.js", "camera.js", "index.html", "labels.js", "main.js", "pyramid.js", "screen.js", "style.css")
 CONTEXT = (

@@ -32,6 +32,7 @@ from dim.metrics import sad
 from dim.trimap import apply_known
 from dim_runtime import Matting
 from dim_runtime.images.pairs import Pair, find_pairs, read_sample
+from dim_runtime.models import model_path
 from dim_training.data.render.data_set import Entry, read_index
 from jpeg_scores import Method
 
@@ -148,7 +149,7 @@ def main() -> None:
                 print(pair.name, *(f"{value:.2f}" for value in sads[pair.name]), file=sys.stderr, flush=True)
                 if given.scores is not None:
                     write_text(given.scores, json.dumps(sads, indent=1) + "\n")
-    names = ["dim-compact" if given.model is None else Path(given.model).stem, *CLASSICAL]
+    names = [model_path(given.model).stem, *CLASSICAL]
     found = rows({pair.name: sads[pair.name] for pair in chosen}, read_index(given.index))
     for number, width in enumerate(("Narrow", "Wide")):
         print(f"{width} trimaps:\n")

@@ -22,6 +22,7 @@ from dim.metrics import sad
 from dim.trimap import apply_known
 from dim_runtime import Matting
 from dim_runtime.images.pairs import read_samples
+from dim_runtime.models import default_model
 
 QUALITIES = (None, 95, 90, 75)
 """Qualities of the JPEG files; None is the photograph as it is."""
@@ -68,7 +69,7 @@ def main() -> None:
         def ours(image: UInt8, trimap: UInt8) -> UInt8:
             return np.rint(255 * matting(image, trimap)).astype(np.uint8)
 
-        for name, method in (("dim-compact", ours), ("closed form", closed_form)):
+        for name, method in ((default_model().stem, ours), ("closed form", closed_form)):
             cells = [f"{mean_sad(photos, method, quality):.2f}" for quality in QUALITIES]
             print(f"| {name} | {' | '.join(cells)} |", flush=True)
 

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dim.files import write_text
+from dim_runtime.models import default_model
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[1]
-MODELS = REPOSITORY / "runtime/dim_runtime/models"
 COMMAND = "from {package}.cli import main; main()"
 
 
@@ -149,7 +149,7 @@ def doctor(setting: Setting) -> list[str]:
 
 
 def verify(setting: Setting) -> list[str]:
-    model = MODELS / "dim-compact.onnx"
+    model = default_model()
     options = ["--device", setting.device, "--report", setting.output / "verify.json"]
     return tool("dim_export", "verify", model.with_suffix(".safetensors"), model, *options)
 

@@ -21,12 +21,14 @@ from dim_export.triton.serving import Options, ServedModel
 from dim_runtime.artefacts.engine_file import write_engine
 from dim_runtime.artefacts.onnx_file import read_metadata
 from dim_runtime.errors import ArtefactError
-from dim_runtime.models import default_model
+from dim_runtime.models import SHIPPED_MODELS, default_model
 
 pytest.importorskip("tritonclient.grpc")
 
 app = typer.Typer()
 app.command("triton")(triton.triton)
+
+MODEL = SHIPPED_MODELS[0]
 
 PLAN = b"a plan, as TensorRT serialised it" * 100
 
@@ -95,8 +97,8 @@ def test_an_onnx_artefact_on_the_cpu(tmp_path: Path) -> None:
     from tritonclient.grpc import model_config_pb2
 
     (served,) = write_repository([default_model()], tmp_path / "models", Options(instances=2, threads=1))
-    config = parsed(tmp_path / "models", "dim-compact")
-    assert config.name == served.name == "dim-compact"
+    config = parsed(tmp_path / "models", MODEL)
+    assert config.name == served.name == MODEL
     assert (config.platform, config.backend) == ("onnxruntime_onnx", "onnxruntime")
     assert config.max_batch_size == 8
     assert config.HasField("dynamic_batching")
@@ -111,15 +113,15 @@ def test_an_onnx_artefact_on_the_cpu(tmp_path: Path) -> None:
     told = ArtefactMetadata.from_json(config.parameters["dim"].string_value, source="the configuration")
     assert told.context == 320
     assert told.static_shape is None
-    assert (tmp_path / "models/dim-compact/1/model.onnx").read_bytes() == default_model().read_bytes()
+    assert (tmp_path / f"models/{MODEL}/1/model.onnx").read_bytes() == default_model().read_bytes()
     assert [path.name for path in tmp_path.iterdir()] == ["models"]
 
 
 def test_fixed_windows_get_a_model_each(tmp_path: Path) -> None:
     options = Options(windows=((704, 768), (1024, 1024)), max_batch=4, device="gpu")
     served = write_repository([default_model()], tmp_path / "models", options)
-    assert [model.name for model in served] == ["dim-compact_704x768", "dim-compact_1024x1024"]
-    config = parsed(tmp_path / "models", "dim-compact_704x768")
+    assert [model.name for model in served] == [f"{MODEL}_704x768", f"{MODEL}_1024x1024"]
+    config = parsed(tmp_path / "models", f"{MODEL}_704x768")
     assert config.max_batch_size == 4
     assert tensors(config)["image"] == ("TYPE_UINT8", [704, 768, 3])
     assert tensors(config)["alpha"] == ("TYPE_FP32", [704, 768])
@@ -183,7 +185,7 @@ def test_a_file_with_fixed_windows_computes_the_same(tmp_path: Path) -> None:
     trimap = draw.choice(np.array([0, 128, 255], np.uint8), (1, 672, 672))
     alphas = [
         runtime.InferenceSession(str(path)).run(["alpha"], {"image": image, "trimap": trimap})[0]
-        for path in (default_model(), tmp_path / "models" / "dim-compact_672x672" / "1" / "model.onnx")
+        for path in (default_model(), tmp_path / "models" / f"{MODEL}_672x672" / "1" / "model.onnx")
     ]
     assert np.array_equal(*alphas)
 
@@ -196,7 +198,7 @@ def test_windows_without_room_for_the_context_are_refused(tmp_path: Path) -> Non
 
 def test_one_window_at_a_time_needs_no_batcher(tmp_path: Path) -> None:
     write_repository([default_model()], tmp_path / "models", Options(max_batch=1))
-    config = parsed(tmp_path / "models", "dim-compact")
+    config = parsed(tmp_path / "models", MODEL)
     assert config.max_batch_size == 1
     assert not config.HasField("dynamic_batching")
 
@@ -232,7 +234,7 @@ def test_openvino_takes_one_fixed_window_at_a_time(tmp_path: Path) -> None:
         write_repository([default_model()], tmp_path / "models", Options(engine="openvino"))
     options = Options(engine="openvino", windows=((704, 704),), threads=3)
     write_repository([default_model()], tmp_path / "models", options)
-    config = parsed(tmp_path / "models", "dim-compact_704x704")
+    config = parsed(tmp_path / "models", f"{MODEL}_704x704")
     assert (config.backend, config.platform) == ("openvino", "")
     assert config.default_model_filename == "model.onnx"
     assert config.max_batch_size == 0
@@ -296,15 +298,15 @@ def test_what_cannot_be_served(tmp_path: Path) -> None:
 def test_a_damaged_engine_leaves_what_was_there(tmp_path: Path) -> None:
     models = tmp_path / "models"
     write_repository([default_model()], models, Options(max_batch=1))
-    before = (models / "dim-compact/config.pbtxt").read_text()
+    before = (models / f"{MODEL}/config.pbtxt").read_text()
     path = engine(tmp_path / "dim.engine")
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
     with pytest.raises(ArtefactError, match="damaged"):
         write_repository([default_model(), path], models, Options(max_batch=3))
-    assert [folder.name for folder in models.iterdir()] == ["dim-compact"]
-    assert (models / "dim-compact/config.pbtxt").read_text() == before
+    assert [folder.name for folder in models.iterdir()] == [MODEL]
+    assert (models / f"{MODEL}/config.pbtxt").read_text() == before
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["dim.engine", "models"]
 
 
@@ -312,11 +314,11 @@ def test_a_repository_is_added_to_and_written_again(tmp_path: Path) -> None:
     models = tmp_path / "models"
     (models / "other").mkdir(parents=True)
     write_repository([default_model()], models, Options())
-    (models / "dim-compact/1/stale").write_text("")
+    (models / f"{MODEL}/1/stale").write_text("")
     write_repository([default_model()], models, Options(max_batch=2))
-    assert sorted(folder.name for folder in models.iterdir()) == ["dim-compact", "other"]
-    assert parsed(models, "dim-compact").max_batch_size == 2
-    assert not (models / "dim-compact/1/stale").exists()
+    assert sorted(folder.name for folder in models.iterdir()) == [MODEL, "other"]
+    assert parsed(models, MODEL).max_batch_size == 2
+    assert not (models / f"{MODEL}/1/stale").exists()
 
 
 def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -351,7 +353,7 @@ def test_the_command(tmp_path: Path) -> None:
         default_model(), "-o", tmp_path / "models", "--windows", "704,704", "--windows", "704,768",
         "--max-batch", 4, "--instances", 2, "--device", "cpu", "--report", report,
     )  # fmt: skip
-    assert "dim-compact_704x768  onnxruntime on cpu, windows 704,768, up to 4 at once, 2 instances" in output
+    assert f"{MODEL}_704x768  onnxruntime on cpu, windows 704,768, up to 4 at once, 2 instances" in output
     found = json.loads(report.read_text())
     assert [model["window"] for model in found] == [[704, 704], [704, 768]]
     assert {model["instances"] for model in found} == {2}

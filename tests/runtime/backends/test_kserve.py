@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -422,7 +423,7 @@ def test_a_response_that_is_too_large(
     monkeypatch.setattr(kserve_http, "DOCUMENT_BYTES", 1000)
     monkeypatch.setattr(kserve_grpc, "OPTIONS", (("grpc.max_receive_message_length", 10_000),))
     large = np.zeros((1, 512, 512), np.float32)
-    http.model_answer = 200, b'{"name": "dim-compact"}', {}
+    http.model_answer = 200, json.dumps({"name": MODEL}).encode(), {}
     http.answer = lambda _: (200, *http_answer(large))
     with pytest.raises(BackendError, match="more than 33768 bytes"):
         KServeBackend(http.url, MODEL, metadata=default_model()).run(*window(32, 32))
