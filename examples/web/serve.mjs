@@ -6,7 +6,7 @@ import { dirname, extname, join, normalize } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const here = dirname(fileURLToPath(import.meta.url));
-const model = process.argv[2] ?? join(here, "../../runtime/dim_runtime/models/dim-compact.onnx");
+const model = process.argv[2] ?? join(here, "../../runtime/dim_runtime/models/dim-clean.onnx");
 const port = Number(process.argv[3] ?? 8080);
 const types = { ".html": "text/html", ".mjs": "text/javascript", ".js": "text/javascript", ".wasm": "application/wasm" };
 

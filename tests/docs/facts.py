@@ -151,11 +151,9 @@ FACTS = (
     Fact(r"TIFF files above (\d+) megapixels", streamed_megapixels, "docs/runtime.md"),
     Fact(r"network: (\d[\d ]+) in stage 1,", lambda: parameters(1), "dim/README.md"),
     Fact(r"in stage 1, (\d[\d ]+) in stages 2 and 3", lambda: parameters(3), "dim/README.md"),
-    Fact(r"\| parameters \| ([\d ]+) \|", parameters_of_embedded_model, "docs/models/compact.md"),
-    Fact(
-        r"safetensors` \(float16, ([\d.]+) MB\)", lambda: megabytes(".safetensors"), "docs/models/compact.md"
-    ),
-    Fact(r"dim-compact\.onnx` \(([\d.]+) MB\)", lambda: megabytes(".onnx"), "docs/models/compact.md"),
+    Fact(r"\| parameters \| ([\d ]+) \|", parameters_of_embedded_model, "docs/models/clean.md"),
+    Fact(r"safetensors` \(float16, ([\d.]+) MB\)", lambda: megabytes(".safetensors"), "docs/models/clean.md"),
+    Fact(r"dim-clean\.onnx` \(([\d.]+) MB\)", lambda: megabytes(".onnx"), "docs/models/clean.md"),
     Fact(r"SHA-256 ([0-9a-f]{12})", shipped_digest, "docs/models/benchmark.md"),
     Fact(r"Python (\d\.\d+) or newer", lowest_python, "README.md"),
 )

@@ -54,23 +54,23 @@ def test_the_models_differ_and_agree_on_the_object(alphas: dict[str, Float32]) -
 
 def test_a_command_takes_the_name(tmp_path: Path, alphas: dict[str, Float32]) -> None:
     out = tmp_path / "alpha.png"
-    arguments = ["run", *sample_paths(), "-o", out, "--model", "dim-clean", "--threads", 1]
+    arguments = ["run", *sample_paths(), "-o", out, "--model", "dim-compact", "--threads", 1]
     app([str(argument) for argument in arguments], standalone_mode=False)
-    assert np.abs(read_alpha(out) / 255 - alphas["dim-clean"]).max() <= 0.5 / 255 + 1e-6
+    assert np.abs(read_alpha(out) / 255 - alphas["dim-compact"]).max() <= 0.5 / 255 + 1e-6
 
 
 def test_a_batch_compares_a_named_model_by_its_content() -> None:
-    named, unnamed = (fingerprint(MattingOptions(model=name), OutputSpec()) for name in ("dim-clean", None))
-    assert named["model"] == sha256(model_path("dim-clean"))
+    named, unnamed = (fingerprint(MattingOptions(model=name), OutputSpec()) for name in ("dim-compact", None))
+    assert named["model"] == sha256(model_path("dim-compact"))
     assert unnamed["model"] == sha256(default_model())
 
 
 def test_an_unknown_name_is_refused_with_the_names() -> None:
-    with pytest.raises(InputError, match=r"an \.onnx or \.engine file, or one of dim-compact, dim-clean"):
+    with pytest.raises(InputError, match=r"an \.onnx or \.engine file, or one of dim-clean, dim-compact"):
         Matting("dim-klean")
 
 
 def test_what_is_no_name_is_a_path() -> None:
-    assert model_path("folder/dim-clean") == Path("folder/dim-clean")
-    with pytest.raises(InputError, match="dim-compact, dim-clean; None for the embedded model"):
+    assert model_path("folder/dim-compact") == Path("folder/dim-compact")
+    with pytest.raises(InputError, match="dim-clean, dim-compact; None for the embedded model"):
         model_path(3)

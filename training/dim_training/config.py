@@ -56,6 +56,8 @@ class DataConfig(_Section):
             At most 8192.
         size: side that the crop is resized to: what the network sees. At most 4096.
         trimap_sizes: smallest and largest side of the elements that make the trimap. At most 1023.
+        softened: share of samples whose foreground gets a softer border, as photographs of hair have it; not
+            of "comp1k".
         photometric: jitter colours, defocus, noise and JPEG artefacts; the published recipes do not.
         compose: "loader" finishes samples in the loader processes; "device" leaves colours, composition,
             noise, trimap and normalisation to the training device, so that loaders don't starve it.
@@ -73,6 +75,7 @@ class DataConfig(_Section):
     crop_sides: tuple[CropSide, ...] = Field(default=(320, 480, 640), min_length=1)
     size: int = Field(default=320, multiple_of=32, gt=0, le=LARGEST_SIZE)
     trimap_sizes: tuple[ElementSide, ElementSide] = (1, 29)
+    softened: float = Field(default=0.0, ge=0, le=1)
     photometric: bool = False
     compose: Literal["loader", "device"] = "loader"
     workers: int = Field(default=1, ge=0, le=MOST_WORKERS)

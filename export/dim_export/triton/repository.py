@@ -3,7 +3,7 @@
 ::
 
     REPOSITORY/
-      dim-compact/             one folder per served model
+      dim-clean/               one folder per served model
         config.pbtxt
         1/model.onnx           or model.plan: a TensorRT engine without our header
 

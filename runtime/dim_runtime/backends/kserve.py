@@ -29,8 +29,8 @@ class KServeBackend(Backend):
 
     ::
 
-        matting = Matting.from_backend(KServeBackend("http://localhost:8000", "dim-compact"))
-        matting = Matting.from_backend(KServeBackend("grpc://localhost:8001", "dim-compact"))
+        matting = Matting.from_backend(KServeBackend("http://localhost:8000", "dim-clean"))
+        matting = Matting.from_backend(KServeBackend("grpc://localhost:8001", "dim-clean"))
 
     Threads may share one. A request that gets no response, times out, or gets a status of a server that is
     busy or starting (429, 502, 503, 504 and their like in gRPC) is repeated, with growing pauses.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dim.errors import InputError
 
-SHIPPED_MODELS = ("dim-compact", "dim-clean")
+SHIPPED_MODELS = ("dim-clean", "dim-compact")
 """Their names; the first is the embedded model, which is used without a name."""
 
 

@@ -19,6 +19,7 @@ from dim_training.data import augmentation, transforms
 from dim_training.data.annotations import Annotation
 from dim_training.data.augmentation import Look
 from dim_training.data.files import read_rgb
+from dim_training.data.softening import soften
 from dim_training.data.sources import Backgrounds, Cutout, Foregrounds, merge
 from dim_training.data.transforms import Layer, Layers
 
@@ -77,6 +78,9 @@ class ComposedScenes:
         )
         alpha, colours = transforms.resize(transforms.flip(cut, rng), self.config.size)
         layers = Layers(colours, self.backgrounds.draw(self.config.size, rng), alpha)
+        # Nothing is drawn for recipes without it, whose samples stay the same.
+        if self.config.softened and rng.random() < self.config.softened:
+            layers = soften(layers, rng)
         return Parts(layers, augmentation.draw_look(rng) if self.config.photometric else None)
 
     def _cutout(self, rng: Random) -> Cutout:
