@@ -32,9 +32,9 @@ from dim.files import require_writable, sha256, write_text
 from dim.images import read_alpha
 from dim.trimap import apply_known
 from dim_runtime.artefacts.onnx_file import read_metadata
+from dim_runtime.backends.open import default_model
 from dim_runtime.images.pairs import Pair, read_sample
 from dim_runtime.images.samples import lemur, sample_paths
-from dim_runtime.models import default_model
 from dim_training.scoring.photographs import readable_entries, require_readable, survey
 
 TEMPLATE = Path(__file__).parents[1] / "docs" / "models" / "benchmark.md.j2"

@@ -118,7 +118,7 @@ def unpropagated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("torch")
     from dim import checkpoint
     from dim.network import DIM
-    from dim_runtime.models import default_model
+    from dim_runtime.backends.open import default_model
 
     embedded = checkpoint.load(default_model().with_suffix(".safetensors"))
     assert embedded.config.propagation_steps

@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--trimaps", type=Path, required=True)
     given = parser.parse_args()
     from dim_runtime.artefacts.onnx_file import read_metadata
-    from dim_runtime.models import default_model
+    from dim_runtime.backends.open import default_model
 
     scenes, trimaps = list(read_samples(given.photos)), read_trimaps(given.trimaps)
     context = network_context(read_metadata(default_model()).network)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dim.files import sha256, write_text
-from dim_runtime.models import default_model
+from dim_runtime.backends.open import default_model
 
 TOP = Path(__file__).resolve().parents[1]
 MANIFEST = TOP / "docs" / "assets.json"

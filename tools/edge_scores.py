@@ -31,8 +31,8 @@ from dim.files import write_text
 from dim.metrics import sad
 from dim.trimap import apply_known
 from dim_runtime import Matting
+from dim_runtime.backends.open import model_path
 from dim_runtime.images.pairs import Pair, find_pairs, read_sample
-from dim_runtime.models import model_path
 from dim_training.data.render.data_set import Entry, read_index
 from jpeg_scores import Method
 

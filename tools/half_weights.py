@@ -22,9 +22,9 @@ from dim.bit_depth import quantise8
 from dim.files import write_text
 from dim.trimap import apply_known
 from dim_runtime.artefacts.onnx_file import read_metadata
+from dim_runtime.backends.open import default_model
 from dim_runtime.backends.openvino import process_core
 from dim_runtime.images.pairs import MattingSample, read_samples
-from dim_runtime.models import default_model
 
 app = typer.Typer()
 

@@ -21,8 +21,8 @@ from dim.arrays import UInt8
 from dim.metrics import sad
 from dim.trimap import apply_known
 from dim_runtime import Matting
+from dim_runtime.backends.open import default_model
 from dim_runtime.images.pairs import read_samples
-from dim_runtime.models import default_model
 
 QUALITIES = (None, 95, 90, 75)
 """Qualities of the JPEG files; None is the photograph as it is."""

@@ -24,8 +24,8 @@ from dim.errors import DimError
 from dim.images.folders import image_files
 from dim_runtime.artefacts.onnx_file import read_metadata
 from dim_runtime.backends.base import Backend
+from dim_runtime.backends.open import default_model
 from dim_runtime.memory import format_bytes, parse_bytes
-from dim_runtime.models import default_model
 from dim_runtime.planning.geometry import Plan
 from dim_runtime.planning.planner import Context, Planner, PlanOptions, Tile
 from dim_runtime.planning.survey import TrimapSurvey, survey

@@ -2,8 +2,8 @@
 
     python tools/ship_weights.py RUN NAME --command TEXT --licence TEXT
 
-RUN is the folder of a run, packed or not. NAME is one of ``dim_runtime.models.SHIPPED_MODELS``. What the
-weights came from is stored in them: command and licence as given, the rest from the state of the run.
+RUN is the folder of a run, packed or not. NAME is one of ``dim_runtime.backends.open.SHIPPED_MODELS``. The
+origin of the weights is stored in them: command and licence as given, the rest from the state of the run.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import typer
 
 from dim import checkpoint, cli_support
 from dim.errors import InputError
-from dim_runtime.models import SHIPPED_MODELS, model_path
+from dim_runtime.backends.open import SHIPPED_MODELS, model_path
 from dim_training.run_state import Position, read_state
 
 app = typer.Typer()

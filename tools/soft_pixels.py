@@ -19,8 +19,8 @@ import numpy as np
 from dim.arrays import Bool, Float32
 from dim.trimap import unknown
 from dim_runtime import Matting
+from dim_runtime.backends.open import SHIPPED_MODELS
 from dim_runtime.images.pairs import find_pairs, read_sample
-from dim_runtime.models import SHIPPED_MODELS
 
 SOFT = (0.02, 0.98)
 """Alpha between these is soft."""

@@ -32,12 +32,11 @@ from dim_runtime.arrays import (
     require_trimap,
 )
 from dim_runtime.backends.base import Backend
-from dim_runtime.backends.open import BackendName, Precision, open_backend
+from dim_runtime.backends.open import BackendName, Precision, model_path, open_backend
 from dim_runtime.errors import FrozenShapeWarning, NothingUnknownWarning, TrimapWarning
 from dim_runtime.inference.stream import Job, Stream, one_by_one
 from dim_runtime.inference.tiler import pixels_per_second, run_plan
 from dim_runtime.memory import parse_bytes, release_free_memory, resident_bytes
-from dim_runtime.models import model_path
 from dim_runtime.planning.geometry import Plan
 from dim_runtime.planning.planner import Context, Planner, PlanOptions, Tile
 from dim_runtime.planning.survey import TrimapSurvey, survey
@@ -63,7 +62,7 @@ class Matting:
 
     Args:
         model: an ``.onnx`` or ``.engine`` artefact of ``dim-export``, or the name of a model of this package
-            (:data:`~dim_runtime.models.SHIPPED_MODELS`); None for the embedded one.
+            (:data:`~dim_runtime.backends.open.SHIPPED_MODELS`); None for the embedded one.
         backend: the name of a back end, or an open :class:`~dim_runtime.backends.base.Backend`, which takes
             the place of ``model``, ``device``, ``precision``, ``threads`` and ``cache``. None chooses by the
             suffix.

@@ -40,7 +40,7 @@ def _number(value: int) -> str:
 def embedded() -> Any:
     """Return the metadata of the embedded model."""
     from dim_runtime.artefacts.onnx_file import read_metadata
-    from dim_runtime.models import default_model
+    from dim_runtime.backends.open import default_model
 
     return read_metadata(default_model())
 
@@ -49,7 +49,7 @@ def embedded() -> Any:
 def nodes_of_embedded_model() -> str:
     import onnx
 
-    from dim_runtime.models import default_model
+    from dim_runtime.backends.open import default_model
 
     return str(len(onnx.load(str(default_model())).graph.node))
 
@@ -80,7 +80,7 @@ def parameters(stage: int) -> str:
 
 def parameters_of_embedded_model() -> str:
     from dim import checkpoint
-    from dim_runtime.models import default_model
+    from dim_runtime.backends.open import default_model
 
     model = checkpoint.load(default_model().with_suffix(".safetensors"))
     return _number(sum(parameter.numel() for parameter in model.parameters()))
@@ -100,14 +100,14 @@ def embedded_network_context() -> str:
 
 
 def megabytes(suffix: str) -> str:
-    from dim_runtime.models import default_model
+    from dim_runtime.backends.open import default_model
 
     return f"{default_model().with_suffix(suffix).stat().st_size / 1e6:.1f}"
 
 
 def shipped_digest() -> str:
     from dim.files import sha256
-    from dim_runtime.models import default_model
+    from dim_runtime.backends.open import default_model
 
     return sha256(default_model().with_suffix(".safetensors"))[:12]
 

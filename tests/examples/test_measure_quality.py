@@ -16,7 +16,7 @@ import pytest
 
 from dim.errors import InputError
 from dim.metrics import Metrics
-from dim_runtime.models import default_model
+from dim_runtime.backends.open import default_model
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -12,8 +12,8 @@ import pytest
 
 from dim.bit_depth import quantise
 from dim_runtime import Matting
+from dim_runtime.backends.open import default_model
 from dim_runtime.images.samples import lemur, sample_paths
-from dim_runtime.models import default_model
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "onnxruntime_only.py"
 

@@ -12,8 +12,8 @@ import pytest
 
 from dim_runtime import Matting
 from dim_runtime.backends.onnxruntime import OnnxRuntimeBackend
+from dim_runtime.backends.open import default_model
 from dim_runtime.images.samples import lemur
-from dim_runtime.models import default_model
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "triton_client.py"
 

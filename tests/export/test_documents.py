@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dim_runtime.artefacts.onnx_file import read_metadata
-from dim_runtime.models import default_model
+from dim_runtime.backends.open import default_model
 
 TOP = Path(__file__).parents[2]
 

@@ -13,10 +13,10 @@ from dim.files import sha256
 from dim.images.files import read_alpha
 from dim_runtime import Matting
 from dim_runtime.artefacts.onnx_file import read_metadata
+from dim_runtime.backends.open import SHIPPED_MODELS, default_model, model_path
 from dim_runtime.batch.run import fingerprint
 from dim_runtime.cli.app import app
 from dim_runtime.images.samples import lemur, sample_paths
-from dim_runtime.models import SHIPPED_MODELS, default_model, model_path
 from dim_runtime.outputs.spec import OutputSpec
 from dim_runtime.settings import MattingOptions
 

@@ -25,9 +25,9 @@ from dim_runtime import Matting
 from dim_runtime.backends.fake import FakeBackend
 from dim_runtime.backends.kserve import KServeBackend
 from dim_runtime.backends.onnxruntime import OnnxRuntimeBackend
+from dim_runtime.backends.open import default_model
 from dim_runtime.errors import BackendError
 from dim_runtime.images.samples import lemur
-from dim_runtime.models import default_model
 
 pytestmark = pytest.mark.servers
 

@@ -11,7 +11,7 @@ import docs_assets
 from context_tables import replaced, table
 from dim_export.bench.context import ContextRow
 from dim_runtime.artefacts.onnx_file import read_metadata
-from dim_runtime.models import default_model
+from dim_runtime.backends.open import default_model
 from docs_assets import ASSETS, Asset, changed, digests, main, read_manifest
 
 

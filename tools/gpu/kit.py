@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dim.files import write_text
-from dim_runtime.models import default_model
+from dim_runtime.backends.open import default_model
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[1]

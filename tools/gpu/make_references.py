@@ -19,8 +19,8 @@ from dim.arrays import Float32, UInt8
 from dim.files import sha256, write_bytes
 from dim_export.graph.torch_backend import TorchBackend
 from dim_export.onnx_export.export import export
+from dim_runtime.backends.open import default_model
 from dim_runtime.images.samples import lemur
-from dim_runtime.models import default_model
 from dim_runtime.selftest.references import DATA, PLAIN, PRODUCT, REFERENCES, SHAPE
 
 WIDTH = 1 / 16

@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from dim.errors import DimError, InputError, MissingExtraError
+from dim_runtime.backends.open import model_path
 from dim_runtime.batch import storage
 from dim_runtime.batch.items import Item
 from dim_runtime.batch.run import ItemResult, run_items
 from dim_runtime.matting import Matting
-from dim_runtime.models import model_path
 from dim_runtime.outputs.spec import OutputSpec
 from dim_runtime.settings import MattingOptions
 

@@ -16,13 +16,13 @@ from typing import Any, Literal, NamedTuple
 
 from dim import files
 from dim.errors import InputError
+from dim_runtime.backends.open import model_path
 from dim_runtime.batch import storage
 from dim_runtime.batch.items import Item, require_distinct
 from dim_runtime.batch.journal import Fingerprint, Journal
 from dim_runtime.errors import error_text
 from dim_runtime.inference.stream import Job
 from dim_runtime.matting import Matting
-from dim_runtime.models import model_path
 from dim_runtime.outputs.pair import Loaded, load, run_pair, save
 from dim_runtime.outputs.spec import OutputSpec
 from dim_runtime.outputs.stream_tiff import streams

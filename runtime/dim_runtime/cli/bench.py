@@ -14,12 +14,12 @@ from dim.cli_support import AsJson, ReportFile, publish
 from dim.errors import InputError
 from dim.images.decoding import MAX_PIXELS
 from dim.images.files import read_image, read_trimap
+from dim_runtime.backends.open import model_path
 from dim_runtime.cli.measure import Bench, eager_pytorch, matrix_ceiling, measure, model_name
 from dim_runtime.cli.options import EngineOptions, MaxPixels, expand
 from dim_runtime.images.samples import sample_paths
 from dim_runtime.matting import Matting
 from dim_runtime.memory import format_bytes
-from dim_runtime.models import model_path
 
 
 @expand(EngineOptions)

@@ -17,10 +17,9 @@ import dim
 from dim.errors import DimError, install_command
 from dim_runtime.artefacts.onnx_file import read_metadata
 from dim_runtime.backends.base import first_line
-from dim_runtime.backends.open import BackendName
+from dim_runtime.backends.open import BackendName, default_model
 from dim_runtime.cli.gpu_report import REPORT, report_gpu
 from dim_runtime.matting import Matting
-from dim_runtime.models import default_model
 
 NEVER_EXECUTED = "engine files (.engine); no GPU has run one of ours yet"
 """The state of the back ends TensorRT and TensorRT-RTX, in the report."""

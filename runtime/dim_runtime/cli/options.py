@@ -13,9 +13,8 @@ import typer
 from dim.bit_depth import Depth
 from dim.errors import InputError
 from dim.images.decoding import MAX_PIXELS
-from dim_runtime.backends.open import BackendName, Precision
+from dim_runtime.backends.open import SHIPPED_MODELS, BackendName, Precision
 from dim_runtime.memory import parse_bytes
-from dim_runtime.models import SHIPPED_MODELS
 from dim_runtime.outputs.spec import WHITE, AlphaKind, Foreground, Output, OutputSpec, require_used
 from dim_runtime.planning.planner import Context, Tile
 from dim_runtime.settings import MattingOptions

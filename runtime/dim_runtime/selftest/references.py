@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from dim.arrays import Float32, Floating, UInt8
-from dim_runtime.models import default_model
+from dim_runtime.backends.open import default_model
 
 DATA = Path(__file__).parent / "data"
 PLAIN, PRODUCT, REFERENCES = "plain.onnx", "product.onnx", "references.npz"

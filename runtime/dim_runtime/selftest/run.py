@@ -25,10 +25,9 @@ from dim_runtime.artefacts.engine_compatibility import RTX_BUILDABLE
 from dim_runtime.backends.base import Backend
 from dim_runtime.backends.cuda import DRIVER_ADVICE, Gpu, import_core
 from dim_runtime.backends.device import parse_device
-from dim_runtime.backends.open import BackendName, open_backend
+from dim_runtime.backends.open import BackendName, default_model, open_backend
 from dim_runtime.errors import BackendError
 from dim_runtime.memory import release_free_memory, resident_bytes
-from dim_runtime.models import default_model
 from dim_runtime.selftest.checks import CHECKS, Device, check_backend
 from dim_runtime.selftest.references import DATA, PRODUCT, Network, model_path, read_embedded_sha256
 from dim_runtime.selftest.report import Check, Recorder, Report, Value, Verdict

@@ -14,7 +14,7 @@ from onnxscript import ir
 from dim.network import DIM
 from dim_export.graph.pixel_blocks import compute_blocks, read_planes
 from dim_export.graph.trace import trace
-from dim_runtime.models import default_model
+from dim_runtime.backends.open import default_model
 
 SIDES = {1: 4, 2: 2, 4: 2, 5: 1, 16: 1}
 """Output channels: side of the block."""

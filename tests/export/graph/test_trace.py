@@ -23,7 +23,7 @@ from dim.network import DIM
 from dim_export.graph.onnx_file import describe, write
 from dim_export.graph.trace import MattingGraph, trace
 from dim_export.onnx_export.export import export
-from dim_runtime.models import default_model
+from dim_runtime.backends.open import default_model
 
 SHAPE_ARITHMETIC = {
     "Shape",

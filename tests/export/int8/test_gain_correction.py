@@ -25,9 +25,9 @@ from dim_export.parity.reference import Reference
 from dim_export.parity.result import ParityReport
 from dim_export.parity.verify import Examination
 from dim_runtime.artefacts.onnx_file import read_metadata
+from dim_runtime.backends.open import default_model
 from dim_runtime.images.pairs import MattingSample
 from dim_runtime.images.samples import lemur
-from dim_runtime.models import default_model
 
 pytest.importorskip("onnxruntime")
 

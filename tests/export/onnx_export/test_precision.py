@@ -24,8 +24,8 @@ from dim_export.int8.convert import Quantisation, kept_float
 from dim_export.onnx_export import export as to_onnx
 from dim_export.onnx_export.export import lower
 from dim_runtime.artefacts.onnx_file import read_metadata
+from dim_runtime.backends.open import default_model
 from dim_runtime.images.samples import lemur
-from dim_runtime.models import default_model
 
 TINY = {"stage": 1, "width": 0.0625}
 INTERFACE = [

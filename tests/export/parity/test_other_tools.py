@@ -20,9 +20,9 @@ from dim_export.parity.result import ParityReport
 from dim_export.parity.verify import Examination
 from dim_runtime import Matting
 from dim_runtime.artefacts.onnx_file import read_metadata
+from dim_runtime.backends.open import default_model
 from dim_runtime.errors import ChangedGraphWarning
 from dim_runtime.images.samples import lemur
-from dim_runtime.models import default_model
 
 
 def test_openvino_s_half_precision_weights_keep_the_alpha(tmp_path: Path) -> None:

@@ -28,10 +28,10 @@ from dim_export.parity.result import ParityReport
 from dim_export.parity.verify import Examination
 from dim_runtime.artefacts.onnx_file import read_metadata
 from dim_runtime.backends.base import Backend
+from dim_runtime.backends.open import default_model
 from dim_runtime.errors import BackendError, InputError
 from dim_runtime.images.samples import lemur
 from dim_runtime.matting import Matting
-from dim_runtime.models import default_model
 
 EMBEDDED = default_model().with_suffix(".safetensors")
 Edit = Callable[[Any], None]

@@ -30,8 +30,8 @@ from dim_export.tensorrt.layers import report_of_log, types_of_network
 from dim_export.tensorrt.timing_cache import load_timings, lock, store_timings
 from dim_runtime.artefacts.engine_file import read_header, read_plan
 from dim_runtime.artefacts.onnx_file import read_metadata
+from dim_runtime.backends.open import default_model
 from dim_runtime.errors import ArtefactError
-from dim_runtime.models import default_model
 
 SMALL = window_profile(tile=64, batch=2)
 CONVOLUTIONS = 25

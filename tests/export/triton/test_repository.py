@@ -20,8 +20,8 @@ from dim_export.triton.repository import write_repository
 from dim_export.triton.serving import Options, ServedModel
 from dim_runtime.artefacts.engine_file import write_engine
 from dim_runtime.artefacts.onnx_file import read_metadata
+from dim_runtime.backends.open import SHIPPED_MODELS, default_model
 from dim_runtime.errors import ArtefactError
-from dim_runtime.models import SHIPPED_MODELS, default_model
 
 pytest.importorskip("tritonclient.grpc")
 

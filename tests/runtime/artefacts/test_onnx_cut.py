@@ -21,8 +21,8 @@ from dim_runtime.artefacts.onnx_cut import (
 )
 from dim_runtime.artefacts.onnx_file import read_metadata
 from dim_runtime.backends.base import inside
+from dim_runtime.backends.open import default_model
 from dim_runtime.errors import ArtefactError
-from dim_runtime.models import default_model
 
 onnxruntime = pytest.importorskip("onnxruntime")
 

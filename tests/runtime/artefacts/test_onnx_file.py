@@ -8,9 +8,9 @@ import pytest
 
 from dim.contract import METADATA_KEY
 from dim_runtime.artefacts.onnx_file import MOST_FIELDS, read_metadata, read_properties
+from dim_runtime.backends.open import default_model
 from dim_runtime.errors import ArtefactError
 from dim_runtime.matting import Matting
-from dim_runtime.models import default_model
 
 
 def varint(value: int) -> bytes:

@@ -9,7 +9,7 @@ import pytest
 
 from dim.arrays import Float32
 from dim_runtime.artefacts.onnx_unsigned import with_unsigned_values
-from dim_runtime.models import default_model
+from dim_runtime.backends.open import default_model
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

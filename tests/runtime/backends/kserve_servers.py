@@ -16,7 +16,7 @@ import numpy as np
 
 from dim.arrays import Array
 from dim_runtime.artefacts.onnx_file import read_metadata
-from dim_runtime.models import SHIPPED_MODELS, default_model
+from dim_runtime.backends.open import SHIPPED_MODELS, default_model
 
 MODEL = SHIPPED_MODELS[0]
 TYPES = {"image": "UINT8", "trimap": "UINT8", "alpha": "FP32"}

@@ -24,8 +24,8 @@ from dim_runtime.backends.base import network_bytes
 from dim_runtime.backends.fake import FakeBackend
 from dim_runtime.backends.kserve import KServeBackend, Tls
 from dim_runtime.backends.onnxruntime import OnnxRuntimeBackend
+from dim_runtime.backends.open import default_model
 from dim_runtime.errors import AlphaError, ArtefactError, BackendError
-from dim_runtime.models import default_model
 
 from .kserve_servers import (
     MODEL,

@@ -22,10 +22,9 @@ from dim_runtime.backends.onnxruntime import (
     OnnxRuntimeBackend,
     register_arena,
 )
-from dim_runtime.backends.open import open_backend
+from dim_runtime.backends.open import default_model, open_backend
 from dim_runtime.errors import ArtefactError, BackendError, DeviceError, MissingExtraError
 from dim_runtime.memory import release_free_memory
-from dim_runtime.models import default_model
 
 from .fake_cuda import FakeCore, OnGpu
 

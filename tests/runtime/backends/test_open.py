@@ -10,10 +10,9 @@ import pytest
 from dim.errors import InputError
 from dim_runtime.backends import tensorrt
 from dim_runtime.backends.onnxruntime import OnnxRuntimeBackend
-from dim_runtime.backends.open import open_backend
+from dim_runtime.backends.open import default_model, open_backend
 from dim_runtime.backends.openvino import OpenVinoBackend
 from dim_runtime.errors import BackendError, DeviceError
-from dim_runtime.models import default_model
 
 
 def test_an_artefact_opens_in_onnx_runtime_if_nothing_is_said() -> None:

@@ -15,10 +15,10 @@ from dim.images.files import write_image
 from dim_runtime.backends import openvino_precision
 from dim_runtime.backends.base import WindowCall
 from dim_runtime.backends.onnxruntime import OnnxRuntimeBackend
+from dim_runtime.backends.open import default_model
 from dim_runtime.backends.openvino import KEPT_GRAPHS, OpenVinoBackend
 from dim_runtime.errors import ArtefactError, BackendError, InputError, MissingExtraError
 from dim_runtime.images.samples import lemur
-from dim_runtime.models import default_model
 
 pytest.importorskip("openvino")
 

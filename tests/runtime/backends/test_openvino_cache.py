@@ -12,10 +12,10 @@ import pytest
 
 from dim.arrays import Floating, UInt8
 from dim_runtime import Matting
+from dim_runtime.backends.open import default_model
 from dim_runtime.backends.openvino import OpenVinoBackend
 from dim_runtime.errors import InputError
 from dim_runtime.images.samples import lemur
-from dim_runtime.models import default_model
 
 pytest.importorskip("openvino")
 

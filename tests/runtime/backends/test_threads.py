@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dim_runtime.backends.open import open_backend
-from dim_runtime.models import default_model
+from dim_runtime.backends.open import default_model, open_backend
 
 ENGINES = ("onnxruntime", "openvino")
 
@@ -39,7 +38,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from dim_runtime.backends.open import open_backend
-from dim_runtime.models import default_model
+from dim_runtime.backends.open import default_model
 from dim_runtime.memory import peak_resident_bytes, resident_bytes
 
 backend = open_backend(default_model(), backend=sys.argv[1], threads=2)

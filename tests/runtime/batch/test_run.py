@@ -20,6 +20,7 @@ from dim.errors import InputError
 from dim.files import temporary_path
 from dim.images.files import read_alpha, write_image
 from dim_runtime import Matting
+from dim_runtime.backends.open import default_model
 from dim_runtime.batch import run as batch_run
 from dim_runtime.batch import storage
 from dim_runtime.batch.items import Item, read_items
@@ -27,7 +28,6 @@ from dim_runtime.batch.journal import Journal, LocalLog
 from dim_runtime.batch.run import fingerprint, remove_leftovers, run_items, split
 from dim_runtime.cli import main
 from dim_runtime.images.samples import lemur
-from dim_runtime.models import default_model
 from dim_runtime.outputs import pair, stream_tiff
 from dim_runtime.outputs.spec import Output, OutputSpec
 from dim_runtime.settings import MattingOptions

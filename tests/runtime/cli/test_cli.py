@@ -17,9 +17,9 @@ import pytest
 
 import dim
 from dim.images.files import read_alpha, read_image, write_image
+from dim_runtime.backends.open import default_model
 from dim_runtime.cli import main
 from dim_runtime.images.samples import sample_paths
-from dim_runtime.models import default_model
 
 
 class Done(NamedTuple):

@@ -11,9 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from dim_runtime.artefacts.onnx_file import read_metadata
+from dim_runtime.backends.open import default_model
 from dim_runtime.cli.app import app
 from dim_runtime.cli.measure import Against, Bench, BenchError, eager_pytorch, matrix_ceiling
-from dim_runtime.models import default_model
 
 
 @pytest.fixture

@@ -13,10 +13,9 @@ from dim.arrays import UInt8
 from dim.contract.cropping import Margins
 from dim_runtime import Matting
 from dim_runtime.backends.base import Estimate, inside
-from dim_runtime.backends.open import open_backend
+from dim_runtime.backends.open import default_model, open_backend
 from dim_runtime.images.samples import lemur
 from dim_runtime.inference.estimates import EstimateStore
-from dim_runtime.models import default_model
 from dim_runtime.planning.geometry import Rectangle
 from dim_runtime.planning.planner import BLOCK_BYTES
 

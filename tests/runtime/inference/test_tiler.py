@@ -15,12 +15,11 @@ import pytest
 from dim.contract import ArtefactMetadata
 from dim_runtime.backends.base import Backend, valid_alpha
 from dim_runtime.backends.fake import FakeBackend
-from dim_runtime.backends.open import open_backend
+from dim_runtime.backends.open import default_model, open_backend
 from dim_runtime.errors import BackendError
 from dim_runtime.inference import tiler
 from dim_runtime.inference.tiler import run_plan
 from dim_runtime.matting import Matting
-from dim_runtime.models import default_model
 from dim_runtime.planning.geometry import Plan
 from dim_runtime.planning.planner import Planner, PlanOptions
 from dim_runtime.planning.survey import survey
