@@ -56,8 +56,8 @@ class DataConfig(_Section):
             At most 8192.
         size: side that the crop is resized to: what the network sees. At most 4096.
         trimap_sizes: smallest and largest side of the elements that make the trimap. At most 1023.
-        softened: share of samples whose foreground gets a softer border, as photographs of hair have it; not
-            of "comp1k".
+        softened: share of samples whose foreground gets a softer border, as photographs of hair have it. An
+            error with "comp1k".
         photometric: jitter colours, defocus, noise and JPEG artefacts; the published recipes do not.
         compose: "loader" finishes samples in the loader processes; "device" leaves colours, composition,
             noise, trimap and normalisation to the training device, so that loaders don't starve it.
@@ -91,6 +91,12 @@ class DataConfig(_Section):
     def _composable(self) -> Self:
         if self.compose == "device" and self.kind == "comp1k" and not self.online:
             raise ValueError('compose="device" needs online=true: merged images are read from files')
+        return self
+
+    @model_validator(mode="after")
+    def _softenable(self) -> Self:
+        if self.softened and self.kind == "comp1k":
+            raise ValueError("softened: images of an annotation list are composed as they are; set it to 0")
         return self
 
 

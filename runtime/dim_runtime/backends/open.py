@@ -37,8 +37,8 @@ def default_model() -> Path:
 def model_path(model: object) -> Path:
     """Return an artefact's path: of the embedded one for None, of a shipped one for its name, or of a file.
 
-    A file need not exist, so that whoever opens it reports it; but a name without folder and suffix, which
-    no artefact has, is most likely a shipped model's with an error.
+    A file need not exist: whoever opens it reports that. But a name without folder and suffix, which no
+    artefact has, is most likely a misspelt name of a shipped model.
 
     Raises:
         InputError: neither a text nor a path, or a name of no model.

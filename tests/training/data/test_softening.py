@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from dim.arrays import UInt8
 from dim_training.config import DataConfig
@@ -74,3 +75,8 @@ def test_a_recipe_without_it_keeps_its_samples() -> None:
     plain, softened = drawn(), drawn(softened=1.0)
     assert all((a == b).all() for a, b in zip(plain, drawn(softened=0.0), strict=True))
     assert sum(map(soft_share, softened)) > sum(map(soft_share, plain))
+
+
+def test_an_annotation_list_cannot_be_softened() -> None:
+    with pytest.raises(ValueError, match="composed as they are"):
+        DataConfig(kind="comp1k", softened=0.5)

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from dim.arrays import Random, UInt8
+from dim_training.data.procedural.canvas import log_uniform
 from dim_training.data.transforms import Layers
 
 THINNED, BLURRED = 0.5, 0.6
@@ -31,10 +32,9 @@ def soften(layers: Layers, rng: Random) -> Layers:
     """
     foreground, alpha = layers.foreground, layers.alpha
     if rng.random() < THINNED:
-        fringe = float(np.exp(rng.uniform(0, np.log(LARGEST_FRINGE))))
-        alpha = thin(alpha, fringe, float(rng.uniform(0.2, 0.9)))
+        alpha = thin(alpha, log_uniform(1, LARGEST_FRINGE, rng), float(rng.uniform(0.2, 0.9)))
     if rng.random() < BLURRED:
-        foreground, alpha = blur(foreground, alpha, float(np.exp(rng.uniform(-0.7, np.log(LARGEST_LENS)))))
+        foreground, alpha = blur(foreground, alpha, log_uniform(0.5, LARGEST_LENS, rng))
     return layers._replace(foreground=foreground, alpha=alpha)
 
 
