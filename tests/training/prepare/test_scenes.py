@@ -66,6 +66,23 @@ def test_a_scene_is_a_function_of_seed_and_name(folders: tuple[Path, Path], tmp_
     assert (tmp_path / "fewer" / "images" / "900001_disc.png").read_bytes() == first
 
 
+def test_softened_scenes_have_other_alphas_and_the_same_background(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    plain, softened = tmp_path / "plain", tmp_path / "softened"
+    compose_scenes(*folders, plain)
+    command = ["compose", *map(str, folders), "-o", str(softened), "--softened", "1"]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    changed = []
+    for name in ("900000_disc", "900001_disc"):
+        hard, soft = (read_alpha(scenes / "alphas" / f"{name}.png") for scenes in (plain, softened))
+        images = [read_image(scenes / "images" / f"{name}.png") for scenes in (plain, softened)]
+        outside = (hard == 0) & (soft == 0)
+        np.testing.assert_array_equal(*(image[outside] for image in images))
+        changed.append((hard != soft).any())
+    assert any(changed)
+
+
 def test_earlier_scenes_are_not_mixed_in(folders: tuple[Path, Path], tmp_path: Path) -> None:
     foregrounds, backgrounds = folders
     command = ["compose", str(foregrounds), str(backgrounds), "-o", str(tmp_path / "scenes")]

@@ -169,11 +169,18 @@ def compose(
             "--band", help="Add an opaque band to foregrounds such as nets, which have no solid part."
         ),
     ] = False,
+    softened: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="Share of foregrounds that get a softer border, as data.softened of a recipe."
+        ),
+    ] = 0.0,
 ) -> None:
     """Compose scenes with exact alpha, one for each foreground, to validate and test with."""
     from dim_training.prepare.scenes import compose_scenes
 
-    typer.echo(f"{compose_scenes(foregrounds, backgrounds, output, seed=seed, band=band)} scenes in {output}")
+    written = compose_scenes(foregrounds, backgrounds, output, seed=seed, band=band, softened=softened)
+    typer.echo(f"{written} scenes in {output}")
 
 
 @app.command(epilog="Example: dim-train prepare-cutouts IMAGES ALPHAS -o DATA/foregrounds/mine")

@@ -77,10 +77,11 @@ class ComposedScenes:
             cutout.alpha, cutout.colours, sides=self.config.crop_sides, rng=rng
         )
         alpha, colours = transforms.resize(transforms.flip(cut, rng), self.config.size)
-        layers = Layers(colours, self.backgrounds.draw(self.config.size, rng), alpha)
+        background = self.backgrounds.draw(self.config.size, rng)
         # Nothing is drawn for recipes without it, whose samples stay the same.
         if self.config.softened and rng.random() < self.config.softened:
-            layers = soften(layers, rng)
+            colours, alpha = soften(Cutout(colours, alpha), rng)
+        layers = Layers(colours, background, alpha)
         return Parts(layers, augmentation.draw_look(rng) if self.config.photometric else None)
 
     def _cutout(self, rng: Random) -> Cutout:

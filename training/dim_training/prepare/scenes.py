@@ -15,6 +15,7 @@ from dim.files import write_bytes
 from dim.images.folders import name_of
 from dim_training.data import augmentation, transforms
 from dim_training.data.files import image_files
+from dim_training.data.softening import soften
 from dim_training.data.sources import Cutout, PhotographBackgrounds, merge, read_cutout
 from dim_training.data.transforms import Layers
 
@@ -27,7 +28,13 @@ BAND, PATCH = 0.2, 8
 
 
 def compose_scenes(
-    foregrounds: Path, backgrounds: Path, output: Path, *, seed: int = 0, band: bool = False
+    foregrounds: Path,
+    backgrounds: Path,
+    output: Path,
+    *,
+    seed: int = 0,
+    band: bool = False,
+    softened: float = 0.0,
 ) -> int:
     """Write a scene for each foreground, and return how many there are.
 
@@ -40,6 +47,7 @@ def compose_scenes(
         output: gets images/, trimaps/, trimaps_wide/ and alphas/, as PNG files of equal names.
         band: give an opaque band (:func:`add_band`) to each foreground of which no pixel would be known
             foreground in the widest trimap, such as nets, so that classical methods can run on it.
+        softened: share of the foregrounds that get a softer border, as ``data.softened`` of a recipe.
 
     Raises:
         InputError: a folder without images, files that cannot be used, or an output that has scenes.
@@ -55,11 +63,15 @@ def compose_scenes(
     paths = image_files(foregrounds)
     for path in paths:
         name = name_of(path, foregrounds)
-        rng = np.random.default_rng((seed, crc32(name.encode())))
+        # Band and softening have their own generators, so that the other draws stay the same.
+        rng, for_band, for_softening = (
+            np.random.default_rng((seed, crc32(name.encode()), *more)) for more in ((), (1,), (2,))
+        )
         cutout = read_cutout(path)
+        if for_softening.random() < softened:
+            cutout = soften(cutout, for_softening)
         if band and not _is_known_somewhere(cutout.alpha):
-            # Another generator, so that the other draws of the scene stay the same.
-            cutout = add_band(cutout, np.random.default_rng((seed, crc32(name.encode()), 1)))
+            cutout = add_band(cutout, for_band)
         colours, alpha = cutout
         side = max(alpha.shape)
         background = photographs.draw(side, rng)[: alpha.shape[0], : alpha.shape[1]]
