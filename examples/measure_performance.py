@@ -17,9 +17,10 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from dim.files import sha256, write_text
 from dim.images.files import read_trimap
 from dim_runtime.artefacts.onnx_file import read_metadata
-from dim_runtime.cli.measure import eager_pytorch
+from dim_runtime.cli.measure import eager_command, eager_pytorch
 from dim_runtime.images.pairs import Pair, find_pairs
 
 DIM_MATTE = "from dim_runtime.cli import main; main()"
@@ -66,11 +67,22 @@ def main() -> None:
     parser.add_argument("--python", default=sys.executable, help="interpreter that has transformers")
     given = parser.parse_args()
     given.output.mkdir(parents=True, exist_ok=True)
+    require_same(given)
     found = []
     for pair in find_pairs(given.pairs):
         found.append(measure_pair(pair, given))
-        (given.output / "table.md").write_text(table(found), "utf-8")
+        write_text(given.output / "table.md", table(found))
     print((given.output / "table.md").read_text("utf-8"))
+
+
+def require_same(given: Namespace) -> None:
+    """Exit if the folder holds measurements of other files or of other numbers of runs."""
+    about = {"fp32": sha256(given.fp32), "int8": sha256(given.int8), "runs": given.runs}
+    file = given.output / "about.json"
+    if not file.exists():
+        write_text(file, json.dumps(about))
+    elif json.loads(file.read_text("utf-8")) != about:
+        sys.exit(f"error: {given.output} holds measurements of other files or --runs; choose another -o")
 
 
 def measure_pair(pair: Pair, given: Namespace) -> Photograph:
@@ -83,12 +95,12 @@ def measure_pair(pair: Pair, given: Namespace) -> Photograph:
     file = given.output / f"{pair.name} {EAGER}.json"
     if not file.exists():
         eager = eager_pytorch(read_metadata(given.fp32), height, width, runs=given.runs)
-        file.write_text(eager.model_dump_json(), "utf-8")
+        write_text(file, eager.model_dump_json())
     photograph.readings[EAGER] = Reading.model_validate_json(file.read_text("utf-8"))
     for way, command in commands.items():
         file = given.output / f"{pair.name} {way}.json"
         if not file.exists():
-            file.write_text(reading(command).model_dump_json(), "utf-8")
+            write_text(file, reading(command).model_dump_json())
         photograph.readings[way] = Reading.model_validate_json(file.read_text("utf-8"))
     return photograph
 
@@ -114,12 +126,13 @@ def dim_matte(pair: Pair, options: list[str], runs: int) -> list[str]:
 
 def other_ways(pair: Pair, height: int, width: int, given: Namespace) -> dict[str, list[str]]:
     """Return the commands that measure the ways of others."""
-    network = read_metadata(given.fp32).network
-    eager = [sys.executable, "-m", "dim_export.bench.eager_baseline", str(height), str(width), "--compile"]
-    eager += ["--stage", str(network.stage), "--width", str(network.width), "--runs", str(given.runs)]
+    eager = eager_command(read_metadata(given.fp32).network, height, width, runs=given.runs)
     script = [given.python, str(Path(__file__).with_name("other_methods.py"))]
     files = [str(pair.image), str(pair.trimap), "--model", str(given.fp32), "--runs", str(given.runs)]
-    return {COMPILED: eager, **{way: [*script, method, *files] for way, method in OTHERS.items()}}
+    return {
+        COMPILED: [*eager, "--compile"],
+        **{way: [*script, method, *files] for way, method in OTHERS.items()},
+    }
 
 
 def reading(command: list[str]) -> Reading:

@@ -302,8 +302,7 @@ def scores(pair: Pair, matting: Matting, given: Namespace) -> tuple[list[float |
             given.save.mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(given.save / f"{pair.name} {name}.png"), trimap)
         matte = matting(sample.image, trimap)
-        # With the known pixels of the true trimap, so that only its unknown ones count.
-        return sad(apply_known(quantise8(matte), truth), alpha, truth), matte
+        return unknown_sad(quantise8(matte), alpha, truth), matte
 
     best = score(truth, "true trimap")[0]
     proposed: list[float | None] = [best]
@@ -320,6 +319,11 @@ def scores(pair: Pair, matting: Matting, given: Namespace) -> tuple[list[float |
         # As dim-matte auto: without strokes nothing is narrowed.
         narrow.append(score(narrowed(trimap, matte, marked), way)[0] if marked.any() else first)
     return proposed, narrow
+
+
+def unknown_sad(alpha: UInt8, true_alpha: UInt8, trimap: UInt8) -> float:
+    """Return the SAD over the unknown pixels of a trimap: both alphas get its known pixels."""
+    return sad(apply_known(alpha, trimap), apply_known(true_alpha, trimap), trimap)
 
 
 def made(way: str, pair: Pair, sample: MattingSample, given: Namespace) -> tuple[UInt8, Bool]:

@@ -27,14 +27,15 @@ from pymatting import estimate_alpha_cf, estimate_alpha_knn, estimate_alpha_lbdm
 import dim.trimap
 from dim.arrays import UInt8
 from dim.bit_depth import quantise8
-from dim.files import write_text
+from dim.errors import InputError
+from dim.files import sha256, write_text
 from dim.metrics import sad
 from dim.trimap import apply_known
 from dim_runtime import Matting
 from dim_runtime.backends.open import model_path
 from dim_runtime.images.pairs import Pair, find_pairs, read_sample
 from dim_training.data.render.data_set import Entry, read_index
-from jpeg_scores import Method
+from jpeg_scores import Method, classical
 
 KINDS: dict[str, tuple[str, ...]] = {
     "hair": ("person", "single_hairs"),
@@ -100,15 +101,6 @@ def table(found: Iterable[Row], columns: Iterable[str]) -> str:
     return "\n".join(lines)
 
 
-def classical(estimate: Callable[..., Any]) -> Method:
-    """Return one of pymatting's methods as a method on uint8 arrays."""
-
-    def method(image: UInt8, trimap: UInt8) -> UInt8:
-        return quantise8(estimate(image / 255.0, trimap / 255.0))
-
-    return method
-
-
 def scene_sads(pair: Pair, methods: Iterable[Method], wide: Path) -> tuple[float, ...]:
     """Return the SAD of each method with the narrow, then with the wide trimap of a scene."""
     samples = [read_sample(pair), read_sample(pair._replace(trimap=wide / f"{pair.name}.png"))]
@@ -136,7 +128,8 @@ def main() -> None:
     pairs = find_pairs(given.scenes, alphas=True)
     chosen = [pair for pair in pairs if solvable(pair, wide)]
     print(f"{len(chosen)} of {len(pairs)} scenes have known foreground and background", file=sys.stderr)
-    sads = read_scores(given.scores)
+    weights = sha256(model_path(given.model))
+    sads = read_scores(given.scores, weights)
     with Matting(given.model, threads=given.threads) as matting:
 
         def ours(image: UInt8, trimap: UInt8) -> UInt8:
@@ -148,7 +141,8 @@ def main() -> None:
                 sads[pair.name] = scene_sads(pair, methods, wide)
                 print(pair.name, *(f"{value:.2f}" for value in sads[pair.name]), file=sys.stderr, flush=True)
                 if given.scores is not None:
-                    write_text(given.scores, json.dumps(sads, indent=1) + "\n")
+                    document = {"model": weights, "sads": sads}
+                    write_text(given.scores, json.dumps(document, indent=1) + "\n")
     names = [model_path(given.model).stem, *CLASSICAL]
     found = rows({pair.name: sads[pair.name] for pair in chosen}, read_index(given.index))
     for number, width in enumerate(("Narrow", "Wide")):
@@ -169,11 +163,18 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def read_scores(path: Path | None) -> dict[str, tuple[float, ...]]:
-    """Return the scores of an earlier run that was interrupted; none without a file."""
+def read_scores(path: Path | None, model: str) -> dict[str, tuple[float, ...]]:
+    """Return the scores of an earlier run that was interrupted; none without a file.
+
+    Raises:
+        InputError: the scores of another model than the one with this SHA-256.
+    """
     if path is None or not path.exists():
         return {}
-    return {name: tuple(values) for name, values in json.loads(path.read_text("utf-8")).items()}
+    document = json.loads(path.read_text("utf-8"))
+    if document.get("model") != model:
+        raise InputError(f"cannot continue {path}", got="scores of another model", fix="another --scores")
+    return {name: tuple(values) for name, values in document["sads"].items()}
 
 
 def _means(scores: list[tuple[float, ...]]) -> tuple[float, ...]:

@@ -1,10 +1,9 @@
-"""Score the embedded model and closed-form matting on photographs that were saved as JPEG before.
+"""Score a model and closed-form matting on photographs that were saved as JPEG before.
 
-    python tools/jpeg_scores.py PHOTOS
+    python tools/jpeg_scores.py PHOTOS [--model dim-compact]
 
-PHOTOS holds images/, trimaps/ and alphas/, as for ``dim-train test``. Prints the table of
-docs/models/compact.md: mean SAD over unknown pixels, in thousands, for each quality (chroma halved in both
-directions, as cameras do).
+PHOTOS holds images/, trimaps/ and alphas/, as for ``dim-train test``. Prints a table of the model's card:
+mean SAD over unknown pixels, in thousands, for each quality (chroma halved both ways, as cameras do).
 """
 
 from __future__ import annotations
@@ -12,16 +11,18 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from pymatting import estimate_alpha_cf
 
 from dim.arrays import UInt8
+from dim.bit_depth import quantise8
 from dim.metrics import sad
 from dim.trimap import apply_known
 from dim_runtime import Matting
-from dim_runtime.backends.open import default_model
+from dim_runtime.backends.open import model_path
 from dim_runtime.images.pairs import read_samples
 
 QUALITIES = (None, 95, 90, 75)
@@ -39,10 +40,13 @@ def compressed(image: UInt8, quality: int | None) -> UInt8:
     return cv2.imdecode(encoded, cv2.IMREAD_COLOR)[..., ::-1].astype(np.uint8)
 
 
-def closed_form(image: UInt8, trimap: UInt8) -> UInt8:
-    """Return alpha by pymatting's closed form, uint8 H, W."""
-    alpha = estimate_alpha_cf(image / 255.0, trimap / 255.0)
-    return np.rint(255 * alpha).astype(np.uint8)
+def classical(estimate: Callable[..., Any]) -> Method:
+    """Return one of pymatting's methods, with its default options, as a method on uint8 arrays."""
+
+    def method(image: UInt8, trimap: UInt8) -> UInt8:
+        return quantise8(estimate(image / 255.0, trimap / 255.0))
+
+    return method
 
 
 def mean_sad(folder: Path, method: Method, quality: int | None) -> float:
@@ -61,16 +65,20 @@ def main() -> None:
     """Print one row for each method."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("photos", type=Path)
-    photos = parser.parse_args().photos
+    parser.add_argument("--model", help="artefact, or the name of a shipped one; the embedded one by default")
+    given = parser.parse_args()
     names = ["as it is", *(f"quality {quality}" for quality in QUALITIES[1:])]
     print(f"| SAD | {' | '.join(names)} |\n|---|{'---|' * len(names)}")
-    with Matting() as matting:
+    with Matting(given.model) as matting:
 
         def ours(image: UInt8, trimap: UInt8) -> UInt8:
-            return np.rint(255 * matting(image, trimap)).astype(np.uint8)
+            return quantise8(matting(image, trimap))
 
-        for name, method in ((default_model().stem, ours), ("closed form", closed_form)):
-            cells = [f"{mean_sad(photos, method, quality):.2f}" for quality in QUALITIES]
+        for name, method in (
+            (model_path(given.model).stem, ours),
+            ("closed form", classical(estimate_alpha_cf)),
+        ):
+            cells = [f"{mean_sad(given.photos, method, quality):.2f}" for quality in QUALITIES]
             print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 

@@ -45,9 +45,18 @@ class Record:
     stopped: bool = False
     failures: list[str] = field(default_factory=list)
     resident: list[int] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def claim_stop(self, after: int | None) -> bool:
+        """Return True once, to one client, as soon as there are so many responses; never for None."""
+        with self._lock:
+            due = after is not None and not self.stopped and len(self.seconds) >= after
+            self.stopped |= due
+            return due
 
 
 def main(given: list[str] | None = None) -> int:
+    """Load a server and report; return the exit code."""
     arguments = parse(given)
     if urlsplit(arguments.address).hostname not in ("127.0.0.1", "localhost", "::1"):
         print("error: only servers of this machine are loaded", file=sys.stderr)
@@ -63,6 +72,7 @@ def main(given: list[str] | None = None) -> int:
 
 
 def parse(given: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -104,6 +114,7 @@ def run(arguments: argparse.Namespace, pairs: list, record: Record) -> None:  # 
 
 
 def send_all(arguments: argparse.Namespace, pairs: list, record: Record, client: int) -> None:  # type: ignore[type-arg]
+    """Send the requests of one client, and record what comes back."""
     with httpx.Client(timeout=600) as session:
         for number in range(arguments.requests):
             files, _ = pairs[(client + number) % len(pairs)]
@@ -123,8 +134,7 @@ def send_all(arguments: argparse.Namespace, pairs: list, record: Record, client:
                 record.failures.append(f"{answer.status_code} {answer.text[:200]}")
                 continue
             record.seconds.append(time.perf_counter() - started)
-            if len(record.seconds) == arguments.stop_after:
-                record.stopped = True
+            if record.claim_stop(arguments.stop_after):
                 os.kill(arguments.pid, signal.SIGTERM)
 
 
@@ -139,6 +149,7 @@ def send(session: httpx.Client, address: str, files: dict[str, bytes], record: R
 
 
 def watch(pid: int | None, record: Record, stop: threading.Event) -> None:
+    """Record the server's resident memory twice a second until ``stop`` is set."""
     if pid is None:
         return
     process = psutil.Process(pid)
@@ -172,11 +183,13 @@ def report_stop(record: Record) -> int:
 
 
 def report(arguments: argparse.Namespace, record: Record, wall: float, library: float) -> int:
+    """Print rates, times, memory and failures; return 1 if a request failed."""
     sent = len(record.seconds)
     print(
         f"{sent} responses in {wall:.1f} s, {sent / wall:.2f} a second; {record.refused} refused and repeated"
     )
-    print(f"median {statistics.median(record.seconds):.2f} s, largest {max(record.seconds):.2f} s")
+    if sent:
+        print(f"median {statistics.median(record.seconds):.2f} s, largest {max(record.seconds):.2f} s")
     print(f"library in one process: {library:.1f} s; ratio {library / wall:.2f}")
     if len(record.resident) >= 8:
         quarter = len(record.resident) // 4

@@ -8,6 +8,7 @@ origin of the weights is stored in them: command and licence as given, the rest 
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,8 +18,11 @@ import typer
 
 from dim import checkpoint, cli_support
 from dim.errors import InputError
+from dim.files import scratch_folder
 from dim_runtime.backends.open import SHIPPED_MODELS, model_path
 from dim_training.run_state import Position, read_state
+
+ROOT = Path(__file__).resolve().parents[1]
 
 app = typer.Typer()
 
@@ -35,16 +39,20 @@ def ship(
         raise InputError("cannot ship these weights", got=name, expected=" or ".join(SHIPPED_MODELS))
     state = read_state(run)
     artefact = model_path(name)
-    weights = artefact.with_suffix(".safetensors")
     provenance = {"command": command, "licence": licence, **_progress(state.position)}
-    checkpoint.save(state.averaged or state.model, weights, provenance=provenance, half=True)
-    # The command verifies the artefact, and takes weights that are named from the repository's root.
-    root = Path(__file__).resolve().parents[1]
-    files = [str(path.relative_to(root)) for path in (weights, artefact)]
-    export = [sys.executable, "-m", "dim_export.cli", "onnx", files[0], "-o", files[1]]
-    subprocess.run(export, cwd=root, check=True)
-    for path in (weights, artefact):
-        typer.echo(f"{path.relative_to(root)}: {path.stat().st_size} bytes")
+    # The same file names in an empty folder: they are stored in the artefact. Nothing of the package is
+    # replaced before the command has verified the new artefact.
+    with scratch_folder(artefact) as folder:
+        made = folder / artefact.relative_to(ROOT)
+        made.parent.mkdir(parents=True)
+        weights = made.with_suffix(".safetensors")
+        checkpoint.save(state.averaged or state.model, weights, provenance=provenance, half=True)
+        files = [str(path.relative_to(folder)) for path in (weights, made)]
+        export = [sys.executable, "-m", "dim_export.cli", "onnx", files[0], "-o", files[1]]
+        subprocess.run(export, cwd=folder, check=True)
+        for path in (weights, made):
+            os.replace(path, artefact.parent / path.name)
+            typer.echo(f"{path.relative_to(folder)}: {(artefact.parent / path.name).stat().st_size} bytes")
 
 
 def _progress(position: Position) -> dict[str, str]:
@@ -52,7 +60,6 @@ def _progress(position: Position) -> dict[str, str]:
         "steps": str(position.step),
         "images": str(position.samples),
         "hours": f"{position.seconds / 3600:.2f}",
-        "validation_sad": f"{position.best:.3f}",
     }
 
 

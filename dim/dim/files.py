@@ -125,8 +125,13 @@ def put_folder(new: Path, folder: Path, *, aside: Path | None = None) -> None:
 
 def current_folder(folder: str | Path) -> Path | None:
     """Return the folder, the old one if a replacement was killed between its two renames, or None."""
+    return next(iter(folder_versions(folder)), None)
+
+
+def folder_versions(folder: str | Path) -> list[Path]:
+    """Return the folder, and the old one that a killed replacement left; only those that exist."""
     folder = Path(folder)
-    return next((found for found in (folder, _aside(folder)) if found.is_dir()), None)
+    return [found for found in (folder, _aside(folder)) if found.is_dir()]
 
 
 def remove_leftovers(folder: str | Path, names: Collection[str] | None = None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from examples.measure_trimaps import Hand
+from examples.measure_trimaps import Hand, unknown_sad
 
 from dim.arrays import UInt8
 from dim_runtime.trimaps.strokes import Strokes
@@ -54,3 +54,10 @@ def test_mistakes_as_thin_as_a_stroke_are_left() -> None:
     hand = person(truth)
     hand.correct(trimap, 80)
     assert hand.marked == 0
+
+
+def test_known_pixels_do_not_count_even_where_the_true_alpha_contradicts_them() -> None:
+    truth = np.array([[0, 255, 128, 128]], np.uint8)
+    true_alpha = np.array([[90, 200, 100, 100]], np.uint8)
+    alpha = np.array([[7, 7, 100, 151]], np.uint8)
+    assert unknown_sad(alpha, true_alpha, truth) == 51 / 255 / 1000

@@ -8,10 +8,11 @@ import cv2
 import numpy as np
 import pytest
 
+from dim.errors import InputError
 from dim_runtime.images.pairs import Pair
 from dim_training.data.render.data_set import Entry
 from dim_training.data.render.subjects import SUBJECTS
-from edge_scores import KINDS, Row, kinds_of, rows, solvable, table
+from edge_scores import KINDS, Row, kinds_of, read_scores, rows, solvable, table
 
 
 def _entry(seed: int, subject: str, *, focus: str = "deep", moves: bool = False) -> Entry:
@@ -60,3 +61,12 @@ def test_scenes_without_known_foreground_are_left_out(
         cv2.imwrite(str(tmp_path / folder / "a.png"), np.array([[0, 128, last]], np.uint8))
     pair = Pair("a", tmp_path / "a.png", tmp_path / "trimaps" / "a.png")
     assert solvable(pair, tmp_path / "wide") is expected
+
+
+def test_scores_of_another_model_are_not_continued(tmp_path: Path) -> None:
+    file = tmp_path / "scores.json"
+    assert read_scores(file, "a") == {}
+    file.write_text('{"model": "a", "sads": {"one": [1.0, 2.0]}}')
+    assert read_scores(file, "a") == {"one": (1.0, 2.0)}
+    with pytest.raises(InputError, match="another model"):
+        read_scores(file, "b")

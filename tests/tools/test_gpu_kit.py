@@ -28,10 +28,22 @@ def step(kit: Any, code: str, seconds: int = 60) -> Any:
 
 def test_a_step_reports_what_its_json_holds(kit: Any, tmp_path: Path) -> None:
     setting = kit.Setting(tmp_path, "cpu", True)
-    (tmp_path / "try.json").write_text('{"text": "all is well"}')
-    row = kit.run(step(kit, "print('hello')"), setting, 60)
+    file = tmp_path / "try.json"
+    written = json.dumps({"text": "all is well"})
+    row = kit.run(step(kit, f"print('hello'); open({str(file)!r}, 'w').write({written!r})"), setting, 60)
     assert (row["state"], row["found"]) == ("passed", "all is well")
     assert (tmp_path / "try.log").read_text() == "hello\n"
+
+
+def test_what_an_earlier_run_found_does_not_stand_for_a_failed_step(kit: Any, tmp_path: Path) -> None:
+    (tmp_path / "try.json").write_text('{"text": "all is well"}')
+    row = kit.run(step(kit, "raise SystemExit(3)"), kit.Setting(tmp_path, "cpu", True), 60)
+    assert (row["state"], row["found"]) == ("failed, exit code 3", "see try.log")
+
+
+def test_a_network_without_any_speed_has_a_summary(kit: Any) -> None:
+    report = {"ties": {"fp32": 2}, "speed": {"eager fp32": {"error": "out of memory"}}}
+    assert kit.network_summary(report) == "ties differ in 2 windows; no speed was measured"
 
 
 @pytest.mark.parametrize(

@@ -58,9 +58,11 @@ def test_each_stage_starts_from_the_one_before(
     options = ("--vgg", "vgg.npz", "--set", "seed=7")
     assert train(tool, monkeypatch, tmp_path, FINISHES, *options) == 0
     first, second, third = commands(tmp_path)
-    assert first == ["--set", "seed=7", "vgg=vgg.npz"]
-    assert second == ["--init", str(tmp_path / "stage1" / "final.safetensors"), "--set", "seed=7"]
-    assert third == ["--init", str(tmp_path / "stage2" / "final.safetensors"), "--set", "seed=7"]
+    # What a run left that ended before its first state is replaced.
+    assert first == ["--overwrite", "--set", "seed=7", "vgg=vgg.npz"]
+    for number, command in ((1, second), (2, third)):
+        weights = str(tmp_path / f"stage{number}" / "final.safetensors")
+        assert command == ["--overwrite", "--init", weights, "--set", "seed=7"]
 
 
 @pytest.mark.parametrize("killed", [False, True])

@@ -5,23 +5,27 @@ from __future__ import annotations
 import json
 import pickle
 from contextlib import suppress
+from math import inf
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save
 
-from dim import checkpoint
+from dim import checkpoint, files
 from dim.contract import NetworkConfig
 from dim.errors import DimError, InputError
 from dim.published import locate
 from dim_runtime.errors import DeviceError
+from dim_training import run_folder
 from dim_training.build import build_run
-from dim_training.config import DataConfig, TrainConfig, changed_settings
+from dim_training.config import DataConfig, TrainConfig, ValidationConfig, changed_settings
 from dim_training.convert_run import convert_run
 from dim_training.devices import open_accelerator
-from dim_training.run_state import Position, read_state
+from dim_training.run_state import Position, read_state, whole_state
 from dim_training.trainer import DivergenceError, Trainer
 
 NETWORK = NetworkConfig(width=0.0625, batch_norm=True)
@@ -61,6 +65,45 @@ def test_an_earlier_run_is_not_replaced_by_accident(run: Path) -> None:
     Trainer(build_run(_config(steps=1), run, overwrite=True)).fit()
     assert (run / "metrics.csv").read_text().count("\n") == 2
     assert (run / "notes.txt").read_text() == "mine"
+
+
+def test_the_state_that_a_killed_run_put_aside_is_replaced_too(run: Path) -> None:
+    (run / "last").rename(files._aside(run / "last"))
+    for path in filter(Path.is_file, list(run.iterdir())):
+        path.unlink()
+    with pytest.raises(InputError, match="--overwrite"):
+        build_run(_config(), run)
+    run_folder.clear(run)
+    assert whole_state(run) is None
+    assert not any(run.iterdir())
+
+
+def test_settings_before_a_change_stay_if_the_change_saved_nothing(run: Path) -> None:
+    for step, rate in ((2, 1e-4), (2, 1e-5)):
+        run_folder.write_config(run, _config(learning_rate=rate), step=step, changed=True)
+    assert json.loads((run / "config-until-0000002.json").read_text())["learning_rate"] == 1e-3
+    assert json.loads((run / "config.json").read_text())["learning_rate"] == 1e-5
+
+
+@pytest.mark.parametrize("change", ["nothing", "no weights", "other photographs"])
+def test_the_best_score_counts_with_its_weights_and_its_photographs(
+    run: Path, tmp_path: Path, change: str
+) -> None:
+    def photographs(name: str) -> ValidationConfig:
+        for folder in ("images", "trimaps", "alphas"):
+            (tmp_path / name / folder).mkdir(parents=True)
+            cv2.imwrite(str(tmp_path / name / folder / "one.png"), np.full((32, 32), 128, np.uint8))
+        return ValidationConfig(root=tmp_path / name)
+
+    scored = photographs("scored")
+    Trainer(build_run(_config(steps=1, validation=scored), run, overwrite=True)).fit()
+    lowest = read_state(run).position.best
+    assert lowest < inf
+    if change == "no weights":
+        (run / "best.safetensors").unlink()
+    after = photographs("others") if change == "other photographs" else scored
+    best = build_run(_config(validation=after), run, resume=True).position.best
+    assert best == (lowest if change == "nothing" else inf)
 
 
 def test_a_resumed_run_takes_changed_settings_and_records_them(

@@ -77,6 +77,8 @@ def run(step: Step, setting: Setting, left: float) -> dict[str, Any]:
     if left < step.seconds / 10:
         return {"step": step.name, "state": "skipped", "seconds": 0.0, "found": f"{left:.0f} s are left"}
     print(f"{step.name} …", flush=True)
+    # What an earlier run found must not stand for this one.
+    (setting.output / f"{step.name}.json").unlink(missing_ok=True)
     with (setting.output / f"{step.name}.log").open("w", encoding="utf-8") as log:
         try:
             code = subprocess.run(
@@ -161,10 +163,11 @@ def doctor_summary(report: Any) -> str:
 
 def network_summary(report: Any) -> str:
     times = {name: row["milliseconds"] for name, row in report["speed"].items() if "milliseconds" in row}
+    ties = f"ties differ in {sum(report['ties'].values())} windows"
+    if not times:
+        return f"{ties}; no speed was measured"
     fastest = min(times, key=times.__getitem__)
-    return (
-        f"ties differ in {sum(report['ties'].values())} windows; fastest: {fastest}, {times[fastest]:.1f} ms"
-    )
+    return f"{ties}; fastest: {fastest}, {times[fastest]:.1f} ms"
 
 
 def backends_summary(report: Any) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from networks import random_network
-from timing import milliseconds, options, peak_mib
+from timing import milliseconds, options, peak_mib, reset_peak
 from torch import Tensor
 
 from dim.files import write_text
@@ -31,7 +31,7 @@ def main() -> None:
     report = {
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
-        "gpu": torch.cuda.get_device_name() if given.device.startswith("cuda") else None,
+        "gpu": torch.cuda.get_device_name(given.device) if given.device.startswith("cuda") else None,
         "ties": ties(given.device),
         "parity": parity(network, given.device),
         "speed": speed(network, given.device, side, given.dry),
@@ -84,6 +84,7 @@ def speed(network: DIM, device: str, side: int, dry: bool) -> dict[str, dict[str
         for form, model in {"eager": moved, "compiled": compiled}.items():
             if model is None:
                 continue
+            reset_peak(device)
             try:
                 time = milliseconds(lambda model=model, window=window: model(window), device, runs=runs)
                 found[f"{form} {name}"] = {

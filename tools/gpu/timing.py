@@ -19,14 +19,20 @@ def milliseconds(call: Callable[[], object], device: str, *, runs: int = 15, war
         started = perf_counter()
         call()
         if device.startswith("cuda"):
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(device)
         times.append(1e3 * (perf_counter() - started))
     return median(times[warm:])
 
 
+def reset_peak(device: str) -> None:
+    """Let :func:`peak_mib` count from here on."""
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 def peak_mib(device: str) -> int | None:
-    """Return the largest memory that PyTorch has allocated on a GPU so far, MiB; None on the CPU."""
-    return torch.cuda.max_memory_allocated() >> 20 if device.startswith("cuda") else None
+    """Return the most memory that PyTorch held on a GPU since :func:`reset_peak`, MiB; None on the CPU."""
+    return torch.cuda.max_memory_allocated(device) >> 20 if device.startswith("cuda") else None
 
 
 def free_mib(device: str) -> int:

@@ -93,8 +93,11 @@ def fit(given: argparse.Namespace, stage: int, folder: Path, ends: float) -> int
     # The state's folder has another name if a run was killed while it replaced it.
     if current_folder(folder / STATE) is not None:
         command.append("--resume")
-    elif stage > 1:
-        command += ["--init", str(given.folder / f"stage{stage - 1}" / FINAL)]
+    else:
+        # A run that ended before its first state left its recipe and its log.
+        command.append("--overwrite")
+        if stage > 1:
+            command += ["--init", str(given.folder / f"stage{stage - 1}" / FINAL)]
     settings = [*given.set, *([f"vgg={given.vgg}"] if given.vgg and stage == 1 else [])]
     command += ["--set", *settings] if settings else []
     with started(command) as process:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,6 +131,8 @@ def build_run(
     )
     averaged = None if config.ema is None else averaged_copy(model, config.ema)
     position = Position() if state is None else state.position
+    if not _best_stands(output, changes):
+        position.best = math.inf
     processes = int(accelerator.num_processes)
     first = position.samples + accelerator.process_index
     end = position.samples + max(0, config.steps - position.step) * config.batch * processes
@@ -173,6 +176,12 @@ def _accepted_changes(config: TrainConfig, output: Path, state: RunState) -> lis
             fix="leave out these overrides, or start another run with --init",
         )
     return changes if state.moments is not None else [*changes, "Adam's moments: packed without them → zero"]
+
+
+def _best_stands(output: Path, changes: list[str]) -> bool:
+    """Return whether the lowest score so far has its weights, and is one of the same photographs."""
+    other = any(line.startswith(("validation.root:", "validation.data_root:")) for line in changes)
+    return (output / "best.safetensors").is_file() and not other
 
 
 def _differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:

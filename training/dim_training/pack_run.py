@@ -1,4 +1,4 @@
-"""Copy a run's state at half or a sixth of its size, to ship beside the weights or to continue elsewhere.
+"""Copy a run's state at half of its size or less, to ship beside the weights or to continue elsewhere.
 
 Adam moves a weight by about the learning rate, which is more than float16 rounds it by. The moments need
 range, not digits. Without them Adam starts again from zero: its first steps have nearly the size of the
@@ -30,7 +30,7 @@ def pack_run(run: Path, output: Path, *, moments: bool = True) -> int:
     Args:
         run: folder of a run.
         output: folder to make.
-        moments: keep the optimiser's moments, which are two thirds of the packed state.
+        moments: keep the optimiser's moments: half of the packed state, or two thirds without averages.
 
     Returns:
         Bytes written.
@@ -65,7 +65,7 @@ def _rounded(value: Tensor) -> Tensor:
 
 
 def _require_half(value: Tensor) -> None:
-    if value.is_floating_point() and value.isfinite().all() and not value.half().isfinite().all():
+    if value.is_floating_point() and not value.half().isfinite().all():
         raise InputError(
             "cannot pack a weight as float16",
             got=f"{value.abs().max():g}",

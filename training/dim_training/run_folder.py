@@ -8,7 +8,7 @@ from typing import Any
 
 from dim.documents import parse_json
 from dim.errors import InputError
-from dim.files import write_text
+from dim.files import folder_versions, remove_leftovers, write_text
 from dim_training.config import TrainConfig
 
 CONFIG = "config.json"
@@ -20,10 +20,10 @@ _FILES = (
     "best.safetensors",
     "final.safetensors",
     "step-*.safetensors",
-    "last",
     "events",
 )
-"""Patterns of all that a run writes."""
+"""Patterns of all that a run writes, except for the folder of its state."""
+STATE_FOLDER = "last"
 
 
 def require_new(output: Path) -> None:
@@ -45,13 +45,16 @@ def clear(output: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
+    remove_leftovers(output, [STATE_FOLDER])
 
 
 def write_config(output: Path, config: TrainConfig, *, step: int, changed: bool) -> None:
     """Write ``config.json``; the settings before a change stay in ``config-until-STEP.json``."""
     path = output / CONFIG
-    if changed and path.is_file():
-        path.rename(output / f"config-until-{step:07d}.json")
+    before = output / f"config-until-{step:07d}.json"
+    # A run that was resumed at this step before, and saved nothing, had no settings of its own.
+    if changed and path.is_file() and not before.exists():
+        write_text(before, path.read_text("utf-8"))
     write_text(path, config.model_dump_json(indent=2))
 
 
@@ -66,11 +69,14 @@ def read_config_of(output: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot resume {output}", got=f"a damaged {CONFIG}", why=str(error)) from error
+        raise InputError(
+            f"cannot read the run {output}", got=f"a damaged {CONFIG}", why=str(error)
+        ) from error
     if not isinstance(document, dict):
-        raise InputError(f"cannot resume {output}", got=f"a damaged {CONFIG}", expected="a JSON object")
+        raise InputError(f"cannot read the run {output}", got=f"a damaged {CONFIG}", expected="a JSON object")
     return document
 
 
 def _written(output: Path) -> list[Path]:
-    return sorted(path for pattern in _FILES for path in output.glob(pattern))
+    found = [path for pattern in _FILES for path in output.glob(pattern)]
+    return sorted([*found, *folder_versions(output / STATE_FOLDER)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -124,12 +124,16 @@ def _drop_rows_after(path: Path, step: int) -> None:
         return
     with path.open(newline="", encoding="utf-8", errors="replace") as file:
         reader = csv.DictReader(file)
-        # A run that was killed may leave half a line.
-        rows = [row for row in reader if (row.get("step") or "").isdigit() and int(row["step"]) <= step]
+        rows = [row for row in reader if _is_whole(row) and int(row["step"]) <= step]
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, restval="", extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def _is_whole(row: Mapping[str, str | None]) -> bool:
+    """Return whether a row has all its cells: a run that was killed may leave a part of one."""
+    return None not in row.values() and (row["step"] or "").isdigit()
 
 
 def _drop_lines_after(path: Path, step: int) -> None:

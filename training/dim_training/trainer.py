@@ -177,7 +177,8 @@ class Trainer:
             for parts in batches:
                 recent.append(self._train_step(parts))
                 self._advance(time.monotonic() - started)
-                rate = self.run.images_per_step / max(1e-9, (time.monotonic() - started) / self.position.step)
+                # Over the whole run: parts before a resume may have had batches of another size.
+                rate = self.position.samples / max(1e-9, time.monotonic() - started)
                 progress.update(task, completed=self.position.step, rate=rate)
                 if self._due(self.config.log_every):
                     waiting = batches.seconds / max(1e-9, time.monotonic() - began)
@@ -310,7 +311,8 @@ class Trainer:
             )
         if means.sad < self.position.best:
             self.position.best = means.sad
-            self._save_weights("best", best="lowest mean SAD of the validations so far")
+            about = "lowest mean SAD of the validations so far"
+            self._save_weights("best", best=about, validation_sad=f"{means.sad:.3f}")
 
     def _finish(self) -> None:
         self._require_finite_weights()
@@ -332,7 +334,6 @@ class Trainer:
             "steps": str(position.step),
             "images": str(position.samples),
             "hours": f"{position.seconds / 3600:.2f}",
-            **({"validation_sad": f"{position.best:.3f}"} if math.isfinite(position.best) else {}),
         }
 
     def _log(self, values: dict[str, float]) -> None:

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from dim import cli_support
-from dim.cli_support import version_option
+from dim.cli_support import CHECKPOINT_HELP, version_option
 from dim.extras import require as _require
 from dim_export.cli import bench, context, onnx, sensitivity, triton, trt, verify
 
@@ -36,22 +36,25 @@ app.command(epilog="Example: dim-export onnx best.safetensors -o model.onnx --pr
 
 @app.command(epilog="Example: dim-export inspect model.onnx")
 def inspect(
-    model: Annotated[Path, typer.Argument(help="An ONNX artefact, an engine file, a checkpoint or a run.")],
+    model: Annotated[
+        str, typer.Argument(metavar="FILE", help=f"An ONNX artefact, an engine file, or: {CHECKPOINT_HELP}")
+    ],
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Print the contents of a file: network, parameters, multiply-adds, inputs and output, origin.
 
     Files with the suffixes .onnx and .engine are artefacts; all others are checkpoints.
     """
-    if model.suffix not in (".onnx", ".engine"):
+    artefact = Path(model)
+    if artefact.suffix not in (".onnx", ".engine"):
         _inspect_checkpoint(model, as_json=json)
         return
-    if model.suffix != ".engine":
+    if artefact.suffix != ".engine":
         _require("inspect a model", "onnx")
     from dim_export.cli.printing import print_inspection
     from dim_export.inspection import inspect as look
 
-    found = look(model)
+    found = look(artefact)
     if json:
         print(found.model_dump_json(indent=2))
     else:
@@ -70,12 +73,12 @@ app.command(epilog="Example: dim-export sensitivity best.safetensors --data phot
 app.command(epilog="Example: dim-export bench model.onnx int8.onnx --backend onnxruntime")(bench.bench)
 
 
-def _inspect_checkpoint(path: Path, *, as_json: bool) -> None:
+def _inspect_checkpoint(text: str, *, as_json: bool) -> None:
     _require("inspect a checkpoint", "torch", "safetensors")
     from dim_export.cli.printing import print_checkpoint
     from dim_export.inspection import inspect_checkpoint
 
-    found = inspect_checkpoint(cli_support.checkpoint_file(str(path)))
+    found = inspect_checkpoint(cli_support.checkpoint_file(text))
     if as_json:
         print(found.model_dump_json(indent=2))
     else:

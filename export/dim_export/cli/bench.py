@@ -64,7 +64,12 @@ def bench(
     A checkpoint is exported and timed in ONNX Runtime against PyTorch eager (channels_last). Artefacts are
     timed in each engine and compared with the first. Alternation spreads the load of other programs evenly.
     """
-    require("compare engines", "torch", "onnxscript")
+    if lowered is not None and "openvino" not in (backend or []):
+        raise InputError(
+            f"cannot time --lowered {lowered}",
+            got="no --backend openvino",
+            why="only OpenVINO computes the floating-point part of an artefact in another precision",
+        )
     if all(model.suffix in ARTEFACTS for model in models):
         from dim_export.bench.artefacts import bench_artefacts
 
@@ -87,6 +92,7 @@ def bench(
 
 
 def _bench_checkpoint(path: Path, size: int, pairs: int, threads: int | None, *, quiet: bool) -> str:
+    require("compare engines", "torch", "onnxscript")
     from dim_export.bench.checkpoint import bench_checkpoint
     from dim_export.cli.printing import print_bench
 

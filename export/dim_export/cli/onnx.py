@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -50,7 +51,7 @@ def onnx(
         typer.Option(
             metavar="LAYER",
             help="int8: a convolution that stays in float32. Can be repeated; 'none' for no convolution. The "
-            "default is the convolutions that read colours. dim-export sensitivity lists all.",
+            "default is the refiner's first and last one, and deconv1. dim-export sensitivity lists all.",
         ),
     ] = None,
     verify: Annotated[
@@ -88,7 +89,7 @@ def onnx(
             static_shape=frozen,
             precision=precision,
             quantisation=quantisation,
-            verify=(lambda path: _require_parity(checkpoint, path, output.name, threads)) if verify else None,
+            verify=partial(_require_parity, checkpoint, output.name, threads, quiet=json) if verify else None,
             command=command_line("onnx", [checkpoint], output, given),
         )
     publish(metadata.model_dump_json(indent=2), as_json=json, report=report)
@@ -132,8 +133,8 @@ def _layers(names: list[str]) -> tuple[str, ...]:
     return () if names == [NOTHING] else tuple(names)
 
 
-def _require_parity(checkpoint: Path, artefact: Path, name: str, threads: int | None) -> None:
-    """Compare a new artefact with its checkpoint and print the result under ``name``.
+def _require_parity(checkpoint: Path, name: str, threads: int | None, artefact: Path, *, quiet: bool) -> None:
+    """Compare a new artefact with its checkpoint, and print the result under ``name`` unless quiet.
 
     Raises:
         ParityError: it failed a gate.
@@ -143,7 +144,8 @@ def _require_parity(checkpoint: Path, artefact: Path, name: str, threads: int | 
     from dim_export.parity.result import require_passed
 
     report = parity.verify(checkpoint, artefact, threads=threads).model_copy(update={"artefact": name})
-    print_parity(report, Console())
+    if not quiet:
+        print_parity(report, Console())
     require_passed(report)
 
 

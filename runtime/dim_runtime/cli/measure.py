@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import computed_field
 
 from dim.arrays import Image, UInt8
-from dim.contract import ArtefactMetadata
+from dim.contract import ArtefactMetadata, NetworkConfig
 from dim.errors import DimError, install_command
 from dim.frozen_model import FrozenModel
 from dim_runtime.matting import Matting
@@ -163,6 +163,16 @@ def matrix_ceiling() -> float:
     return float(2 * CEILING_SIDE**3 / best / 1e9)
 
 
+def eager_command(network: NetworkConfig, height: int, width: int, *, runs: int) -> list[str]:
+    """Return the command that times a network of random weights on a whole image in PyTorch."""
+    command = [sys.executable, "-m", "dim_export.bench.eager_baseline", str(height), str(width)]
+    command += ["--stage", str(network.stage), "--width", str(network.width), "--runs", str(runs)]
+    command += ["--batch-norm"] if network.batch_norm else []
+    for name, values in (("cue-radii", network.cue_radii), ("propagation-steps", network.propagation_steps)):
+        command += [f"--{name}", *map(str, values)] if values else []
+    return command
+
+
 def eager_pytorch(
     metadata: ArtefactMetadata, height: int, width: int, *, runs: int, device: str = "cpu"
 ) -> Against:
@@ -171,14 +181,8 @@ def eager_pytorch(
     Raises:
         BenchError: PyTorch is not installed or does not find the device, or the memory is too small.
     """
-    network = metadata.network
     place = "" if device == "cpu" else f" on {device}"
-    options = ["--stage", str(network.stage), "--width", str(network.width), "--runs", str(runs)]
-    options += ["--device", device]
-    options += ["--batch-norm"] if network.batch_norm else []
-    for name, values in (("cue-radii", network.cue_radii), ("propagation-steps", network.propagation_steps)):
-        options += [f"--{name}", *map(str, values)] if values else []
-    command = [sys.executable, "-m", "dim_export.bench.eager_baseline", str(height), str(width), *options]
+    command = [*eager_command(metadata.network, height, width, runs=runs), "--device", device]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise BenchError(

@@ -345,6 +345,27 @@ def test_inspect_needs_no_torch_and_no_engine(live_artefact: Path) -> None:
     assert "187 nodes" in done.stdout
 
 
+def test_json_is_all_that_a_verified_export_prints(
+    run: Run, live_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("-o", tmp_path / "dim.onnx", "--shape", "1,32,32", "--json")
+    assert run("onnx", live_checkpoint, *options) == 0
+    assert json.loads(capsys.readouterr().out)["static_shape"] == [1, 32, 32]
+
+
+def test_inspect_takes_what_other_commands_take(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("inspect", "https://127.0.0.1:9/weights.pth") == 2
+    assert "SHA-256" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("backend", [(), ("--backend", "onnxruntime")])
+def test_only_openvino_lowers(
+    run: Run, live_artefact: Path, backend: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("bench", live_artefact, "--lowered", "bf16", *backend) == 2
+    assert "no --backend openvino" in capsys.readouterr().err
+
+
 def test_inspect_prints_the_work_of_a_checkpoint(
     run: Run, live_checkpoint: Path, live_artefact: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -92,6 +92,20 @@ def test_earlier_scenes_are_not_mixed_in(folders: tuple[Path, Path], tmp_path: P
         compose_scenes(foregrounds, backgrounds, tmp_path / "scenes")
 
 
+def test_a_failure_leaves_no_scenes_behind(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    (folders[0] / "900002_torn.png").write_bytes((folders[0] / "900001_disc.png").read_bytes()[:-40])
+    with pytest.raises(InputError, match="900002_torn"):
+        compose_scenes(*folders, tmp_path / "scenes")
+    assert not (tmp_path / "scenes").exists()
+
+
+def test_two_foregrounds_of_one_name_are_refused(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    image = cv2.imread(str(folders[0] / "900000_disc.png"), cv2.IMREAD_UNCHANGED)
+    cv2.imwrite(str(folders[0] / "900000_disc.webp"), image)
+    with pytest.raises(InputError, match="one scene"):
+        compose_scenes(*folders, tmp_path / "scenes")
+
+
 def test_a_band_makes_known_foreground_of_the_foregrounds_colours(tmp_path: Path) -> None:
     folder, backgrounds = tmp_path / "foregrounds", tmp_path / "backgrounds"
     folder.mkdir()

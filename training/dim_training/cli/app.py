@@ -101,7 +101,7 @@ def pack_run(
     moments: Annotated[
         bool,
         typer.Option(
-            help="Keep the optimiser's moments; without them a sixth of the size, and Adam restarts."
+            help="Keep the optimiser's moments; without them Adam restarts; at most a quarter of the size."
         ),
     ] = True,
 ) -> None:
@@ -142,14 +142,14 @@ def bench_loader(
     samples: Annotated[int, typer.Option(min=1, help="Samples to time.")] = 200,
     drawn: Annotated[
         float | None,
-        typer.Option(metavar="MEGAPIXELS", help="Load drawn files of this size instead of data.root."),
+        typer.Option(metavar="MEGAPIXELS", min=0.01, help="Load drawn files of this size, not data.root."),
     ] = None,
 ) -> None:
     """Time the data of a recipe alone: samples per second, and where one process spends its time."""
     config = recipes.read(recipe, overrides, more, task="time a loader")
     from dim_training.data.loader_bench import bench, bench_drawn
 
-    result = bench_drawn(config, drawn, samples=samples) if drawn else bench(config, samples=samples)
+    result = bench(config, samples=samples) if drawn is None else bench_drawn(config, drawn, samples=samples)
     typer.echo(f"{result.samples_per_second:.1f} samples/s with {result.workers} workers")
     typer.echo(result.profile)
 

@@ -36,7 +36,7 @@ def render(
 
     Needs the extra "render" in an environment without PyTorch: see docs/rendering.md.
     """
-    from dim_training.data.render.data_set import Settings, read_index, write_contact_sheet
+    from dim_training.data.render.data_set import Settings, read_index, require_sheet, write_contact_sheet
     from dim_training.data.render.run import Failure, render_all
     from dim_training.data.render.seeds import parse_seeds
     from dim_training.data.render.staging import require_subject
@@ -51,6 +51,9 @@ def render(
         alpha_samples=0 if backgrounds else alpha_samples,
         kind="backgrounds" if backgrounds else "foregrounds",
     )
+    if contact_sheet is not None:
+        # Before the rendering, which takes hours.
+        require_sheet(contact_sheet, output)
     failures, done = [], 0
     for result in render_all(output, chosen, settings, processes=processes, subject=subject):
         if isinstance(result, Failure):

@@ -166,7 +166,14 @@ def _cutout_sources(root: Path, config: DataConfig) -> tuple[Sequence[Foreground
         CutoutForegrounds(image_files(folder), side=_canvas(config), tinted=folder.name in config.tinted)
         for folder in folders or [root]
     ]
-    return sources, [config.weights.get(folder.name, 1.0) for folder in folders or [root]]
+    weights = [config.weights.get(folder.name, 1.0) for folder in folders or [root]]
+    if not any(weights):
+        raise InputError(
+            "cannot draw foregrounds",
+            got="a weight of 0 for every folder",
+            expected="a positive one in data.weights",
+        )
+    return sources, weights
 
 
 def _foreground_folders(root: Path) -> list[Path]:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import cv2
 from torch.utils.data import DataLoader
 
+from dim.errors import InputError
 from dim_training.config import TrainConfig
 from dim_training.data.dataset import GlobalOrder, MattingDataset, build_dataset
 from dim_training.data.loader import quiet_worker
@@ -55,7 +56,17 @@ def bench(config: TrainConfig, *, samples: int) -> LoaderBench:
 
 
 def bench_drawn(config: TrainConfig, megapixels: float, *, samples: int) -> LoaderBench:
-    """Time a recipe with files of drawn pictures of this size, in a temporary folder."""
+    """Time a recipe with files of drawn pictures of this size, in a temporary folder.
+
+    Raises:
+        InputError: a recipe that reads no files.
+    """
+    if config.data.kind == "procedural":
+        raise InputError(
+            "cannot time drawn files",
+            got="data.kind=procedural, which reads none",
+            fix="leave out --drawn, or --set data.kind=rgba",
+        )
     with tempfile.TemporaryDirectory() as folder:
         write_drawn_set(Path(folder), megapixels=megapixels)
         data = config.data.model_copy(update={"root": Path(folder), "weights": {}, "tinted": ()})

@@ -11,7 +11,7 @@ import numpy as np
 from dim import trimap as trimaps
 from dim.arrays import Random, UInt8
 from dim.errors import InputError
-from dim.files import write_bytes
+from dim.files import replace_folder, write_bytes
 from dim.images.folders import name_of
 from dim_training.data import augmentation, transforms
 from dim_training.data.files import image_files
@@ -50,33 +50,47 @@ def compose_scenes(
         softened: share of the foregrounds that get a softer border, as ``data.softened`` of a recipe.
 
     Raises:
-        InputError: a folder without images, files that cannot be used, or an output that has scenes.
+        InputError: a folder without images, two foregrounds of one name, files that cannot be used, or an
+            output that is not empty.
     """
-    if (output / "images").exists():
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise InputError(
             f"cannot compose scenes in {output}",
-            got="a folder that has images/",
+            got="a folder that is not empty" if output.is_dir() else "a file",
             expected="a new folder",
             why="scenes of other foregrounds would stay among the new ones",
         )
     photographs = PhotographBackgrounds(backgrounds)
-    paths = image_files(foregrounds)
-    for path in paths:
-        name = name_of(path, foregrounds)
-        # Band and softening have their own generators, so that the other draws stay the same.
-        rng, for_band, for_softening = (
-            np.random.default_rng((seed, crc32(name.encode()), *more)) for more in ((), (1,), (2,))
-        )
-        cutout = read_cutout(path)
-        if for_softening.random() < softened:
-            cutout = soften(cutout, for_softening)
-        if band and not _is_known_somewhere(cutout.alpha):
-            cutout = add_band(cutout, for_band)
-        colours, alpha = cutout
-        side = max(alpha.shape)
-        background = photographs.draw(side, rng)[: alpha.shape[0], : alpha.shape[1]]
-        _write_scene(output, name, Layers(colours, background, alpha), rng)
+    paths = _named(foregrounds)
+    with replace_folder(output) as new:
+        for name, path in paths.items():
+            # Band and softening have their own generators, so that the other draws stay the same.
+            rng, for_band, for_softening = (
+                np.random.default_rng((seed, crc32(name.encode()), *more)) for more in ((), (1,), (2,))
+            )
+            cutout = read_cutout(path)
+            if for_softening.random() < softened:
+                cutout = soften(cutout, for_softening)
+            if band and not _is_known_somewhere(cutout.alpha):
+                cutout = add_band(cutout, for_band)
+            height, width = cutout.alpha.shape
+            background = photographs.draw(max(height, width), rng)[:height, :width]
+            _write_scene(new, name, Layers(cutout.colours, background, cutout.alpha), rng)
     return len(paths)
+
+
+def _named(foregrounds: Path) -> dict[str, Path]:
+    """Return the image files of a folder by the names of their scenes."""
+    found: dict[str, Path] = {}
+    for path in image_files(foregrounds):
+        first = found.setdefault(name_of(path, foregrounds), path)
+        if first != path:
+            raise InputError(
+                f"cannot compose scenes of {foregrounds}",
+                got=f"{first.name} and {path.name}, which would be one scene",
+                fix="rename one of them",
+            )
+    return found
 
 
 def add_band(cutout: Cutout, rng: Random) -> Cutout:

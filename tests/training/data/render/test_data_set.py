@@ -102,6 +102,8 @@ def test_a_contact_sheet_never_lies_among_the_foregrounds(tmp_path: Path) -> Non
         write_contact_sheet(tmp_path / "data" / "sheet.png", data_set.folder, entries)
     with pytest.raises(InputError, match="no images"):
         write_contact_sheet(tmp_path / "sheet.png", data_set.folder, [])
+    with pytest.raises(InputError, match=r"\.jpg or \.png"):
+        write_contact_sheet(tmp_path / "sheet.abc", data_set.folder, entries)
 
 
 def test_without_blender_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,8 @@ from dim_training.data.render.draws import Value
 VERSION = 1
 """Raised when the same seed gives another image than before."""
 SETTINGS, INDEX = "render.json", "index.jsonl"
+SHEETS = (".jpg", ".jpeg", ".png")
+"""Suffixes of contact sheets."""
 
 
 class Settings(FrozenModel):
@@ -139,22 +141,28 @@ def contact_sheet(folder: Path, entries: Sequence[Entry], *, columns: int = 8, s
     return np.concatenate(rows)
 
 
-def write_contact_sheet(path: Path, folder: Path, entries: Iterable[Entry]) -> None:
-    """Write a contact sheet; InputError if it would lie among the foregrounds, or if there is no image.
+def require_sheet(path: Path, folder: Path) -> None:
+    """Raise InputError unless a contact sheet of the images in ``folder`` can be written to this path.
 
-    The reader of foregrounds takes every image below their folder.
+    It must not lie among them: the reader of foregrounds takes every image below their folder.
     """
+    if path.suffix.lower() not in SHEETS:
+        raise InputError(f"cannot write {path}", expected="a name with .jpg or .png at its end")
     if folder.resolve() in path.resolve().parents:
         raise InputError(
             f"cannot write {path}", got="a file in the folder of the images", expected="another folder"
         )
+    files.require_writable(path)
+
+
+def write_contact_sheet(path: Path, folder: Path, entries: Iterable[Entry]) -> None:
+    """Write a contact sheet; InputError as in :func:`require_sheet`, or if there is no image."""
+    require_sheet(path, folder)
     chosen = list(entries)
     if not chosen:
         raise InputError(f"cannot write {path}", got="no images")
     with files.atomic_path(path) as temporary:
-        written = cv2.imwrite(str(temporary), contact_sheet(folder, chosen)[..., ::-1])
-        if not written:
-            raise InputError(f"cannot write {path}", expected="a name with .jpg or .png at its end")
+        cv2.imwrite(str(temporary), contact_sheet(folder, chosen)[..., ::-1])
 
 
 def _tile(path: Path, seed: int, side: int) -> UInt8:
