@@ -80,7 +80,7 @@ def _crop_name(kind: str, number: int) -> str:
 def _remove(graph: ir.Graph, node: ir.Node, name_of_source: str | None) -> None:
     source = node.inputs[0]
     assert source is not None
-    _move_uses(node.outputs[0], source)
+    move_uses(node.outputs[0], source)
     graph.remove(node, safe=True)
     if name_of_source is not None:
         source.name = name_of_source
@@ -93,7 +93,7 @@ def _slice(graph: ir.Graph, node: ir.Node, crop_name: str) -> None:
     sliced = ir.Node("", "Slice", [node.inputs[0], *limits, _axes(graph)], name=node_name)
     sliced.outputs[0].name = node_name
     graph.insert_after(node, sliced)
-    _move_uses(node.outputs[0], sliced.outputs[0])
+    move_uses(node.outputs[0], sliced.outputs[0])
     graph.remove(node, safe=True)
 
 
@@ -115,6 +115,7 @@ def _constant(graph: ir.Graph, value_name: str, numbers: list[int]) -> ir.Value:
     return value
 
 
-def _move_uses(before: ir.Value, after: ir.Value) -> None:
+def move_uses(before: ir.Value, after: ir.Value) -> None:
+    """Let every node that reads one value read another."""
     for node, place in list(before.uses()):
         node.replace_input_with(place, after)

@@ -8,11 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dim.contract.cropping import ENDLESS
 from dim.network.pooling import PhasePooling, PoolState, Switches
 from dim_export.graph.marks import FEATURES, SWITCHES, crop
-
-ENDLESS = 2**31 - 1
-"""The end of a slice that goes as far as there is something."""
 
 
 class SymbolicPooling(PhasePooling):

@@ -30,7 +30,7 @@ def kept_float(config: NetworkConfig) -> tuple[str, ...]:
 
     In the refiner's first convolution four channels share one scale, so that the step of alpha would be 1/48.
     The network's first one reads colours in steps of 1.2 levels of the image. That changes the mean SAD of
-    the embedded model by less than 0.2 %. Logits are written in float: ONNX Runtime would compute these
+    dim-compact by less than 0.2 %. Logits are written in float: ONNX Runtime would compute these
     convolutions in float in any case, because no QuantizeLinear follows.
     """
     refiner = ("refiner.refine_conv1", "refiner.refine_pred") if config.has_refiner else ()

@@ -29,6 +29,7 @@ from onnxscript import ir
 
 from dim.arrays import Float32
 from dim.errors import CheckpointError, InputError
+from dim_export.graph.marks import move_uses
 
 LARGEST_INT8 = 127
 """Largest integer. Only lowered outputs use -128, so that every other range is symmetric."""
@@ -157,7 +158,7 @@ class _Inserter:
         raised = _node("Add", [pair[-1].outputs[0], height], f"{node.name}.raised")
         self._graph.insert_after(node, [*pair, raised])
         # 4. All readers of the ReLU now read the raised values.
-        _move_uses(relu.outputs[0], raised.outputs[0])
+        move_uses(relu.outputs[0], raised.outputs[0])
         self._graph.remove(relu, safe=True)
 
     def _lower_bias(self, node: ir.Node, by: np.float32) -> None:
@@ -230,11 +231,6 @@ def _array(value: ir.Value) -> Float32:
 
 def _replace(value: ir.Value, array: npt.NDArray[np.generic]) -> None:
     value.const_value = ir.tensor(array, name=value.name)
-
-
-def _move_uses(before: ir.Value, after: ir.Value) -> None:
-    for node, place in list(before.uses()):
-        node.replace_input_with(place, after)
 
 
 def _only_relu(node: ir.Node) -> ir.Node | None:

@@ -112,7 +112,8 @@ def gates_for(precision: Precision) -> tuple[Gate, ...]:
     return (_FINITE, *_GATES[precision], *_OTHER_TOOLS)
 
 
-# "Embedded" is dim-compact on the shipped photograph, "random" a network of width 1/8 with random weights.
+# The reasons name what dim-compact has on the shipped photograph; "random" is a network of width 1/8 with random
+# weights.
 
 _FINITE = Gate(
     measure=Measure.NOT_FINITE,
@@ -129,11 +130,11 @@ _OTHER_TOOLS = (
         "returns wrong alphas without an error for nodes that need more: three Splits of 14 outputs "
         "changed 78 % of the unknown pixels",
     ),
-    Gate(measure=Measure.SLIMMED, limit=0.005, reason=f"{_REWRITTEN}; embedded 0.000 %"),
+    Gate(measure=Measure.SLIMMED, limit=0.005, reason=f"{_REWRITTEN}; dim-compact 0.000 %"),
     Gate(
         measure=Measure.HALF_WEIGHTS,
         limit=0.03,
-        reason=f"{_REWRITTEN}; embedded 0.012 %, random 1.1 %. A graph that compared the trimap "
+        reason=f"{_REWRITTEN}; dim-compact 0.012 %, random 1.1 %. A graph that compared the trimap "
         "with 1 in floats lost its known foreground to a rounded 1/255",
     ),
     Gate(
@@ -147,8 +148,8 @@ _FP32 = (
     Gate(
         measure=Measure.SHARE_BEYOND,
         limit=FP32_SHARE_BEYOND,
-        reason="rounding in another order flips a few near-ties: 0.000 % embedded, 0.03 % random; "
-        "last layers scaled by 1.05 give 35 % embedded",
+        reason="rounding in another order flips a few near-ties: 0.000 % dim-compact, 0.03 % random; "
+        "last layers scaled by 1.05 give 35 % dim-compact",
     ),
     Gate(
         measure=Measure.MEAN_DIFFERENCE,
@@ -181,10 +182,10 @@ _FP16 = (
     Gate(
         measure=Measure.POOLED_DIFFERENCE,
         limit=0.005,
-        reason=f"{_FLIPS}; embedded 0.03 %",
+        reason=f"{_FLIPS}; dim-compact 0.03 %",
     ),
-    Gate(measure=Measure.GAIN, limit=0.02, reason=f"{_SCALE}; embedded 0.02 %"),
-    Gate(measure=Measure.TIES_DIFFERENCE, limit=0.03, reason=f"{_TIES}; embedded 0.3 %"),
+    Gate(measure=Measure.GAIN, limit=0.02, reason=f"{_SCALE}; dim-compact 0.02 %"),
+    Gate(measure=Measure.TIES_DIFFERENCE, limit=0.03, reason=f"{_TIES}; dim-compact 0.3 %"),
     Gate(measure=Measure.SAD_SHIFT, limit=0.01, reason=_PROMISED.format(1, 0.02)),
 )
 
@@ -192,10 +193,10 @@ _BF16 = (
     Gate(
         measure=Measure.POOLED_DIFFERENCE,
         limit=0.015,
-        reason=f"{_FLIPS}; embedded in OpenVINO 0.1 %, lowered from fp32 0.2 %",
+        reason=f"{_FLIPS}; dim-compact in OpenVINO 0.1 %, lowered from fp32 0.2 %",
     ),
-    Gate(measure=Measure.GAIN, limit=0.03, reason=f"{_SCALE}; embedded 0.4 %"),
-    Gate(measure=Measure.TIES_DIFFERENCE, limit=0.06, reason=f"{_TIES}; embedded 3.9 %, lowered 5.4 %"),
+    Gate(measure=Measure.GAIN, limit=0.03, reason=f"{_SCALE}; dim-compact 0.4 %"),
+    Gate(measure=Measure.TIES_DIFFERENCE, limit=0.06, reason=f"{_TIES}; dim-compact 3.9 %, lowered 5.4 %"),
     Gate(measure=Measure.SAD_SHIFT, limit=0.01, reason=_PROMISED.format(1, -0.14)),
 )
 
@@ -203,13 +204,13 @@ _INT8 = (
     Gate(
         measure=Measure.POOLED_DIFFERENCE,
         limit=0.03,
-        reason=f"{_FLIPS}; embedded 0.2 %",
+        reason=f"{_FLIPS}; dim-compact 0.2 %",
     ),
     Gate(
         measure=Measure.GAIN,
         limit=0.025,
         reason=f"{_SCALE}; export corrects the mean effect of rounding, and single images scatter by 2 %: "
-        "embedded 0.4 % (earlier weights 0.02 to 1.3 %). Propagation of alpha hides scales (docs/export.md)",
+        "dim-compact 0.4 % (earlier weights 0.02 to 1.3 %). Propagation of alpha hides scales (docs/export.md)",
     ),
     Gate(
         measure=Measure.SAD_SHIFT,

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dim.arrays import Float32, Random, UInt8
+from dim_training.data.procedural.canvas import log_uniform
 from dim_training.data.transforms import Layers
 
 DEFOCUSED = 0.75
@@ -60,7 +61,7 @@ def draw_look(rng: Random) -> Look:
     return Look(
         foreground=draw_tone(rng, strength=0.7),
         background=draw_tone(rng),
-        blur=float(np.exp(rng.uniform(np.log(0.7), np.log(LARGEST_BLUR)))) * (rng.random() < DEFOCUSED),
+        blur=log_uniform(0.7, LARGEST_BLUR, rng) * (rng.random() < DEFOCUSED),
         noise=float(rng.uniform(0, LARGEST_NOISE)) * (rng.random() < NOISY),
         noise_seed=int(rng.integers(2**31)),
         jpeg=int(rng.integers(60, 96)) * (rng.random() < COMPRESSED),

@@ -203,7 +203,7 @@ def _place(cutout: Cutout, side: int, rng: Random) -> Cutout:
     """Scale and turn a cut-out, and lay a random part of it on a side × side canvas."""
     height, width = cutout.alpha.shape
     smallest, largest = min(0.4 * side, max(height, width)), 1.6 * max(height, width)
-    target = float(np.exp(rng.uniform(np.log(smallest), np.log(min(largest, 2.5 * side)))))
+    target = canvas.log_uniform(smallest, min(largest, 2.5 * side), rng)
     scale = target / max(height, width)
     colours, alpha = cutout
     if scale < 0.7:

@@ -109,7 +109,7 @@ class Camera:
 
     @property
     def moves(self) -> bool:
-        """Whether the camera moves while the shutter is open."""
+        """Whether the subject moves while the shutter is open."""
         return bool(self.turn or np.any(self.shift))
 
 
