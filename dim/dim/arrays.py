@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 UInt8 = npt.NDArray[np.uint8]
-UInt16 = npt.NDArray[np.uint16]
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]

@@ -15,14 +15,12 @@ import numpy.typing as npt
 from dim.arrays import UInt8
 from dim.errors import InputError
 from dim.images import MAX_PIXELS, read_trimap
+from dim.images.planes import TRIMAP
 
 BACKGROUND, UNKNOWN, FOREGROUND = 0, 128, 255
 
 DARKEST_UNKNOWN, LIGHTEST_UNKNOWN = 11, 244
 """Tolerant reading: at most 10 is background, at least 245 is foreground (lossy files, soft brushes)."""
-
-EXPECTED = "gray: 0 background, 128 unknown, 255 foreground"
-"""Values of a trimap, for error messages."""
 
 ARRAY = "in this array"
 """Name of a trimap that is no file, for error messages."""
@@ -93,7 +91,7 @@ def require_scale(levels: UInt8, source: str) -> None:
         raise InputError(
             f"cannot use the trimap {source}",
             got=f"only {found}: nothing is unknown and nothing is foreground",
-            expected=EXPECTED,
+            expected=TRIMAP,
             why="the values are labels, on another scale" if largest else "all of the image is background",
             fix="map the labels to 0, 128 and 255" if largest else None,
         )
@@ -110,7 +108,7 @@ def require_unknown(trimap: UInt8, source: str) -> None:
         raise InputError(
             f"cannot use the trimap {source}",
             got="no unknown pixels",
-            expected=EXPECTED,
+            expected=TRIMAP,
             why="only unknown pixels are scored; a binary mask is not a trimap",
             fix="make a trimap of a mask with: dim-matte trimap MASK -o TRIMAP",
         )

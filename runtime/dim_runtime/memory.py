@@ -54,14 +54,21 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def available_bytes() -> int:
-    """Return the memory that this process can take without swapping; a container's limit counts."""
+    """Return the memory that this process can take without swapping; a container's limit counts.
+
+    Files that the system caches count as used in a container, but are dropped where memory is needed.
+    """
     available = int(psutil.virtual_memory().available)
     try:
         limit = (CGROUP / "memory.max").read_text("ascii").strip()
-        used = (CGROUP / "memory.current").read_text("ascii").strip()
+        used = int((CGROUP / "memory.current").read_text("ascii"))
+        statistics = (CGROUP / "memory.stat").read_text("ascii")
     except OSError:
         return available
-    return available if limit == "max" else min(available, max(int(limit) - int(used), 0))
+    if limit == "max":
+        return available
+    cached = re.search(r"^inactive_file (\d+)$", statistics, re.MULTILINE)
+    return min(available, max(int(limit) - used + (int(cached[1]) if cached else 0), 0))
 
 
 def resident_bytes() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dim.errors import InputError
-from dim_runtime.memory import format_bytes, parse_bytes, peak_resident_bytes, resident_bytes
+from dim_runtime.memory import available_bytes, format_bytes, parse_bytes, peak_resident_bytes, resident_bytes
 
 
 @pytest.mark.parametrize(
@@ -38,6 +39,21 @@ def test_resident_memory_grows_with_what_is_touched() -> None:
     block = np.ones(100 * 2**20, np.uint8)
     assert resident_bytes() - before > 0.9 * block.nbytes
     assert peak_resident_bytes() >= before + 0.9 * block.nbytes
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"), [("1000000", 700_000), ("max", None), ("300000", 0)], ids=["limit", "none", "full"]
+)
+def test_files_that_a_container_caches_do_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, expected: int | None
+) -> None:
+    monkeypatch.setattr("dim_runtime.memory.CGROUP", tmp_path)
+    whole = available_bytes()
+    (tmp_path / "memory.max").write_text(f"{limit}\n")
+    (tmp_path / "memory.current").write_text("800000\n")
+    (tmp_path / "memory.stat").write_text("anon 300000\ninactive_file 500000\nactive_file 0\n")
+    found = available_bytes()
+    assert found == expected if expected is not None else abs(found - whole) < 2**30
 
 
 LARGE_IMAGE = """

@@ -29,6 +29,7 @@ FORMATS = "PNG, JPEG, TIFF, WebP, BMP, AVIF, GIF, JPEG 2000 or netpbm"
 OTHERS = (
     (4, b"ftyphei", "HEIC, as telephones save it"),
     (4, b"ftypmif1", "HEIF, as telephones save it"),
+    (4, b"ftypmsf1", "HEIF, as telephones save it"),
     (0, b"8BPS", "a Photoshop document"),
     (0, b"%PDF", "a PDF"),
     (0, b"\xff\x0a", "JPEG XL"),
@@ -165,8 +166,17 @@ def _opencv(path: Path, header: Header, noun: str, *, alpha: bool) -> Decoded:
             f"cannot use the {noun} {path}", got=f"{pixels.dtype} samples", expected="8 or 16 bits"
         )
     found = metadata.of_decoded(path, kinds, blocks)
-    upright = tiff_tags.upright(_rgb(pixels), found.orientation)
+    upright = tiff_tags.upright(_rgb(_stretched(pixels, header.white)), found.orientation)
     return Decoded(upright, False, found.metadata, found.orientation)
+
+
+def _stretched(pixels: Any, white: int | None) -> Any:
+    """Return pixels that use the whole range of their type; OpenCV leaves 10 bits as 0 to 1023."""
+    full = int(np.iinfo(pixels.dtype).max)
+    if white is None or white >= full:
+        return pixels
+    levels = np.minimum(np.arange(full + 1), white) * (full / white)
+    return np.take(np.rint(levels).astype(pixels.dtype), pixels)
 
 
 def _rgb(pixels: Any) -> Image:

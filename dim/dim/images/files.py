@@ -17,7 +17,7 @@ from dim.errors import InputError, ProfileWarning
 from dim.files import write_bytes
 from dim.images import planes, tiff_tags
 from dim.images.decoding import MAX_PIXELS, decode
-from dim.images.metadata import Metadata, embed, encode_with_profile
+from dim.images.metadata import Metadata, embed, encode_with_profile, fits_jpeg
 
 WRITABLE = (".png", ".tif", ".tiff")
 """Suffixes of lossless formats, with 8 and 16 bits and with alpha."""
@@ -220,6 +220,11 @@ def _encode(path: Path, image: npt.NDArray[Any], metadata: Metadata) -> bytes:
             if encoded is not None:
                 return encoded
             text = f"the ICC profile is not kept in {path}: it is damaged, or not one of {suffix} files"
+            warnings.warn(ProfileWarning(text), stacklevel=3)
+        if metadata.profile is not None and suffix in (".jpg", ".jpeg") and not fits_jpeg(metadata.profile):
+            text = (
+                f"the ICC profile is not kept in {path}: {len(metadata.profile)} bytes are too many for JPEG"
+            )
             warnings.warn(ProfileWarning(text), stacklevel=3)
         done, plain = cv2.imencode(suffix, bgr, options)
     except cv2.error as error:

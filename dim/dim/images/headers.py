@@ -52,11 +52,13 @@ class Header(NamedTuple):
         format: name of the format.
         width: pixels, before any EXIF orientation is applied.
         height: pixels.
+        white: largest value of a sample if OpenCV leaves it below the largest of the pixels' type, else None.
     """
 
     format: str
     width: int
     height: int
+    white: int | None = None
 
     @property
     def pixels(self) -> int:
@@ -81,10 +83,10 @@ def parse_header(file: BinaryIO) -> Header | None:
 
 
 def declared_pixels(path: Path) -> int | None:
-    """Return width times height as the header declares it; None for unknown formats and damaged headers."""
+    """Return width times height as the header declares it; None if it is damaged, unknown or not readable."""
     try:
         header = read_header(path)
-    except HeaderError:
+    except (HeaderError, OSError):
         return None
     return None if header is None else header.pixels
 
@@ -123,7 +125,7 @@ def _read(file: BinaryIO) -> Header | None:
         return _netpbm(file)
     if start[:4] == b"\xff\x4f\xff\x51" or start[4:8] == b"jP  ":
         return _jpeg2000(file)
-    if start[4:8] == b"ftyp" and start[8:12] in (b"avif", b"avis", b"mif1", b"msf1"):
+    if start[4:8] == b"ftyp" and _is_avif(file, start):
         return _avif(file)
     return None
 
@@ -274,32 +276,58 @@ def _bmp(file: BinaryIO) -> Header:
 def _netpbm(file: BinaryIO) -> Header:
     file.seek(0)
     text = re.sub(rb"#[^\r\n]*", b"", file.read(1024))
-    found = re.match(rb"P[1-6]\s+(\d{1,10})\s+(\d{1,10})\s", text)
+    found = re.match(rb"P([1-6])\s+(\d{1,10})\s+(\d{1,10})\s(?:\s*(\d{1,5})\s)?", text)
     if found is None:
         raise HeaderError("its header has no size")
-    return Header("netpbm", int(found[1]), int(found[2]))
+    # Files of the kinds 1 and 4 have two levels and no largest value.
+    white = int(found[4]) if found[4] and found[1] not in b"14" else 255
+    if not 0 < white < 1 << 16:
+        raise HeaderError(f"its largest value is {white}")
+    # OpenCV stretches the samples of files 2 and 3, which are text, if they have 8 bits.
+    stretched = white in (255, 65535) or (white < 255 and found[1] in b"23")
+    return Header("netpbm", int(found[2]), int(found[3]), None if stretched else white)
 
 
 def _jpeg2000(file: BinaryIO) -> Header:
-    """Return the size of the reference grid, from the SIZ segment at the start of the codestream."""
+    """Return the size of the reference grid and the depth, from the SIZ segment of the codestream."""
     file.seek(0)
     content = file.read(LARGEST_JPEG2000_HEADER)
     start = content.find(b"\xff\x4f\xff\x51")
     if start < 0:
         raise HeaderError("it has no codestream")
     right, bottom, left, top = struct.unpack_from(">4I", content, start + 8)
-    return Header("JPEG 2000", right - left, bottom - top)
+    # The highest bit states whether samples are signed.
+    (depth,) = struct.unpack_from("B", content, start + 42)
+    bits = (depth & 0x7F) + 1
+    return Header("JPEG 2000", right - left, bottom - top, 2**bits - 1 if 8 < bits < 16 else None)
+
+
+def _is_avif(file: BinaryIO, start: bytes) -> bool:
+    """Return whether a file of boxes is AVIF; the brand mif1 alone is HEIF as well."""
+    brands = {start[8:12]}
+    if brands <= {b"mif1", b"msf1"}:
+        file.seek(16)
+        content = file.read(min(max(int.from_bytes(start[:4], "big") - 16, 0), 256))
+        brands = {content[at : at + 4] for at in range(0, len(content), 4)}
+    return not brands.isdisjoint({b"avif", b"avis"})
 
 
 def _avif(file: BinaryIO) -> Header:
-    """Return the largest size that an image of the file declares in a box 'ispe'."""
+    """Return the largest size that an image of the file declares in a box 'ispe', and the depth in 'av1C'."""
     file.seek(0)
     content = file.read(LARGEST_AVIF_HEADER)
     places = [match.end() + 4 for match in re.finditer(b"ispe", content)]
     sizes = [struct.unpack_from(">II", content, place) for place in places]
     if not sizes:
         raise HeaderError("it declares no size")
-    return Header("AVIF", max(width for width, _ in sizes), max(height for _, height in sizes))
+    white = None
+    configuration = content.find(b"av1C")
+    if configuration >= 0:
+        # In the third byte the bits 0x40 and 0x20 are high_bitdepth and twelve_bit.
+        (flags,) = struct.unpack_from("B", content, configuration + 6)
+        if flags & 0x40:
+            white = 2 ** (12 if flags & 0x20 else 10) - 1
+    return Header("AVIF", max(width for width, _ in sizes), max(height for _, height in sizes), white)
 
 
 def _require_inside(part: str, end: int, size: int) -> None:

@@ -77,8 +77,8 @@ def of_decoded(path: Path, kinds: Sequence[int], blocks: Sequence[Any]) -> Found
     exif = found.get(cv2.IMAGE_METADATA_EXIF, b"").removeprefix(EXIF_PREFIX)
     tags = _ExifBlock(exif)
     density, gamma = _stored(path)
-    metadata = Metadata(_checked(profile), density or tags.density(), gamma)
-    return Found(metadata, tags.orientation())
+    turn = tags.orientation()
+    return Found(Metadata(_checked(profile), _turned(density or tags.density(), turn), gamma), turn)
 
 
 def of_tiff(path: Path) -> Metadata:
@@ -87,7 +87,7 @@ def of_tiff(path: Path) -> Metadata:
         with path.open("rb") as file:
             tags = tiff_tags.read_tags(file)
             profile = tiff_tags.raw_bytes(file, tags, tiff_tags.ICC_PROFILE)
-            return Metadata(_checked(profile), _density(file, tags))
+            return Metadata(_checked(profile), _turned(_density(file, tags), _orientation(file, tags)))
     except (OSError, *tiff_tags.DAMAGED):
         return Metadata()
 
@@ -117,7 +117,7 @@ def encode_with_profile(suffix: str, image: Any, profile: bytes, options: list[i
 
 
 class _ExifBlock:
-    """An EXIF block: a small TIFF. What is damaged is taken as absent."""
+    """An EXIF block, which is a small TIFF; a damaged one is taken as absent."""
 
     def __init__(self, content: bytes) -> None:
         self._file = io.BytesIO(content)
@@ -129,35 +129,41 @@ class _ExifBlock:
                 self._tags = None
 
     def orientation(self) -> int:
-        if self._tags is None:
-            return 1
-        try:
-            found = tiff_tags.first_number(self._file, self._tags, tiff_tags.ORIENTATION, 1)
-        except tiff_tags.DAMAGED:
-            return 1
-        return found if found in tiff_tags.FLIPS else 1
+        return 1 if self._tags is None else _orientation(self._file, self._tags)
 
     def density(self) -> tuple[float, float] | None:
-        if self._tags is None:
-            return None
-        try:
-            return _density(self._file, self._tags)
-        except tiff_tags.DAMAGED:
-            return None
+        return None if self._tags is None else _density(self._file, self._tags)
 
 
 def _checked(profile: bytes | None) -> bytes | None:
     return profile if profile is not None and len(profile) >= SMALLEST_PROFILE else None
 
 
+def _orientation(file: BinaryIO, tags: tiff_tags.Tags) -> int:
+    """Return the orientation, 1 to 8; 1 where it is damaged."""
+    try:
+        found = tiff_tags.first_number(file, tags, tiff_tags.ORIENTATION, 1)
+    except tiff_tags.DAMAGED:
+        return 1
+    return found if found in tiff_tags.FLIPS else 1
+
+
 def _density(file: BinaryIO, tags: tiff_tags.Tags) -> tuple[float, float] | None:
-    """Return pixels per metre; None without resolution or unit."""
-    unit = TIFF_UNITS.get(tiff_tags.first_number(file, tags, tiff_tags.RESOLUTION_UNIT, 2))
+    """Return pixels per metre; None without resolution or unit, or where they are damaged."""
     sides = (tiff_tags.X_RESOLUTION, tiff_tags.Y_RESOLUTION)
-    if unit is None or not all(tag in tags.fields for tag in sides):
+    try:
+        unit = TIFF_UNITS.get(tiff_tags.first_number(file, tags, tiff_tags.RESOLUTION_UNIT, 2))
+        if unit is None or not all(tag in tags.fields for tag in sides):
+            return None
+        across, down = (tiff_tags.first_rational(file, tags, tag) / unit for tag in sides)
+    except tiff_tags.DAMAGED:
         return None
-    across, down = (tiff_tags.first_rational(file, tags, tag) / unit for tag in sides)
     return (across, down) if across > 0 and down > 0 else None
+
+
+def _turned(density: tuple[float, float] | None, orientation: int) -> tuple[float, float] | None:
+    """Return the density across and down the upright image; orientations from 5 on exchange its sides."""
+    return density if density is None or orientation < 5 else (density[1], density[0])
 
 
 def _stored(path: Path) -> tuple[tuple[float, float] | None, int | None]:
@@ -206,13 +212,20 @@ def _into_jpeg(encoded: bytes, metadata: Metadata) -> bytes:
     head, end = encoded[:JFIF_DENSITY], 4 + int.from_bytes(encoded[4:6], "big")
     density = encoded[JFIF_DENSITY : JFIF_DENSITY + 5]
     if metadata.density is not None:
-        across, down = (min(round(side * INCH), 65535) for side in metadata.density)
+        across, down = (min(max(round(side * INCH), 1), 65535) for side in metadata.density)
         density = struct.pack(">BHH", 1, across, down)
     rest = encoded[JFIF_DENSITY + 5 : end] + _profile_segments(metadata.profile or b"") + encoded[end:]
     return head + density + rest
 
 
+def fits_jpeg(profile: bytes) -> bool:
+    """Return whether the numbered segments of a JPEG can hold a profile: 255 of them."""
+    return len(profile) <= 255 * JPEG_PART
+
+
 def _profile_segments(profile: bytes) -> bytes:
+    if not fits_jpeg(profile):
+        return b""
     parts = [profile[at : at + JPEG_PART] for at in range(0, len(profile), JPEG_PART)]
     segments = b""
     for number, part in enumerate(parts, start=1):

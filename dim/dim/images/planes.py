@@ -15,6 +15,7 @@ from dim.errors import InputError
 GRAY_TOLERANCE = 8
 """Levels by which the channels of a gray pixel may differ, of 255: lossy files mix them."""
 TRIMAP = "gray: 0 background, 128 unknown, 255 foreground"
+"""Values of a trimap, for error messages."""
 MASK = "gray with the object at 128 or more of 255, black and one other colour, or an alpha channel"
 ALPHA = "gray from 0 to 255 (8 bits) or 65535 (16 bits), or an alpha channel"
 

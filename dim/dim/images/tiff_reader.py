@@ -200,8 +200,9 @@ class TiffReader:
     def _converted(self, stored: Image) -> Image:
         """Return gray or RGB, with alpha if there is one, of stored samples."""
         bits, photometric = self._page.bitspersample, self._page.photometric
-        if bits in SMALL_DEPTHS and self._palette is None:
-            stored = stored * np.uint8(255 // (2**bits - 1))
+        if bits in SMALL_DEPTHS:
+            # The first sample of a palette image is an index.
+            stored[..., 0 if self._palette is None else 1 :] *= np.uint8(255 // (2**bits - 1))
         if photometric == WHITE_IS_ZERO:
             stored[..., :1] = np.iinfo(stored.dtype).max - stored[..., :1]
         colours, extra = stored[..., : self._colours], stored[..., self._colours : self._colours + 1]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator
+
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -19,8 +22,10 @@ def fold_batch_norm(model: DIM) -> DIM:
         return model
     folded = DIM(model.config.model_copy(update={"batch_norm": False}), pooling=model.backbone.pooling)
     folded = folded.to(next(model.parameters()))
-    for source, target in zip(_normalised_pairs(model), _convolutions(folded), strict=True):
-        target.load_state_dict(fuse_conv_bn_eval(*source).state_dict())
+    for (convolution, norm), target in zip(_normalised_pairs(model), _convolutions(folded), strict=True):
+        # Only modules in eval mode can be fused: copies, because the given model may be in training mode.
+        fused = fuse_conv_bn_eval(copy.deepcopy(convolution).eval(), copy.deepcopy(norm).eval())
+        target.load_state_dict(fused.state_dict())
     folded.backbone.decoder.deconv1.load_state_dict(model.backbone.decoder.deconv1.state_dict())
     if model.refiner is not None and folded.refiner is not None:
         folded.refiner.load_state_dict(model.refiner.state_dict())
@@ -30,24 +35,23 @@ def fold_batch_norm(model: DIM) -> DIM:
 def _convolutions(model: DIM) -> list[nn.Conv2d]:
     """Return, in order, the convolutions that batch norm follows in networks that have it."""
     encoder, decoder = model.backbone.encoder, model.backbone.decoder
-    layers = [
-        layer for level in range(1, len(ENCODER_STAGES) + 1) for layer in getattr(encoder, f"layer{level}")
-    ]
     return [
-        *(layer for layer in layers if isinstance(layer, nn.Conv2d)),
+        *(layer for layer in _encoder_layers(model) if isinstance(layer, nn.Conv2d)),
         encoder.conv6,
         *(getattr(decoder, name) for name, _, _ in DECODER_STEPS),
     ]
 
 
+def _encoder_layers(model: DIM) -> Iterator[nn.Module]:
+    for level in range(1, len(ENCODER_STAGES) + 1):
+        yield from getattr(model.backbone.encoder, f"layer{level}")
+
+
 def _normalised_pairs(model: DIM) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
     encoder, decoder = model.backbone.encoder, model.backbone.decoder
-    layers = [
-        layer for level in range(1, len(ENCODER_STAGES) + 1) for layer in getattr(encoder, f"layer{level}")
-    ]
     norms = [
-        *(layer for layer in layers if isinstance(layer, nn.BatchNorm2d)),
+        *(layer for layer in _encoder_layers(model) if isinstance(layer, nn.BatchNorm2d)),
         encoder.conv6_bn,
         *(getattr(decoder, f"{name}_bn") for name, _, _ in DECODER_STEPS),
     ]
-    return [(c.eval(), n.eval()) for c, n in zip(_convolutions(model), norms, strict=True)]
+    return list(zip(_convolutions(model), norms, strict=True))

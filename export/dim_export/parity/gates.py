@@ -112,8 +112,8 @@ def gates_for(precision: Precision) -> tuple[Gate, ...]:
     return (_FINITE, *_GATES[precision], *_OTHER_TOOLS)
 
 
-# The reasons name what dim-compact has on the shipped photograph; "random" is a network of width 1/8 with random
-# weights.
+# The reasons state what dim-compact has on the shipped photograph; "random" is a network of width 1/8 with
+# random weights.
 
 _FINITE = Gate(
     measure=Measure.NOT_FINITE,
@@ -210,7 +210,7 @@ _INT8 = (
         measure=Measure.GAIN,
         limit=0.025,
         reason=f"{_SCALE}; export corrects the mean effect of rounding, and single images scatter by 2 %: "
-        "dim-compact 0.4 % (earlier weights 0.02 to 1.3 %). Propagation of alpha hides scales (docs/export.md)",
+        "dim-compact 0.4 % (earlier weights 0.02 to 1.3 %). Propagation hides scales (docs/export.md)",
     ),
     Gate(
         measure=Measure.SAD_SHIFT,

@@ -7,7 +7,6 @@ that was cut off.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -48,11 +47,9 @@ def read_metadata(path: Path) -> ArtefactMetadata:
 
 def read_properties(path: Path) -> dict[str, str]:
     """Return all ``metadata_props`` of an ONNX file; ArtefactError if it is missing, cut off or not ONNX."""
-    # Path.is_file raises the system's error for a name that is too long.
-    if not os.path.isfile(path):
-        raise ArtefactError(
-            f"cannot open the model {path}", got=problem_of(path), fix=f"make one: {MAKE_ONE}"
-        )
+    problem = problem_of(path)
+    if problem is not None:
+        raise ArtefactError(f"cannot open the model {path}", got=problem, fix=f"make one: {MAKE_ONE}")
     try:
         with path.open("rb") as file:
             return _properties(file, path.stat().st_size)
@@ -71,7 +68,9 @@ def read_properties(path: Path) -> dict[str, str]:
             why="such a graph can read any file of this machine",
             fix=f"make one: {MAKE_ONE}",
         ) from error
-    except (ValueError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise ArtefactError(f"cannot open the model {path}", why=error.strerror or str(error)) from error
+    except ValueError as error:
         raise ArtefactError(
             f"cannot read {path}: it is not an ONNX file", why=str(error), fix=f"make one: {MAKE_ONE}"
         ) from error
@@ -106,7 +105,7 @@ def _counted(found: Iterator[Field], budget: Iterator[int]) -> Iterator[Field]:
 def _require_embedded(
     file: BinaryIO, end: int, budget: Iterator[int], kind: str = "graph", depth: int = 0
 ) -> None:
-    """Raise ExternalDataError if a tensor of this message reads another file of the machine."""
+    """Raise _ExternalDataError if a tensor of this message reads another file of the machine."""
     if depth > DEEPEST:
         raise ValueError("its graphs are nested too deeply")
     for field in _counted(fields(file, end), budget):

@@ -48,7 +48,7 @@ _CONNECTION_BYTES = 4 * 10**6
 _LONGEST_REASON = 300
 
 
-class _Answer(NamedTuple):
+class _Response(NamedTuple):
     headers: Mapping[str, str]
     body: bytearray
 
@@ -116,7 +116,7 @@ class HttpTransport(Transport):
         largest: int,
         headers: Mapping[str, str] | None = None,
         content: list[memoryview] | None = None,
-    ) -> _Answer:
+    ) -> _Response:
         """Send one request; return its response of at most ``largest`` bytes."""
         import httpx
 
@@ -134,7 +134,7 @@ class HttpTransport(Transport):
             raise self._failed(error) from error
         if response.status_code != httpx.codes.OK:
             raise self._refused(response, body)
-        return _Answer(response.headers, body)
+        return _Response(response.headers, body)
 
     def _read(self, response: httpx.Response, largest: int, deadline: float) -> bytearray:
         body = bytearray()

@@ -125,8 +125,8 @@ class OnnxRuntimeBackend(Backend):
     Args:
         path: the artefact.
         device: "cpu", "cuda" or "cuda:N".
-        precision: None, or the artefact's own: ONNX Runtime computes what the graph says (fp16 on the CPU in
-            float32, between casts).
+        precision: None, or the artefact's own: ONNX Runtime computes in the graph's types (fp16 on the CPU
+            in float32, between casts).
         threads: threads of one operator; None lets ONNX Runtime take one per physical core.
 
     Raises:

@@ -37,7 +37,7 @@ def default_model() -> Path:
 def model_path(model: object) -> Path:
     """Return an artefact's path: of the embedded one for None, of a shipped one for its name, or of a file.
 
-    A file need not exist: whoever opens it reports that. But a name without folder and suffix, which no
+    A file need not exist: opening it reports that. But a name without folder and suffix, which no
     artefact has, is most likely a misspelt name of a shipped model.
 
     Raises:

@@ -85,6 +85,7 @@ class TensorRTBackend(Backend):
         self._idle: list[Slot] = []
         self._free = threading.BoundedSemaphore(SLOTS)
         self._lock = threading.Lock()
+        self._closing = threading.Lock()
 
     @property
     def metadata(self) -> ArtefactMetadata:
@@ -134,6 +135,8 @@ class TensorRTBackend(Backend):
     def close(self) -> None:
         """Wait for the windows in flight, then free everything. Closing twice is fine."""
         with ExitStack() as stack:
+            # One thread at a time: two that each hold a part of the permits would wait for each other.
+            stack.enter_context(self._closing)
             for _ in range(SLOTS):
                 stack.enter_context(self._free)
             slots, self._idle = self._idle, []

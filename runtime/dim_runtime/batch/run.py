@@ -46,7 +46,7 @@ class ItemResult:
         megapixels: of the image; 0 unless done.
         seconds: time of the engine.
         windows: their number.
-        cost: area of the windows over the padded image's.
+        cost: multiply-adds of all windows over the whole image's.
         output_bytes: size of the output file.
     """
 
@@ -128,12 +128,18 @@ def inputs_of(item: Item) -> str:
     return f"{storage.identity(item.image)} {storage.identity(item.trimap)}"
 
 
+def outputs_of(items: Iterable[Item], folder: str) -> list[Path]:
+    """Return the files that a batch writes; none in remote storage."""
+    if storage.is_remote(folder):
+        return []
+    return [storage.local(storage.join(folder, item.output)) for item in items]
+
+
 def _require_no_input(items: list[Item], folder: str) -> None:
     if storage.is_remote(folder):
         return
     inputs = (name for item in items for name in (item.image, item.trimap) if not storage.is_remote(name))
-    outputs = (storage.local(storage.join(folder, item.output)) for item in items)
-    files.require_no_input(outputs, map(storage.local, inputs))
+    files.require_no_input(outputs_of(items, folder), map(storage.local, inputs))
 
 
 def _require_own(folder: str, outputs: list[str], journal: Journal) -> None:

@@ -67,7 +67,7 @@ def auto(
     )
     outputs = [out_path, *([save_trimap] if save_trimap else [])]
     _require_two_files(out_path, save_trimap)
-    require_no_input(outputs, sources.inputs)
+    require_no_input(outputs, [*sources.inputs, *spec.inputs])
     if save_trimap is not None:
         require_writable(save_trimap)
     made = sources.make()

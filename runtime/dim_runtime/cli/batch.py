@@ -14,10 +14,18 @@ import typer
 
 from dim.cli_support import AsJson, ReportFile, publish
 from dim.errors import InputError
+from dim.files import require_no_input, require_writable
 from dim_runtime.batch import storage
 from dim_runtime.batch.items import Item, read_items
 from dim_runtime.batch.journal import Journal
-from dim_runtime.batch.run import ItemResult, fingerprint, remove_leftovers, run_items, split
+from dim_runtime.batch.run import (
+    ItemResult,
+    fingerprint,
+    outputs_of,
+    remove_leftovers,
+    run_items,
+    split,
+)
 from dim_runtime.cli.options import OutputOptions, Quiet, ShowProgress, expand
 from dim_runtime.matting import Matting
 from dim_runtime.outputs.spec import OutputSpec
@@ -65,6 +73,9 @@ def batch(
     spec, chosen = options.spec(), options.matting()
     items = read_items(source, trimaps)
     _require_folder(folder)
+    require_no_input(outputs_of(items, folder), spec.inputs)
+    if report is not None:
+        require_writable(report)
     run = _on_ray(ray_address) if ray or ray_address else _here
     with closing(Journal(folder, fingerprint(chosen, spec), overwrite=overwrite)) as journal:
         todo, settled = split(items, folder, journal, overwrite=overwrite)

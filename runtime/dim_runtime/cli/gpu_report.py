@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from dim.files import write_text
+from dim.files import require_writable, write_text
 
 if TYPE_CHECKING:
     from dim_runtime.selftest.report import Report
@@ -27,6 +27,7 @@ def report_gpu(device: str, output: Path, *, as_json: bool) -> None:
     # The back ends that it imports would slow every other command down.
     from dim_runtime.selftest.run import run_selftest
 
+    require_writable(output)
     with tempfile.TemporaryDirectory() as folder:
         report = run_selftest(device, Path(folder), progress=_show_part)
     write_text(output, report.model_dump_json(indent=2) + "\n")

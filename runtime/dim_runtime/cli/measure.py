@@ -50,7 +50,7 @@ class Bench(FrozenModel):
         first_s: duration of the first call, in which engines compile and allocate.
         seconds: duration of each further run, planning and stitching included, without files.
         plan_seconds: duration of planning alone.
-        cost: area of all windows over the whole image's.
+        cost: multiply-adds of all windows over the whole image's.
         work: multiply-adds of one run.
         peak_bytes: peak of this process meanwhile, the image and the model included.
         ceiling_gflops: speed of a product of float32 matrices on all cores; None if not measured.
@@ -130,7 +130,6 @@ def measure(
     plan = matting.plan(trimap)
     plan_seconds = timed(lambda: matting.plan(trimap))
     seconds = tuple(timed(lambda: matting(image, trimap)) for _ in range(runs))
-    area = sum(window.area for window in plan.windows)
     return Bench(
         **about,
         height=trimap.shape[0],
@@ -139,7 +138,7 @@ def measure(
         context=plan.context,
         exact=plan.exact,
         cost=plan.cost,
-        work=float(area) * matting.metadata.multiply_adds_per_pixel,
+        work=plan.area * matting.metadata.multiply_adds_per_pixel,
         opening_s=opening_s,
         first_s=first_s,
         seconds=seconds,

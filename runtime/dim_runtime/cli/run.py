@@ -51,10 +51,10 @@ def run(
     pairs = _pairs(image, trimap, out_path)
     if pairs is None and not dry_run:
         spec.require_writable(out_path)
-        require_no_input([out_path], filter(None, (image, trimap, spec.background_file)))
+        require_no_input([out_path], filter(None, (image, trimap, *spec.inputs)))
     elif pairs is not None and not dry_run:
         inputs = [file for pair in pairs.pairs for file in (pair.image, pair.trimap)]
-        require_no_input((_output(out_path, pair) for pair in pairs.pairs), inputs)
+        require_no_input((_output(out_path, pair) for pair in pairs.pairs), [*inputs, *spec.inputs])
     show = sys.stderr.isatty() if progress is None else progress
     with Matting.from_options(options.matting(), show and not quiet) as matting:
 

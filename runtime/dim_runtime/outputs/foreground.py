@@ -23,6 +23,9 @@ from dim.bit_depth import depth_of, quantise, to_depth
 from dim.errors import InputError, MissingExtraError
 
 LOGGER = logging.getLogger(__name__)
+_ESTIMATOR = threading.Lock()
+"""One estimate at a time, which uses all cores: where numba has neither OpenMP nor TBB, two threads in its
+parallel code end the process."""
 
 Colour = tuple[int, int, int]
 """R, G, B on the scale 0-255."""
@@ -113,7 +116,9 @@ def tile_foreground(image: Image, alpha: Floating, tile: Tile) -> Image:
         from pymatting import estimate_foreground_ml
 
     depth = depth_of(image)
-    estimated = np.asarray(estimate_foreground_ml(image / np.float32(2**depth - 1), alpha))[tile.inside]
+    colours = image / np.float32(2**depth - 1)
+    with _ESTIMATOR:
+        estimated = np.asarray(estimate_foreground_ml(colours, alpha))[tile.inside]
     return np.where(solid[..., None], own, quantise(np.clip(estimated, 0, 1), depth))
 
 

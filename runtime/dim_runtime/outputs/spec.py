@@ -122,6 +122,11 @@ class OutputSpec:
         return Path(self.background)
 
     @property
+    def inputs(self) -> list[Path]:
+        """Files that are read beside images and trimaps, and must not be written."""
+        return [] if self.background_file is None else [self.background_file]
+
+    @property
     def premultiplied(self) -> bool:
         """Whether a cut-out stores its colours times alpha."""
         return self.alpha is AlphaKind.PREMULTIPLIED

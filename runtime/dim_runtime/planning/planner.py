@@ -96,7 +96,7 @@ class _Way(NamedTuple):
     """A way to compute windows.
 
     Attributes:
-        phases: propagation has windows of its own.
+        phases: propagation has its own windows.
         crops: layers drop the margins that they do not need.
         context: pixels around each core.
         exact: whether that is enough for the alpha of the whole image.

@@ -42,7 +42,7 @@ class Device(NamedTuple):
     Attributes:
         put: copies a uint8 array to the GPU; None where there is no GPU.
         get: copies an array of the GPU back.
-        exhaust: asks for more memory than there is; it must raise BackendError.
+        exhaust: allocates more memory than there is; it must raise BackendError.
         free_bytes: free memory of the device.
         flops: multiply-adds per second of a large matrix product times two; None if it cannot be measured.
     """

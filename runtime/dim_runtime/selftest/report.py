@@ -102,7 +102,7 @@ def line(check: Check) -> str:
 
 
 class Outcome:
-    """Findings of a check so far; filled inside :func:`checked`."""
+    """Findings of a check so far; filled inside :meth:`Recorder.checked`."""
 
     def __init__(self) -> None:
         self.verdict = Verdict.PASSED

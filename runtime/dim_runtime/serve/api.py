@@ -320,7 +320,10 @@ def _add_counting(app: FastAPI, service: Service) -> None:
     async def count(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
         # A part of a result must not count as fetched: files are sent whole.
         request.scope["headers"] = [pair for pair in request.scope["headers"] if pair[0] != b"range"]
-        response = await call_next(request)
+        try:
+            response = await call_next(request)
+        except Exception as error:  # any fault of a route is counted, and answered with the headers below
+            response = error_response(error)
         if "Accept-Ranges" in response.headers:
             response.headers["Accept-Ranges"] = "none"
         for name, value in HEADERS.items():

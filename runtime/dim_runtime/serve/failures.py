@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
+import tempfile
 from collections.abc import Mapping
 
 from fastapi import FastAPI, Request
@@ -80,8 +82,14 @@ RESPONSES: dict[int | str, dict[str, object]] = {
 }
 """The same for the OpenAPI description of every route."""
 
-UPLOAD_PATH = re.compile(rf"(?:\b(\w+) )?\S*{FOLDER_PREFIX}[^/\\]+[/\\][^/\\]+[/\\](\w+)")
-"""Paths of uploads, with the word before: clients get the names of their fields, not paths of the server."""
+
+def upload_path() -> re.Pattern[str]:
+    """Return the pattern of an upload's path, with the word before it.
+
+    Clients get the names of their fields, not paths of the server.
+    """
+    folder = re.escape(os.path.join(tempfile.gettempdir(), FOLDER_PREFIX))
+    return re.compile(rf"(?:\b(\w+) )?{folder}[^/\\]+[/\\][^/\\]+[/\\](\w+)")
 
 
 def _field(found: re.Match[str]) -> str:
@@ -95,7 +103,8 @@ def describe(error: BaseException) -> dict[str, str]:
     if not isinstance(error, DimError):
         return {"problem": "the server failed", "why": type(error).__name__}
     parts = {name: getattr(error, name) for name in ("problem", "got", "expected", "why", "fix")}
-    return {name: UPLOAD_PATH.sub(_field, str(value)) for name, value in parts.items() if value is not None}
+    path = upload_path()
+    return {name: path.sub(_field, str(value)) for name, value in parts.items() if value is not None}
 
 
 def error_response(error: BaseException) -> JSONResponse:

@@ -39,7 +39,8 @@ def _new_lock(folder: Path) -> int:
     # Locked before it has its name: no other process finds the file without the lock.
     unnamed = folder / f"{LOCK_NAME}-new"
     lock = os.open(unnamed, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
-    _is_locked_now(lock)
+    if not _try_lock(lock):
+        raise BlockingIOError(f"{unnamed} is new, and locked by another process")
     unnamed.rename(folder / LOCK_NAME)
     return lock
 
@@ -80,7 +81,7 @@ def _remove_if_abandoned(path: Path) -> None:
             return
         lock = os.open(LOCK_NAME, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
         try:
-            if stat.S_ISREG(os.fstat(lock).st_mode) and _is_locked_now(lock):
+            if stat.S_ISREG(os.fstat(lock).st_mode) and _try_lock(lock):
                 # On POSIX rmtree follows no link either.
                 shutil.rmtree(path, ignore_errors=True)
         finally:
@@ -89,7 +90,7 @@ def _remove_if_abandoned(path: Path) -> None:
         os.close(folder)
 
 
-def _is_locked_now(lock: int) -> bool:
+def _try_lock(lock: int) -> bool:
     """Lock a file for this process without waiting; return whether that was possible."""
     if sys.platform == "win32":
         return True

@@ -59,7 +59,7 @@ class Job:
         finished, total: progress within the phase: windows of the network, or outputs.
         fetched: outputs that were sent.
         warnings: about what the request holds, to be sent with its outputs.
-        dropped: whether nobody waits for the job: it ends at its next report of progress.
+        dropped: whether no client waits for the job: it ends at its next report of progress.
         future: of the worker that runs it.
     """
 
@@ -154,9 +154,9 @@ class JobQueue:
 
     @property
     def kept(self) -> int:
-        """Jobs whose files are still there."""
+        """Jobs that are done and whose results are still there."""
         with self._lock:
-            return len(self._jobs)
+            return sum(job.state is State.DONE for job in self._jobs.values())
 
     @property
     def stopping(self) -> bool:

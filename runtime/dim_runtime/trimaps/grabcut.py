@@ -92,7 +92,7 @@ def segmented(
         bool H, W of each run.
 
     Raises:
-        InputError: nothing tells the object from the background.
+        InputError: the object's colours are those of the background, or there is no room for both.
     """
     if mask is None:
         _require_room(marks, boxed=boxed)

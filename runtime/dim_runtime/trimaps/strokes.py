@@ -89,7 +89,7 @@ def propose(
         uint8 H, W: 0 background, 128 unknown, 255 foreground.
 
     Raises:
-        InputError: sizes differ, the box lies outside, or nothing tells the object from the background.
+        InputError: sizes differ, the box lies outside, or the object's colours are those of the background.
     """
     height, width = image.shape[:2]
     if strokes.levels.shape != (height, width):

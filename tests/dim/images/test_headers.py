@@ -8,9 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
+from dim import trimap
+from dim.errors import InputError
+from dim.images import read_image
 from dim.images.headers import (
     FILL_BLOCK,
     MOST_CHUNKS,
@@ -229,3 +233,64 @@ def test_a_png_of_countless_chunks_is_refused(tmp_path: Path) -> None:
     path.write_bytes(png[:33] + b"\0\0\0\0tEXt\0\0\0\0" * MOST_CHUNKS + png[33:])
     with pytest.raises(HeaderError, match="more than 262144 chunks"):
         require_whole(path)
+
+
+@pytest.mark.parametrize(("white", "dtype"), [(100, np.uint8), (1023, np.uint16), (4095, np.uint16)])
+def test_a_netpbm_file_of_fewer_levels_uses_the_whole_range(
+    tmp_path: Path, white: int, dtype: type[np.unsignedinteger[Any]]
+) -> None:
+    levels = np.linspace(0, white, 60).reshape(6, 10).round()
+    big = levels.astype(np.uint8 if white < 256 else ">u2")
+    (tmp_path / "a.pgm").write_bytes(b"P5\n# levels\n10 6\n%d\n" % white + big.tobytes())
+    found = read_image(tmp_path / "a.pgm")[..., 0]
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, np.rint(levels * (np.iinfo(dtype).max / white)))
+
+
+def test_a_trimap_of_fewer_levels_keeps_its_foreground(tmp_path: Path) -> None:
+    for name, content in (("text", b"P2 3 1 100\n0 50 100\n"), ("bytes", b"P5 3 1 100\n\0\x32\x64")):
+        (tmp_path / f"{name}.pgm").write_bytes(content)
+        np.testing.assert_array_equal(trimap.read(tmp_path / f"{name}.pgm").trimap, [[0, 128, 255]])
+
+
+@pytest.mark.parametrize("white", [0, 65536])
+def test_a_netpbm_file_without_levels_is_damaged(tmp_path: Path, white: int) -> None:
+    (tmp_path / "a.pgm").write_text(f"P2 1 1 {white}\n0\n")
+    with pytest.raises(InputError, match="largest value"):
+        read_image(tmp_path / "a.pgm")
+
+
+@pytest.mark.parametrize("bits", [10, 12])
+def test_avif_of_more_bits_uses_the_whole_range(tmp_path: Path, bits: int) -> None:
+    image = np.full((16, 16, 3), 2**bits - 1, np.uint16)
+    options = [cv2.IMWRITE_AVIF_DEPTH, bits, cv2.IMWRITE_AVIF_QUALITY, 100]
+    try:
+        written = cv2.imwrite(str(tmp_path / "a.avif"), image, options)
+    except cv2.error:
+        written = False
+    if not written:
+        pytest.skip("this build of OpenCV does not write AVIF of more than 8 bits")
+    assert read_image(tmp_path / "a.avif").min() > 0.99 * 65535
+
+
+def test_jpeg_2000_of_12_bits_states_its_depth() -> None:
+    size = struct.pack(">HH4I4IHBBB", 41, 0, 10, 6, 0, 0, 10, 6, 0, 0, 1, 11, 1, 1)
+    header = parse_header(io.BytesIO(b"\xff\x4f\xff\x51" + size))
+    assert header == Header("JPEG 2000", 10, 6, 4095)
+
+
+@pytest.mark.parametrize(("brands", "avif"), [(b"heicmif1", False), (b"miafavif", True)])
+def test_the_brand_mif1_alone_is_no_avif(tmp_path: Path, brands: bytes, avif: bool) -> None:
+    box = struct.pack(">I", 16 + len(brands)) + b"ftypmif1" + bytes(4) + brands
+    path = tmp_path / "a.heic"
+    path.write_bytes(box + struct.pack(">I4sxxxxII", 20, b"ispe", 40, 90))
+    if avif:
+        assert read_header(path) == Header("AVIF", 40, 90)
+    else:
+        with pytest.raises(InputError, match="HEIF, as telephones save it"):
+            read_image(path)
+
+
+def test_the_size_of_a_file_that_cannot_be_read_is_unknown(tmp_path: Path) -> None:
+    assert declared_pixels(tmp_path / "absent.tif") is None
+    assert declared_pixels(tmp_path) is None

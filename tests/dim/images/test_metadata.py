@@ -16,6 +16,8 @@ from dim.images.decoding import decode
 from dim.images.files import read_image, read_metadata, read_photograph, write_image
 from dim.images.metadata import Metadata, holds_rgb
 
+tifffile = pytest.importorskip("tifffile")
+
 PIXELS = np.random.default_rng(0).integers(0, 256, (21, 33, 3), np.uint8)
 SUFFIXES = [".png", ".tif", ".jpg", ".webp"]
 D50 = b"\0\0\xf6\xd6\0\1\0\0\0\0\xd3\x2d"
@@ -80,7 +82,6 @@ def test_gamma_of_a_png_is_kept(tmp_path: Path) -> None:
 
 
 def test_a_resolution_without_unit_is_none(tmp_path: Path) -> None:
-    tifffile = pytest.importorskip("tifffile")
     tifffile.imwrite(tmp_path / "a.tif", PIXELS, photometric="rgb", resolution=(300, 300), resolutionunit=1)
     assert read_metadata(tmp_path / "a.tif").density is None
 
@@ -96,7 +97,6 @@ def test_cut_outs_carry_all(tmp_path: Path, dtype: type) -> None:
 
 
 def test_rgba_tiffs_carry_alpha_kind_and_profile(tmp_path: Path) -> None:
-    tifffile = pytest.importorskip("tifffile")
     image = np.dstack([PIXELS, PIXELS[..., 0]])
     for premultiplied, kind in ((False, 2), (True, 1)):
         path = tmp_path / "image.tif"
@@ -189,3 +189,37 @@ def test_the_profile_of_another_librarys_jpeg_in_parts(tmp_path: Path) -> None:
     pillow.fromarray(PIXELS).save(buffer, "jpeg", icc_profile=profile(200_000))
     (tmp_path / "a.jpg").write_bytes(buffer.getvalue())
     assert read_metadata(tmp_path / "a.jpg").profile == profile(200_000)
+
+
+def test_a_profile_that_is_too_long_for_jpeg_is_left_out_with_a_warning(tmp_path: Path) -> None:
+    large = profile() + bytes(255 * 65519)
+    with pytest.warns(ProfileWarning, match="too many for JPEG"):
+        write_image(tmp_path / "image.jpg", PIXELS, metadata=Metadata(large))
+    assert read_metadata(tmp_path / "image.jpg").profile is None
+
+
+def test_a_density_below_one_dot_per_inch_is_one(tmp_path: Path) -> None:
+    write_image(tmp_path / "image.jpg", PIXELS, metadata=Metadata(density=(10.0, 1000.0)))
+    assert read_metadata(tmp_path / "image.jpg").density == pytest.approx((39.37, 984.25), rel=1e-3)
+
+
+@pytest.mark.parametrize("orientation", [1, 4, 5, 8])
+def test_the_density_turns_with_the_image(tmp_path: Path, orientation: int) -> None:
+    path = tmp_path / "image.tif"
+    tifffile.imwrite(
+        path, PIXELS, photometric="rgb", resolution=(300, 72), resolutionunit="inch",
+        extratags=[(274, "H", 1, orientation, True)],
+    )  # fmt: skip
+    found = read_metadata(path).density
+    across = (72, 300)[orientation < 5]
+    assert found is not None
+    assert found[0] == pytest.approx(across / 0.0254, rel=1e-3)
+
+
+def test_a_damaged_resolution_leaves_the_profile(tmp_path: Path) -> None:
+    path = tmp_path / "image.tif"
+    tifffile.imwrite(
+        path, PIXELS, photometric="rgb", iccprofile=profile(), metadata=None,
+        extratags=[(282, "f", 1, 300.0, True), (283, "f", 1, 300.0, True)],
+    )  # fmt: skip
+    assert read_metadata(path) == Metadata(profile())

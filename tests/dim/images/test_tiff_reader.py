@@ -96,6 +96,37 @@ def test_few_bits_use_the_whole_scale(tmp_path: Path, bits: int) -> None:
     np.testing.assert_array_equal(read_image(path)[..., 0], levels * (255 // (2**bits - 1)))
 
 
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_few_bits_of_a_palette_and_its_alpha(tmp_path: Path, bits: int) -> None:
+    size, path = 2**bits, tmp_path / "image.tif"
+    index = (np.arange(9 * 12).reshape(9, 12) % size).astype(np.uint8)
+    alpha = index[::-1]
+    colours = np.random.default_rng(0).integers(0, 256, (3, size), np.uint16)
+    # Index and alpha lie side by side: as a gray image of twice the width.
+    content = packed_tiff(np.stack([index, alpha], -1).reshape(9, 24), bits)
+    (tags,) = struct.unpack_from("<I", content, 4)
+    data, (count,) = content[8:tags], struct.unpack_from("<H", content, tags)
+    fields = dict(struct.unpack_from("<HxxxxxxI", content, tags + 2 + 12 * i) for i in range(count))
+    fields |= {256: 12, 262: 3, 277: 2}
+    after = 8 + len(data)
+    tables = (colours * 257).astype("<u2").tobytes()
+    start = after + len(tables)
+    entries = [(tag, 4, 1, value) for tag, value in fields.items() if tag != 258]
+    entries += [(258, 3, 2, bits | bits << 16), (320, 3, 3 * size, after), (338, 3, 1, 2)]
+    packed = b"".join(struct.pack("<HHII", *entry) for entry in sorted(entries))
+    path.write_bytes(
+        b"II*\0"
+        + struct.pack("<I", start)
+        + data
+        + tables
+        + struct.pack("<H", len(entries))
+        + packed
+        + bytes(4)
+    )
+    scale = 255 // (size - 1)
+    np.testing.assert_array_equal(read_rgba(path), np.dstack([colours.T[index], alpha * scale]))
+
+
 def packed_tiff(levels: np.ndarray, bits: int) -> bytes:
     """Make an uncompressed gray TIFF of 1, 2 or 4 bits: rows start at whole bytes."""
     height, width = levels.shape

@@ -21,9 +21,10 @@ def test_folding_keeps_the_function(live_model: Any, stage: int) -> None:
 
 
 def test_folding_removes_batch_norm_and_leaves_the_source(live_model: Any) -> None:
-    model = live_model(batch_norm=True)
+    model = live_model(batch_norm=True).train()
     keys = list(model.state_dict())
     folded = fold_batch_norm(model)
+    assert all(module.training for module in model.modules())
     assert not folded.config.batch_norm
     assert not folded.training
     assert not any("running_mean" in key for key in folded.state_dict())

@@ -58,6 +58,15 @@ def test_a_box_gives_a_cutout(photo: Path, tmp_path: Path) -> None:
     assert levels[0, 0] == 0
 
 
+def test_the_background_is_not_replaced(photo: Path, tmp_path: Path) -> None:
+    background = tmp_path / "background.png"
+    background.write_bytes(photo.read_bytes())
+    options = ("--out", "composite", "--background", background, "--box", "40,20,120,120")
+    with pytest.raises(InputError, match="one of the inputs"):
+        run("auto", photo, "-o", background, *options)
+    assert background.read_bytes() == photo.read_bytes()
+
+
 def test_a_mask_gives_an_alpha(photo: Path, tmp_path: Path) -> None:
     mask = np.zeros((160, 200), np.uint8)
     cv2.circle(mask, (100, 80), 50, 255, -1)

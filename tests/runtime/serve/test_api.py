@@ -14,6 +14,7 @@ import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -29,7 +30,7 @@ from dim_runtime import Matting
 from dim_runtime.backends.fake import FakeBackend, red_channel
 from dim_runtime.outputs.render import render
 from dim_runtime.serve.api import _events
-from dim_runtime.serve.failures import DESCRIPTIONS, STATUS
+from dim_runtime.serve.failures import DESCRIPTIONS, STATUS, describe
 from dim_runtime.serve.folders import LOCK_NAME
 from dim_runtime.serve.jobs import Job, JobQueue, Phase, State
 from dim_runtime.serve.limits import RemovedJobError
@@ -614,6 +615,25 @@ def test_an_error_that_is_not_ours_gives_away_its_kind_only(start: Start, files:
     answer = start(alpha=broken).post("/v1/matte", files=files)
     assert answer.status_code == 500
     assert "secret" not in answer.text
+
+
+def test_a_fault_of_a_route_is_counted_and_has_the_headers_of_every_response(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = start()
+    broken = Mock(side_effect=ZeroDivisionError("secret"))
+    monkeypatch.setattr("dim_runtime.serve.jobs.JobQueue.require_room", broken)
+    answer = client.get("/ready")
+    assert answer.status_code == 500
+    assert answer.json() == {"problem": "the server failed", "why": "ZeroDivisionError"}
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert 'route="/ready",status="500"' in client.get("/metrics").text
+
+
+def test_paths_of_a_temporary_folder_with_a_space_are_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", "/srv/my tmp")
+    error = InputError("cannot read the image /srv/my tmp/dim-serve-ab12/cd34/image", got="no such file")
+    assert describe(error) == {"problem": "cannot read the image", "got": "no such file"}
 
 
 def test_a_job_that_takes_too_long(start: Start, files: dict[str, Any]) -> None:

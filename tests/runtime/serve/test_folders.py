@@ -107,7 +107,7 @@ def test_a_folder_without_its_lock_is_not_left(temporary: Path, monkeypatch: pyt
     def full(lock: int) -> bool:
         raise OSError("no space left")
 
-    monkeypatch.setattr(folders, "_is_locked_now", full)
+    monkeypatch.setattr(folders, "_try_lock", full)
     with pytest.raises(OSError, match="no space"):
         ServerFolder()
     assert not list(temporary.glob(f"{FOLDER_PREFIX}*"))

@@ -10,13 +10,17 @@ function headers() {
   return token ? { Authorization: `Bearer ${token}` } : {};
 }
 
+/** The parts of an error that the server states. */
+function problemText({ problem, got, expected, why, fix }) {
+  const more = Object.entries({ got, expected, why, fix }).filter(([, value]) => value);
+  return [problem, ...more.map(([key, value]) => `${key}: ${value}`)].join("; ");
+}
+
 async function checked(response) {
   if (response.ok) return response;
   let text = `${response.status} ${response.statusText}`;
   try {
-    const { problem, got, expected, why, fix } = await response.json();
-    const more = { got, expected, why, fix };
-    text = [problem, ...Object.entries(more).filter(([, value]) => value).map(([key, value]) => `${key}: ${value}`)].join("; ");
+    text = problemText(await response.json());
   } catch {
     // No JSON: the status line is all there is.
   }
@@ -61,7 +65,10 @@ export async function cancel(id, { keepalive = false } = {}) {
   if (response.status !== 404) await checked(response);
 }
 
-/** Follow a job's events until it is done, and return its warnings; `onProgress` gets its state: phase, done, total. */
+/**
+ * Follow a job's events until it is done, and return its warnings; `onProgress` gets its state: phase, done, total.
+ * A job that failed is removed, so that the server does not keep its files.
+ */
 export async function follow(id, onProgress) {
   const response = await checked(await fetch(`v1/jobs/${id}/events`, { headers: headers() }));
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -76,7 +83,10 @@ export async function follow(id, onProgress) {
       const data = event.split("\n").filter((line) => line.startsWith("data:")).map((line) => line.slice(5)).join("\n");
       if (!data) continue;
       const state = JSON.parse(data);
-      if (state.state === "failed") throw new Error([state.error.problem, state.error.got, state.error.fix].filter(Boolean).join("; "));
+      if (state.state === "failed") {
+        await cancel(id);
+        throw new Error(problemText(state.error));
+      }
       if (state.state === "done") return state.warnings ?? [];
       onProgress(state);
     }

@@ -134,6 +134,7 @@ export class Labels {
     const canvas = new OffscreenCanvas(width, height);
     const context = canvas.getContext("2d", { willReadFrequently: true });
     context.drawImage(bitmap, 0, 0);
+    bitmap.close();
     const data = new Uint8Array(width * height);
     const rows = Math.max(1, Math.floor(4_000_000 / width));
     for (let top = 0; top < height; top += rows) {

@@ -134,7 +134,9 @@ async function open(file) {
     find("hint").hidden = true;
     screen.resize();
     camera.fit(bitmap.width, bitmap.height, screen.width, screen.height);
-    setSize(Math.max(4, Math.round(BRUSH * screen.ratio / camera.scale)));
+    const pixels = Math.max(4, Math.round(BRUSH * screen.ratio / camera.scale));
+    find("size").max = Math.max(200, 2 * pixels);
+    setSize(pixels);
     report(`${file.name}, ${bitmap.width} × ${bitmap.height}. ${FIRST_STEP}`);
   });
 }
@@ -225,7 +227,7 @@ async function compute() {
     report("Fetching the result…");
     const [alpha, cutout] = await Promise.all([api.result(task.id, "alpha"), api.result(task.id, "cutout")]);
     forget();
-    state.files = { alpha, cutout, trimap };
+    state.files = { alpha, cutout };
     [scene.alpha, scene.cutout] = await Promise.all([Pyramid.of(alpha), Pyramid.of(cutout)]);
     show("checker");
     find("views").scrollIntoView({ block: "nearest" });
@@ -248,7 +250,7 @@ async function computed(task, trimap) {
     else bar.removeAttribute("value");
     report(PHASES[phase](done, total));
   });
-  // The job may be done just before the server is asked to cancel it.
+  // The job may be done just before the request to cancel it arrives.
   if (task.cancelled) throw new Error("cancelled");
   return warnings;
 }
@@ -286,7 +288,6 @@ async function download(kind) {
 
 function setSize(pixels) {
   scene.radius = pixels / 2;
-  find("size").max = Math.max(200, pixels);
   find("size").value = pixels;
   find("size-value").textContent = `${pixels} px`;
   refresh();
@@ -533,7 +534,7 @@ function listen() {
   find("propose").addEventListener("click", propose);
   find("run").addEventListener("click", compute);
   find("cancel").addEventListener("click", cancel);
-  // A job whose page is closed would keep the server busy for nobody.
+  // A job whose page is closed would keep the server busy for nothing.
   addEventListener("pagehide", () => {
     state.task?.aborting.abort();
     if (state.task?.id) api.cancel(state.task.id, { keepalive: true });

@@ -64,7 +64,9 @@ export class Screen {
     const [right, bottom] = camera.toScreen(changed.right, changed.bottom);
     context.save();
     context.beginPath();
-    context.rect(Math.floor(left), Math.floor(top), Math.ceil(right - left) + 2, Math.ceil(bottom - top) + 2);
+    // The screen pixels that labels() tints, and no more: others would lose their tint.
+    const [x, y] = [Math.floor(left), Math.floor(top)];
+    context.rect(x, y, Math.ceil(right) - x, Math.ceil(bottom) - y);
     context.clip();
     scene.photo.draw(context, camera, this.width, this.height);
     this.labels(scene.labels, changed);
