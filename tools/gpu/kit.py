@@ -145,23 +145,27 @@ def script(name: str, setting: Setting, *arguments: object) -> list[str]:
 
 
 def doctor(setting: Setting) -> list[str]:
+    """Return the command of the self-test that users run."""
     return tool(
         "dim_runtime", "doctor", "--gpu", "--device", setting.device, "-o", setting.output / "doctor.json"
     )  # fmt: skip
 
 
 def verify(setting: Setting) -> list[str]:
+    """Return the command that holds the embedded model's artefact to PyTorch."""
     model = default_model()
     options = ["--device", setting.device, "--report", setting.output / "verify.json"]
     return tool("dim_export", "verify", model.with_suffix(".safetensors"), model, *options)
 
 
 def doctor_summary(report: Any) -> str:
+    """Return how many checks passed, failed and were skipped."""
     verdicts = [check["verdict"] for check in report["checks"]]
     return ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in ("passed", "failed", "skipped"))
 
 
 def network_summary(report: Any) -> str:
+    """Return the fastest form of the network, and how many pooling ties differ."""
     times = {name: row["milliseconds"] for name, row in report["speed"].items() if "milliseconds" in row}
     ties = f"ties differ in {sum(report['ties'].values())} windows"
     if not times:
@@ -171,6 +175,7 @@ def network_summary(report: Any) -> str:
 
 
 def backends_summary(report: Any) -> str:
+    """Return time and accuracy of each artefact that ran, and which failed."""
     rows = {name: row for name, row in report["artefacts"].items() if "milliseconds" in row}
     found = [
         f"{name} {row['milliseconds']:.1f} ms, {row['share_beyond']:.2%} beyond" for name, row in rows.items()
@@ -180,6 +185,7 @@ def backends_summary(report: Any) -> str:
 
 
 def training_summary(report: Any) -> str:
+    """Return the speed of training."""
     return f"{report['images_per_s']:.1f} images/s, start of the process included"
 
 

@@ -38,8 +38,8 @@ def fitting(threads: int | None) -> int:
 class EngineThreads:
     """Runs functions in a fixed number of threads; the caller waits for the result.
 
-    The threads start with the first call. They end with :meth:`close`, with the last reference to this
-    object, or when the interpreter exits, which waits for the calls that run.
+    The threads start with the first call. They end with the last reference to this object, or when the
+    interpreter exits, which waits for the calls that run.
     """
 
     def __init__(self, count: int) -> None:
@@ -70,10 +70,6 @@ class EngineThreads:
             self._pixels = 0
             release_free_memory()
         return result
-
-    def close(self) -> None:
-        """Wait for the calls that run, and end the threads."""
-        self._pool.shutdown()
 
 
 class Calls:

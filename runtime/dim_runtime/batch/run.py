@@ -174,6 +174,7 @@ class ItemTask:
         self._loaded: Loaded | None = None
 
     def load(self) -> tuple[Any, Any]:
+        """Read the item's files; return image and trimap."""
         # Before reading: a file that changes meanwhile counts as changed and is done again.
         self.inputs = inputs_of(self.item)
         with storage.readable(self.item.image) as image, storage.readable(self.item.trimap) as trimap:
@@ -181,6 +182,7 @@ class ItemTask:
         return self._loaded.image, self._loaded.trimap
 
     def save(self, job: Job) -> None:
+        """Write the output of a job that is done, and let its arrays go."""
         assert self._loaded is not None, "a job that is done was loaded"
         assert job.alpha is not None, "a job that is done has its alpha"
         with storage.writable(self.target) as path:
@@ -189,6 +191,7 @@ class ItemTask:
         self._loaded = job.alpha = None
 
     def result(self, job: Job) -> ItemResult:
+        """Return what became of a job."""
         self._loaded = None
         if job.error is not None:
             return _failed(self.item, error_text(job.error))

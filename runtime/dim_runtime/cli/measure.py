@@ -39,6 +39,7 @@ class Against(FrozenModel):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def p50_s(self) -> float:
+        """Median of the seconds."""
         return statistics.median(self.seconds)
 
 
@@ -78,11 +79,13 @@ class Bench(FrozenModel):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def p50_s(self) -> float:
+        """Median of the seconds."""
         return statistics.median(self.seconds)
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def p95_s(self) -> float:
+        """Seconds that 95 of 100 runs stay below."""
         return float(np.percentile(self.seconds, 95))
 
     @computed_field  # type: ignore[prop-decorator]
@@ -100,11 +103,13 @@ class Bench(FrozenModel):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def share_of_ceiling(self) -> float | None:
+        """Speed over that of a product of large matrices; None if that was not measured."""
         return None if self.ceiling_gflops is None else self.gflops / self.ceiling_gflops
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def speedup(self) -> float | None:
+        """Median of the other implementation over this one's; None without another."""
         return None if self.against is None else self.against.p50_s / self.p50_s
 
     @computed_field  # type: ignore[prop-decorator]

@@ -64,7 +64,10 @@ def test_the_command_writes_what_others_rely_on(pair: tuple[str, str], tmp_path:
     assert found["speedup"] == pytest.approx(found["against"]["p50_s"] / found["p50_s"])
     assert min(found["opening_s"], found["first_s"]) > 0
     assert len(found["seconds"]) == len(found["against"]["seconds"]) == 2
-    assert found["work"] == 96 * 128 * read_metadata(default_model()).multiply_adds_per_pixel
+    whole = 96 * 128 * read_metadata(default_model()).multiply_adds_per_pixel
+    # The margins that layers drop are no work.
+    assert found["work"] == pytest.approx(found["cost"] * whole)
+    assert 0 < found["work"] <= whole
 
 
 def test_a_machine_without_torch_is_told_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

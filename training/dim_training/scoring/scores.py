@@ -40,6 +40,7 @@ class Score(NamedTuple):
 
     @property
     def metrics(self) -> Metrics:
+        """The four errors alone."""
         return Metrics(self.sad, self.mse, self.grad, self.conn)
 
 

@@ -31,6 +31,7 @@ class Task(NamedTuple):
 
     @property
     def outputs(self) -> list[Path]:
+        """Files that are to be written."""
         return [path for path in (self.background, self.merged) if path is not None]
 
 

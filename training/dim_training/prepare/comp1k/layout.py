@@ -64,6 +64,7 @@ class Photographs(NamedTuple):
     dropped_prefix: str = ""
 
     def path(self, name: str) -> Path:
+        """Return the file of a listed name."""
         return self.folder / name.removeprefix(self.dropped_prefix)
 
 
