@@ -52,7 +52,7 @@ def write_config(output: Path, config: TrainConfig, *, step: int, changed: bool)
     """Write ``config.json``; the settings before a change stay in ``config-until-STEP.json``."""
     path = output / CONFIG
     before = output / f"config-until-{step:07d}.json"
-    # A run that was resumed at this step before, and saved nothing, had no settings of its own.
+    # A run that was resumed at this step before, and saved nothing, left nothing of its settings.
     if changed and path.is_file() and not before.exists():
         write_text(before, path.read_text("utf-8"))
     write_text(path, config.model_dump_json(indent=2))

@@ -322,7 +322,7 @@ def _add_counting(app: FastAPI, service: Service) -> None:
         request.scope["headers"] = [pair for pair in request.scope["headers"] if pair[0] != b"range"]
         try:
             response = await call_next(request)
-        except Exception as error:  # any fault of a route is counted, and answered with the headers below
+        except Exception as error:  # any fault of a route is counted and gets the headers below
             response = error_response(error)
         if "Accept-Ranges" in response.headers:
             response.headers["Accept-Ranges"] = "none"
