@@ -7,6 +7,7 @@ that was cut off.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -47,9 +48,11 @@ def read_metadata(path: Path) -> ArtefactMetadata:
 
 def read_properties(path: Path) -> dict[str, str]:
     """Return all ``metadata_props`` of an ONNX file; ArtefactError if it is missing, cut off or not ONNX."""
-    problem = problem_of(path)
-    if problem is not None:
-        raise ArtefactError(f"cannot open the model {path}", got=problem, fix=f"make one: {MAKE_ONE}")
+    # Opening a pipe would wait for its writer. Path.is_file raises the system's error for too long a name.
+    if not os.path.isfile(path):
+        raise ArtefactError(
+            f"cannot open the model {path}", got=problem_of(path), fix=f"make one: {MAKE_ONE}"
+        )
     try:
         with path.open("rb") as file:
             return _properties(file, path.stat().st_size)
