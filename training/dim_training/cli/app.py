@@ -94,6 +94,23 @@ app.command("recipes")(recipes.list_recipes)
 app.command("test", epilog="Example: dim-train test best.safetensors --data PHOTOS")(score)
 
 
+@app.command(
+    epilog="Example: dim-train average one/final.safetensors two/final.safetensors -o mean.safetensors"
+)
+def average(
+    checkpoints: Annotated[
+        list[Path],
+        typer.Argument(parser=checkpoint_file, metavar="CHECKPOINT...", help="Checkpoints of one network."),
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The .safetensors to write.")],
+) -> None:
+    """Average the weights of several checkpoints, such as those of a run and of the run that continued it."""
+    from dim_training.average import average as write_average
+
+    write_average(checkpoints, output, command=shlex.join(["dim-train", *sys.argv[1:]]))
+    typer.echo(f"the mean of {len(checkpoints)} checkpoints in {output}")
+
+
 @app.command(epilog="Example: dim-train pack-run out/own -o packed")
 def pack_run(
     run: RunFolder,

@@ -20,8 +20,8 @@ LARGEST_FRINGE = 16.0
 """σ of the widest border that thins out, pixels."""
 LARGEST_LENS = 3.0
 """σ of the strongest blur of a foreground, pixels."""
-THICKEST_STRAND = 7
-"""Width of the widest strands that become thinner, pixels; wider wires and yarn stay opaque."""
+THICKEST = 15
+"""Width from which everything stays opaque, pixels; less in most samples, where fur and yarn are in focus."""
 INSIDE = 15
 """Width of what counts as the inside of an object, pixels: strands thin out around it. Nets and baskets have
 none."""
@@ -36,7 +36,7 @@ def soften(cutout: Cutout, rng: Random) -> Cutout:
     """Thin out the border of a foreground, or blur the foreground, or both; sometimes neither."""
     colours, alpha = cutout
     if rng.random() < THINNED:
-        thickness = int(rng.choice(range(3, THICKEST_STRAND + 1, 2)))
+        thickness = int(rng.choice(range(3, THICKEST + 1, 2)))
         fringe, strength = log_uniform(1, LARGEST_FRINGE, rng), float(rng.uniform(0.2, 0.9))
         alpha = thin(alpha, fringe, strength, thickness)
     if rng.random() < BLURRED:

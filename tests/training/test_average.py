@@ -1,0 +1,51 @@
+"""The mean of checkpoints: weights and statistics, of one network alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from dim import checkpoint
+from dim.contract import NetworkConfig
+from dim.errors import InputError
+from dim.files import sha256
+from dim.network import DIM
+from dim_training.average import average
+from dim_training.cli.app import app
+
+NETWORK = NetworkConfig(width=0.0625, batch_norm=True)
+
+
+def saved(path: Path, level: float, config: NetworkConfig = NETWORK) -> Path:
+    """Save a network all of whose numbers are ``level``."""
+    model = DIM(config)
+    model.load_state_dict({key: torch.full_like(value, level) for key, value in model.state_dict().items()})
+    checkpoint.save(model, path)
+    return path
+
+
+def test_every_number_is_the_mean(tmp_path: Path) -> None:
+    paths = [saved(tmp_path / f"{level}.safetensors", level) for level in (1, 2, 6)]
+    done = CliRunner().invoke(app, ["average", *map(str, paths), "-o", str(tmp_path / "mean.safetensors")])
+    assert done.exit_code == 0, done.output
+    found = checkpoint.read(tmp_path / "mean.safetensors")
+    assert found.config == NETWORK
+    for key, value in found.state_dict.items():
+        assert (value == (1 if key.endswith("num_batches_tracked") else 3)).all(), key
+    assert found.provenance["averaged 2"] == sha256(paths[1])
+
+
+def test_what_has_no_mean_is_an_error(tmp_path: Path) -> None:
+    one, two = (saved(tmp_path / f"{name}.safetensors", 1) for name in ("one", "two"))
+    other = saved(tmp_path / "other.safetensors", 1, NETWORK.model_copy(update={"width": 0.125}))
+    for paths, output, message in (
+        ([one], tmp_path / "mean.safetensors", "at least two"),
+        ([one, other], tmp_path / "mean.safetensors", "one network"),
+        ([one, two], two, "one of the inputs"),
+    ):
+        with pytest.raises(InputError, match=message):
+            average(paths, output, command="")
+    assert not (tmp_path / "mean.safetensors").exists()

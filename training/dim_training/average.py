@@ -1,0 +1,53 @@
+"""The mean of several checkpoints: runs that start from one another often have a better mean than each alone.
+
+Source: Wortsman et al., "Model soups: averaging weights of multiple fine-tuned models improves accuracy
+without increasing inference time", ICML 2022.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dim import checkpoint
+from dim.errors import InputError
+from dim.files import require_no_input, sha256
+
+
+def average(paths: Sequence[Path], output: Path, *, command: str) -> None:
+    """Write the mean of all weights and statistics, each checkpoint with the same share.
+
+    Args:
+        paths: checkpoints of one network, at least two.
+        output: ``.safetensors`` to write; its provenance has the command and the checkpoints' SHA-256.
+        command: text for the provenance.
+
+    Raises:
+        InputError: fewer than two, an output that is one of them, or networks that differ.
+    """
+    if len(paths) < 2:
+        raise InputError("cannot average checkpoints", got=f"{len(paths)}", expected="at least two")
+    require_no_input([output], paths)
+    first, *others = (checkpoint.load(path) for path in paths)
+    for path, other in zip(paths[1:], others, strict=True):
+        if other.config != first.config:
+            raise InputError(
+                f"cannot average {path} with {paths[0]}",
+                got=str(other.config),
+                expected=str(first.config),
+                why="only weights of one network have a mean",
+            )
+    states = [model.state_dict() for model in (first, *others)]
+    first.load_state_dict({key: _mean([state[key] for state in states]) for key in states[0]})
+    digests = {f"averaged {number}": sha256(path) for number, path in enumerate(paths, start=1)}
+    checkpoint.save(first, output, provenance={"command": command, **digests})
+
+
+def _mean(tensors: Sequence[Tensor]) -> Tensor:
+    """Return the mean in the tensors' type; counts, which are whole numbers, are those of the first."""
+    if not tensors[0].is_floating_point():
+        return tensors[0]
+    return torch.stack([tensor.double() for tensor in tensors]).mean(0).to(tensors[0].dtype)
