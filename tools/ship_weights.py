@@ -1,9 +1,10 @@
-"""Write the averaged weights of a run into the package, and their verified artefact beside them.
+"""Write the weights of a run, or a checkpoint, into the package, and their verified artefact beside them.
 
-    python tools/ship_weights.py RUN NAME --command TEXT --licence TEXT
+    python tools/ship_weights.py SOURCE NAME --command TEXT --licence TEXT
 
-RUN is the folder of a run, packed or not. NAME is one of ``dim_runtime.backends.open.SHIPPED_MODELS``. The
-origin of the weights is stored in them: command and licence as given, the rest from the state of the run.
+SOURCE is the folder of a run, packed or not, whose averaged weights are taken, or a ``.safetensors`` file.
+NAME is one of ``dim_runtime.backends.open.SHIPPED_MODELS``. The origin of the weights is stored in them:
+command and licence as given, the rest from the state of the run or from the file.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ import typer
 from dim import checkpoint, cli_support
 from dim.errors import InputError
 from dim.files import scratch_folder
+from dim.network import DIM
 from dim_runtime.backends.open import SHIPPED_MODELS, model_path
-from dim_training.run_state import Position, read_state
+from dim_training.run_state import read_state
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -29,7 +31,7 @@ app = typer.Typer()
 
 @app.command()
 def ship(
-    run: Path,
+    source: Path,
     name: str,
     command: Annotated[str, typer.Option(help="The command that trained them, without paths of a machine.")],
     licence: Annotated[str, typer.Option(help="What the licence of the weights is, and where it is stated.")],
@@ -37,16 +39,16 @@ def ship(
     """Write NAME.safetensors (float16) and NAME.onnx, and print their sizes."""
     if name not in SHIPPED_MODELS:
         raise InputError("cannot ship these weights", got=name, expected=" or ".join(SHIPPED_MODELS))
-    state = read_state(run)
+    model, origin = _from_file(source) if source.is_file() else _from_run(source)
     artefact = model_path(name)
-    provenance = {"command": command, "licence": licence, **_progress(state.position)}
+    provenance = {**origin, "command": command, "licence": licence}
     # The same file names in an empty folder: they are stored in the artefact. Nothing of the package is
     # replaced before the command has verified the new artefact.
     with scratch_folder(artefact) as folder:
         made = folder / artefact.relative_to(ROOT)
         made.parent.mkdir(parents=True)
         weights = made.with_suffix(".safetensors")
-        checkpoint.save(state.averaged or state.model, weights, provenance=provenance, half=True)
+        checkpoint.save(model, weights, provenance=provenance, half=True)
         files = [str(path.relative_to(folder)) for path in (weights, made)]
         export = [sys.executable, "-m", "dim_export.cli", "onnx", files[0], "-o", files[1]]
         subprocess.run(export, cwd=folder, check=True)
@@ -55,12 +57,21 @@ def ship(
             typer.echo(f"{path.relative_to(folder)}: {(artefact.parent / path.name).stat().st_size} bytes")
 
 
-def _progress(position: Position) -> dict[str, str]:
-    return {
+def _from_file(path: Path) -> tuple[DIM, dict[str, str]]:
+    """Return the network of a checkpoint, and where its weights come from."""
+    return checkpoint.load(path), dict(checkpoint.read(path).provenance)
+
+
+def _from_run(folder: Path) -> tuple[DIM, dict[str, str]]:
+    """Return the averaged network of a run, or the network itself without averages, and how long it ran."""
+    state = read_state(folder)
+    position = state.position
+    origin = {
         "steps": str(position.step),
         "images": str(position.samples),
         "hours": f"{position.seconds / 3600:.2f}",
     }
+    return state.averaged or state.model, origin
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ LARGEST_FRINGE = 16.0
 """σ of the widest border that thins out, pixels."""
 LARGEST_LENS = 3.0
 """σ of the strongest blur of a foreground, pixels."""
-THICKEST = 15
-"""Width from which everything stays opaque, pixels; less in most samples, where fur and yarn are in focus."""
+THICKEST = 7
+"""Width from which everything stays opaque, pixels: wires and yarn."""
 INSIDE = 15
 """Width of what counts as the inside of an object, pixels: strands thin out around it. Nets and baskets have
 none."""
