@@ -23,7 +23,7 @@ def saved(path: Path, level: float, config: NetworkConfig = NETWORK) -> Path:
     """Save a network all of whose numbers are ``level``."""
     model = DIM(config)
     model.load_state_dict({key: torch.full_like(value, level) for key, value in model.state_dict().items()})
-    checkpoint.save(model, path)
+    checkpoint.save(model, path, provenance={"steps": f"{level:g}00", "validation_sad": "3"})
     return path
 
 
@@ -36,6 +36,9 @@ def test_every_number_is_the_mean(tmp_path: Path) -> None:
     for key, value in found.state_dict.items():
         assert (value == (1 if key.endswith("num_batches_tracked") else 3)).all(), key
     assert found.provenance["averaged 2"] == sha256(paths[1])
+    assert found.provenance["steps"] == "100, 200, 600"
+    # The score of a checkpoint is not that of the mean.
+    assert "validation_sad" not in found.provenance
 
 
 def test_what_has_no_mean_is_an_error(tmp_path: Path) -> None:

@@ -16,13 +16,17 @@ from dim import checkpoint
 from dim.errors import InputError
 from dim.files import require_no_input, sha256
 
+RUNS = ("seed", "steps", "images", "hours")
+"""Entries of a run's provenance that the mean keeps, those of all checkpoints in turn."""
+
 
 def average(paths: Sequence[Path], output: Path, *, command: str) -> None:
     """Write the mean of all weights and statistics, each checkpoint with the same share.
 
     Args:
         paths: checkpoints of one network, at least two.
-        output: ``.safetensors`` to write; its provenance has the command and the checkpoints' SHA-256.
+        output: ``.safetensors`` to write; its provenance has the command, the checkpoints' SHA-256 and what
+            they state about their runs.
         command: text for the provenance.
 
     Raises:
@@ -42,8 +46,15 @@ def average(paths: Sequence[Path], output: Path, *, command: str) -> None:
             )
     states = [model.state_dict() for model in (first, *others)]
     first.load_state_dict({key: _mean([state[key] for state in states]) for key in states[0]})
-    digests = {f"averaged {number}": sha256(path) for number, path in enumerate(paths, start=1)}
-    checkpoint.save(first, output, provenance={"command": command, **digests})
+    checkpoint.save(first, output, provenance={"command": command, **_origin(paths)})
+
+
+def _origin(paths: Sequence[Path]) -> dict[str, str]:
+    stated = [checkpoint.read(path).provenance for path in paths]
+    runs = {
+        key: ", ".join(each[key] for each in stated) for key in RUNS if all(key in each for each in stated)
+    }
+    return runs | {f"averaged {number}": sha256(path) for number, path in enumerate(paths, start=1)}
 
 
 def _mean(tensors: Sequence[Tensor]) -> Tensor:
