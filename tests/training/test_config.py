@@ -93,6 +93,7 @@ def test_a_recipe_is_a_name_or_a_file(recipe: Path) -> None:
 
 def test_a_folder_whose_name_is_a_number(recipe: Path) -> None:
     assert read_config(recipe, ["data.root=2024"]).data.root == Path("2024")
+    assert read_config(recipe, ["data.root=2024-05-01"]).data.root == Path("2024-05-01")
 
 
 @pytest.mark.parametrize("text", ["steps = " + "[" * 100_000, "steps = " + "9" * 5_000])

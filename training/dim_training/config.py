@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
+from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -20,12 +21,13 @@ class _Section(FrozenModel, extra="forbid", allow_inf_nan=False):
     """A section of a recipe; unknown keys and numbers that are not finite are errors."""
 
 
-def _number_as_name(value: object) -> object:
-    """Return a whole number as text: ``data.root=2024`` names a folder."""
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+def _as_name(value: object) -> object:
+    """Return a whole number or a date as text: ``data.root=2024`` names a folder, and so does 2024-05-01."""
+    is_name = isinstance(value, (int, date)) and not isinstance(value, (bool, datetime))
+    return str(value) if is_name else value
 
 
-FilePath = Annotated[Path, BeforeValidator(_number_as_name)]
+FilePath = Annotated[Path, BeforeValidator(_as_name)]
 MOST_STEPS, MOST_SAMPLES, MOST_WORKERS = 10**9, 4096, 256
 """Upper limits of a run's steps, of a batch, and of loader processes."""
 LARGEST_CROP, LARGEST_SIZE, LARGEST_ELEMENT = 8192, 4096, 1023
