@@ -18,6 +18,7 @@ from rich.text import Text
 
 import dim
 from dim import files
+from dim.documents import parse_json
 from dim.download import Progress
 from dim.errors import CheckpointError, DimError, InputError
 from dim.published import PUBLISHED, locate
@@ -31,10 +32,44 @@ CHECKPOINT_HELP = (
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, in place of the text.")]
 """Option of commands whose result is a document."""
+
+
+def require_report(path: Path | None) -> Path | None:
+    """Return the file of a report; InputError if it cannot be written, or would replace something else.
+
+    An earlier report, which is one JSON object, is replaced; photographs, models and tables are not.
+    """
+    if path is None:
+        return None
+    files.require_writable(path)
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return path
+    try:
+        found = parse_json(content) if content else {}
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise InputError(
+            f"cannot write the report {path}",
+            got="a file that is no report",
+            why="it would be lost",
+            fix="another name for --report",
+        )
+    return path
+
+
 ReportFile = Annotated[
-    Path | None, typer.Option("--report", metavar="FILE", help="Also write the result as JSON to this file.")
+    Path | None,
+    typer.Option(
+        "--report",
+        metavar="FILE",
+        help="Also write the result as JSON to this file.",
+        callback=require_report,
+    ),
 ]
-"""Option of the same commands."""
+"""Option of the same commands; the file is tried before the work."""
 
 
 def version_option(tool: str) -> Any:
@@ -55,8 +90,12 @@ def publish(document: str, *, as_json: bool, report: Path | None) -> None:
         document: JSON without a line break at its end.
         as_json: print it.
         report: the file to write; None for none.
+
+    Raises:
+        InputError: the report cannot be written, or would replace something else, such as an output.
     """
     if report is not None:
+        require_report(report)
         files.write_text(report, document + "\n")
     if as_json:
         typer.echo(document)

@@ -48,6 +48,7 @@ def test_what_has_no_mean_is_an_error(tmp_path: Path) -> None:
         ([one], tmp_path / "mean.safetensors", "at least two"),
         ([one, other], tmp_path / "mean.safetensors", "one network"),
         ([one, two], two, "one of the inputs"),
+        ([one, two], tmp_path / "mean.onnx", r"\.safetensors at its end"),
     ):
         with pytest.raises(InputError, match=message):
             average(paths, output, command="")

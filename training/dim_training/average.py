@@ -30,10 +30,12 @@ def average(paths: Sequence[Path], output: Path, *, command: str) -> None:
         command: text for the provenance.
 
     Raises:
-        InputError: fewer than two, an output that is one of them, or networks that differ.
+        InputError: fewer than two, another suffix, an output that is one of them, or networks that differ.
     """
     if len(paths) < 2:
         raise InputError("cannot average checkpoints", got=f"{len(paths)}", expected="at least two")
+    if output.suffix != ".safetensors":
+        raise InputError(f"cannot write {output}", expected="a name with .safetensors at its end")
     require_no_input([output], paths)
     first, *others = (checkpoint.load(path) for path in paths)
     for path, other in zip(paths[1:], others, strict=True):

@@ -152,11 +152,15 @@ def _content(path: Path, header: Header, noun: str) -> UInt8:
 
 
 def _opencv(path: Path, header: Header, noun: str, *, alpha: bool) -> Decoded:
-    flags = cv2.IMREAD_UNCHANGED if alpha else cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+    # OpenCV does not make colours of gray JPEG 2000.
+    unchanged = alpha or header.format == "JPEG 2000"
+    flags = cv2.IMREAD_UNCHANGED if unchanged else cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+    content = _content(path, header, noun)
+    if header.format == "netpbm":
+        # OpenCV reads one byte behind the last number of a text.
+        content = np.append(content, np.uint8(ord("\n")))
     try:
-        pixels, kinds, blocks = cv2.imdecodeWithMetadata(
-            _content(path, header, noun), flags=flags | cv2.IMREAD_IGNORE_ORIENTATION
-        )
+        pixels, kinds, blocks = cv2.imdecodeWithMetadata(content, flags=flags | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
         raise damaged(path, noun, why=error.err) from error
     if pixels is None:
@@ -166,8 +170,9 @@ def _opencv(path: Path, header: Header, noun: str, *, alpha: bool) -> Decoded:
             f"cannot use the {noun} {path}", got=f"{pixels.dtype} samples", expected="8 or 16 bits"
         )
     found = metadata.of_decoded(path, kinds, blocks)
-    upright = tiff_tags.upright(_rgb(_stretched(pixels, header.white)), found.orientation)
-    return Decoded(upright, False, found.metadata, found.orientation)
+    turn = found.orientation if header.orientation is None else header.orientation
+    upright = tiff_tags.upright(_rgb(_stretched(pixels, header.white)), turn)
+    return Decoded(upright, False, found.metadata, turn)
 
 
 def _stretched(pixels: Any, white: int | None) -> Any:

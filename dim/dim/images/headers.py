@@ -32,8 +32,12 @@ MOST_CHUNKS = 1 << 18
 """Chunks of a PNG that are read: libpng's 8 KiB each hold 2 GB of pixels."""
 FILL_BLOCK = 1 << 20
 """Most bytes of a run of fill bytes that are looked at in one step."""
+LARGEST_NETPBM_HEADER = 1 << 16
+"""Bytes in which the header of a netpbm file must end, comments included."""
 LARGEST_JPEG2000_HEADER = 1 << 16
 """Bytes in which the codestream of a JPEG 2000 file must start."""
+AVIF_ORIENTATIONS = ((4, 2, 1), (5, 7, 8), (2, 4, 3), (7, 5, 6))
+"""Orientation by quarter turns against the clock, then by the mirror: of rows, of columns, none."""
 LARGEST_AVIF_HEADER = 1 << 20
 """Bytes in which the sizes of an AVIF file must be found."""
 
@@ -53,12 +57,14 @@ class Header(NamedTuple):
         width: pixels, before any EXIF orientation is applied.
         height: pixels.
         white: largest value of a sample if OpenCV leaves it below the largest of the pixels' type, else None.
+        orientation: 1 to 8 as in EXIF, in formats that state it outside of EXIF; None in others.
     """
 
     format: str
     width: int
     height: int
     white: int | None = None
+    orientation: int | None = None
 
     @property
     def pixels(self) -> int:
@@ -275,17 +281,24 @@ def _bmp(file: BinaryIO) -> Header:
 
 def _netpbm(file: BinaryIO) -> Header:
     file.seek(0)
-    text = re.sub(rb"#[^\r\n]*", b"", file.read(1024))
-    found = re.match(rb"P([1-6])\s+(\d{1,10})\s+(\d{1,10})\s(?:\s*(\d{1,5})\s)?", text)
+    start = file.read(LARGEST_NETPBM_HEADER)
+    # Numbers are separated by whitespace and comments; files of the kinds 1 and 4 have no largest value.
+    kind, between = start[1:2], rb"(?:\s|#[^\r\n]*[\r\n])+"
+    parts = [rb"P[1-6]", rb"0*(\d{1,9})", rb"0*(\d{1,9})", *([] if kind in b"14" else [rb"0*(\d{1,9})"])]
+    found = re.match(between.join(parts) + rb"(?=[\s#])", start)
     if found is None:
-        raise HeaderError("its header has no size")
-    # Files of the kinds 1 and 4 have two levels and no largest value.
-    white = int(found[4]) if found[4] and found[1] not in b"14" else 255
+        raise HeaderError(
+            "its header has no size" if kind in b"14" else "its header has no size and largest value"
+        )
+    if start[found.end() : found.end() + 1] == b"#":
+        # OpenCV would take it for pixels.
+        raise HeaderError("a comment follows the last number of its header without whitespace")
+    width, height, white = (int(number) for number in (*found.groups(), b"255")[:3])
     if not 0 < white < 1 << 16:
         raise HeaderError(f"its largest value is {white}")
     # OpenCV stretches the samples of files 2 and 3, which are text, if they have 8 bits.
-    stretched = white in (255, 65535) or (white < 255 and found[1] in b"23")
-    return Header("netpbm", int(found[2]), int(found[3]), None if stretched else white)
+    stretched = white in (255, 65535) or (white < 255 and kind in b"23")
+    return Header("netpbm", width, height, None if stretched else white)
 
 
 def _jpeg2000(file: BinaryIO) -> Header:
@@ -327,7 +340,20 @@ def _avif(file: BinaryIO) -> Header:
         (flags,) = struct.unpack_from("B", content, configuration + 6)
         if flags & 0x40:
             white = 2 ** (12 if flags & 0x20 else 10) - 1
-    return Header("AVIF", max(width for width, _ in sizes), max(height for _, height in sizes), white)
+    width, height = (max(sides) for sides in zip(*sizes, strict=True))
+    return Header("AVIF", width, height, white, _avif_orientation(content))
+
+
+def _avif_orientation(content: bytes) -> int | None:
+    """Return the orientation of the boxes 'irot' and 'imir', which OpenCV ignores; None without them."""
+    # Boxes of properties lie in 'meta'; what follows 'mdat' are pixels.
+    properties = content[max(content.find(b"meta"), 0) :].partition(b"mdat")[0]
+    turn, mirror = properties.find(b"irot"), properties.find(b"imir")
+    if turn < 0 and mirror < 0:
+        return None
+    (quarters,) = struct.unpack_from("B", properties, turn + 4) if turn >= 0 else (0,)
+    (axis,) = struct.unpack_from("B", properties, mirror + 4) if mirror >= 0 else (2,)
+    return AVIF_ORIENTATIONS[quarters & 3][axis if axis == 2 else axis & 1]
 
 
 def _require_inside(part: str, end: int, size: int) -> None:

@@ -20,7 +20,6 @@ from typing import Any, Self
 import numpy as np
 
 from dim.arrays import Image
-from dim.bit_depth import eight_bits
 from dim.errors import DimError, InputError, MissingExtraError
 from dim.images import headers, tiff_tags
 
@@ -339,8 +338,8 @@ def _palette(page: Any) -> Image:
     table = np.asarray(page.colormap).T
     if table.shape != (2**page.bitspersample, 3):
         raise ValueError(f"a palette of shape {table.shape} for {page.bitspersample} bits")
-    # Some programs store 8-bit values in the palette's 16 bits.
-    return eight_bits(table.astype(np.uint16)) if table.max() > 255 else table.astype(np.uint8)
+    # Programs store levels of 8 bits as they are, times 256, or times 257.
+    return (table >> 8 if table.max() > 255 else table).astype(np.uint8)
 
 
 def _rgb_of_cmyk(inks: Image) -> Image:

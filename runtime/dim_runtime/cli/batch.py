@@ -14,7 +14,7 @@ import typer
 
 from dim.cli_support import AsJson, ReportFile, publish
 from dim.errors import InputError
-from dim.files import require_no_input, require_writable
+from dim.files import require_no_input
 from dim_runtime.batch import storage
 from dim_runtime.batch.items import Item, read_items
 from dim_runtime.batch.journal import Journal
@@ -74,8 +74,6 @@ def batch(
     items = read_items(source, trimaps)
     _require_folder(folder)
     require_no_input(outputs_of(items, folder), spec.inputs)
-    if report is not None:
-        require_writable(report)
     run = _on_ray(ray_address) if ray or ray_address else _here
     with closing(Journal(folder, fingerprint(chosen, spec), overwrite=overwrite)) as journal:
         todo, settled = split(items, folder, journal, overwrite=overwrite)

@@ -30,6 +30,7 @@ from dim.images.headers import (
 )
 
 Image: Any = pytest.importorskip("PIL.Image")
+ImageOps: Any = pytest.importorskip("PIL.ImageOps")
 
 HEIGHT, WIDTH = 5, 7
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8))
@@ -294,3 +295,52 @@ def test_the_brand_mif1_alone_is_no_avif(tmp_path: Path, brands: bytes, avif: bo
 def test_the_size_of_a_file_that_cannot_be_read_is_unknown(tmp_path: Path) -> None:
     assert declared_pixels(tmp_path / "absent.tif") is None
     assert declared_pixels(tmp_path) is None
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_avif_is_turned_by_its_own_boxes(tmp_path: Path, orientation: int) -> None:
+    upright = np.zeros((32, 48, 3), np.uint8)
+    upright[:16, :24], upright[:16, 24:], upright[16:, :24] = (250, 20, 20), (20, 250, 20), (20, 20, 250)
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    picture = Image.fromarray(upright)
+    try:
+        picture.save(tmp_path / "a.avif", exif=exif.tobytes(), quality=100, subsampling="4:4:4")
+    except (KeyError, OSError) as error:
+        pytest.skip(f"this build does not write AVIF: {error}")
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "a.avif")))
+    found = read_image(tmp_path / "a.avif")
+    assert found.shape == expected.shape
+    assert np.abs(found.astype(int) - expected).max() <= 3
+
+
+@pytest.mark.parametrize(
+    ("header", "white"),
+    [
+        (b"P5\n# " + b"x" * 1100 + b"\n4 1\n#" + b"y" * 1100 + b"\n100\n", 100),
+        (b"P5 # one\n # two\r\n 0004\t1\n000100\n", 100),
+        (b"P6\n4 1 255\n", None),
+        (b"P4\n4 1\n", None),
+    ],
+)
+def test_headers_of_netpbm_with_comments_and_zeros(header: bytes, white: int | None) -> None:
+    assert parse_header(io.BytesIO(header + bytes(16))) == Header("netpbm", 4, 1, white)
+
+
+def test_a_comment_that_opencv_takes_for_pixels_is_an_error() -> None:
+    with pytest.raises(HeaderError, match="comment follows"):
+        parse_header(io.BytesIO(b"P5\n4 1\n255# four\n" + bytes(4)))
+
+
+def test_a_text_without_a_last_line_break_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.pgm").write_bytes(b"P2\n3 1\n255\n7 80 255")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.pgm")[..., 0], [[7, 80, 255]])
+
+
+def test_gray_jpeg_2000_is_read_as_an_image(tmp_path: Path) -> None:
+    gray = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64).astype(np.uint8)
+    try:
+        Image.fromarray(gray).save(tmp_path / "a.j2k")
+    except (KeyError, OSError) as error:
+        pytest.skip(f"this build does not write JPEG 2000: {error}")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.j2k"), np.dstack([gray] * 3))

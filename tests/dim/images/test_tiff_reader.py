@@ -141,7 +141,7 @@ def packed_tiff(levels: np.ndarray, bits: int) -> bytes:
 def test_palettes(tmp_path: Path) -> None:
     colours = np.random.default_rng(0).integers(0, 256, (3, 256), np.uint16)
     index, path = pixels(samples=1)[..., 0], tmp_path / "image.tif"
-    for scale in (257, 1):
+    for scale in (257, 256, 1):
         tifffile.imwrite(path, index, photometric="palette", colormap=colours * np.uint16(scale))
         np.testing.assert_array_equal(read_image(path), colours.T[index])
 

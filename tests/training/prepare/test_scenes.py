@@ -99,6 +99,12 @@ def test_a_failure_leaves_no_scenes_behind(folders: tuple[Path, Path], tmp_path:
     assert not (tmp_path / "scenes").exists()
 
 
+def test_scenes_never_lie_among_their_images(folders: tuple[Path, Path]) -> None:
+    for folder in folders:
+        with pytest.raises(InputError, match="among its images"):
+            compose_scenes(*folders, folder / "scenes")
+
+
 def test_two_foregrounds_of_one_name_are_refused(folders: tuple[Path, Path], tmp_path: Path) -> None:
     image = cv2.imread(str(folders[0] / "900000_disc.png"), cv2.IMREAD_UNCHANGED)
     cv2.imwrite(str(folders[0] / "900000_disc.webp"), image)

@@ -159,7 +159,9 @@ def bench_loader(
     samples: Annotated[int, typer.Option(min=1, help="Samples to time.")] = 200,
     drawn: Annotated[
         float | None,
-        typer.Option(metavar="MEGAPIXELS", min=0.01, help="Load drawn files of this size, not data.root."),
+        typer.Option(
+            metavar="MEGAPIXELS", min=0.01, max=200, help="Load drawn files of this size, not data.root."
+        ),
     ] = None,
 ) -> None:
     """Time the data of a recipe alone: samples per second, and where one process spends its time."""

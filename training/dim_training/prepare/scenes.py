@@ -60,6 +60,14 @@ def compose_scenes(
             expected="a new folder",
             why="scenes of other foregrounds would stay among the new ones",
         )
+    for folder in (foregrounds, backgrounds):
+        if output.resolve().is_relative_to(folder.resolve()):
+            raise InputError(
+                f"cannot compose scenes in {output}",
+                got=f"a folder in {folder}",
+                why="the scenes would be among its images",
+                fix="another folder",
+            )
     photographs = PhotographBackgrounds(backgrounds)
     paths = _named(foregrounds)
     with replace_folder(output) as new:
