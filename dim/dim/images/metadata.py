@@ -10,6 +10,7 @@ and 34675; Exif 3.0, tag 274; ICC.1:2022, section 7.2 and annex B.4.
 from __future__ import annotations
 
 import io
+import math
 import struct
 import zlib
 from collections.abc import Sequence
@@ -211,11 +212,18 @@ def _into_jpeg(encoded: bytes, metadata: Metadata) -> bytes:
     """Return a JPEG file that starts with a JFIF segment, with density and the segments of a profile."""
     head, end = encoded[:JFIF_DENSITY], 4 + int.from_bytes(encoded[4:6], "big")
     density = encoded[JFIF_DENSITY : JFIF_DENSITY + 5]
-    if metadata.density is not None:
-        across, down = (min(max(round(side * INCH), 1), 65535) for side in metadata.density)
+    # Whole dots per inch; 0 is not allowed.
+    dots = [min(round(side * INCH), 65535) for side in _usable(metadata.density) or (0.0, 0.0)]
+    if min(dots) > 0:
+        across, down = dots
         density = struct.pack(">BHH", 1, across, down)
     rest = encoded[JFIF_DENSITY + 5 : end] + _profile_segments(metadata.profile or b"") + encoded[end:]
     return head + density + rest
+
+
+def _usable(density: tuple[float, float] | None) -> tuple[float, float] | None:
+    """Return a density that files can state; None for none, and for numbers that are not positive."""
+    return density if density is not None and all(0 < side < math.inf for side in density) else None
 
 
 def fits_jpeg(profile: bytes) -> bool:
@@ -238,8 +246,9 @@ def _png_chunks(metadata: Metadata) -> bytes:
     chunks = b""
     if metadata.gamma is not None:
         chunks += _png_chunk(b"gAMA", struct.pack(">I", metadata.gamma))
-    if metadata.density is not None:
-        across, down = (min(round(side), 2**31 - 1) for side in metadata.density)
+    sides = _usable(metadata.density)
+    if sides is not None:
+        across, down = (min(round(side), 2**31 - 1) for side in sides)
         chunks += _png_chunk(b"pHYs", struct.pack(">IIB", across, down, 1))
     return chunks
 
@@ -253,8 +262,9 @@ def _tiff_fields(encoded: bytes, metadata: Metadata) -> dict[int, tuple[int, byt
     fields: dict[int, tuple[int, bytes]] = {}
     if metadata.profile is not None:
         fields[tiff_tags.ICC_PROFILE] = (tiff_tags.UNDEFINED, metadata.profile)
-    if metadata.density is not None:
-        for tag, side in zip((tiff_tags.X_RESOLUTION, tiff_tags.Y_RESOLUTION), metadata.density, strict=True):
+    sides = _usable(metadata.density)
+    if sides is not None:
+        for tag, side in zip((tiff_tags.X_RESOLUTION, tiff_tags.Y_RESOLUTION), sides, strict=True):
             dots = min(round(side * INCH * 1000), 2**32 - 1)
             fields[tag] = (tiff_tags.RATIONAL, struct.pack(order + "II", dots, 1000))
         fields[tiff_tags.RESOLUTION_UNIT] = (tiff_tags.SHORT, struct.pack(order + "H", 2))

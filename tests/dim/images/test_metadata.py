@@ -198,9 +198,16 @@ def test_a_profile_that_is_too_long_for_jpeg_is_left_out_with_a_warning(tmp_path
     assert read_metadata(tmp_path / "image.jpg").profile is None
 
 
-def test_a_density_below_one_dot_per_inch_is_one(tmp_path: Path) -> None:
+def test_a_density_below_one_dot_per_inch_has_no_place_in_jpeg(tmp_path: Path) -> None:
     write_image(tmp_path / "image.jpg", PIXELS, metadata=Metadata(density=(10.0, 1000.0)))
-    assert read_metadata(tmp_path / "image.jpg").density == pytest.approx((39.37, 984.25), rel=1e-3)
+    assert read_metadata(tmp_path / "image.jpg").density is None
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg"])
+@pytest.mark.parametrize("side", [np.inf, np.nan, -5.0, 0.0])
+def test_a_density_that_is_no_number_of_pixels_is_left_out(tmp_path: Path, suffix: str, side: float) -> None:
+    write_image(tmp_path / f"image{suffix}", PIXELS, metadata=Metadata(density=(side, 3000.0)))
+    assert read_metadata(tmp_path / f"image{suffix}").density is None
 
 
 @pytest.mark.parametrize("orientation", [1, 4, 5, 8])
