@@ -154,6 +154,12 @@ class JobQueue:
 
     @property
     def kept(self) -> int:
+        """Jobs whose files are still there."""
+        with self._lock:
+            return len(self._jobs)
+
+    @property
+    def fetchable(self) -> int:
         """Jobs that are done and whose results are still there."""
         with self._lock:
             return sum(job.state is State.DONE for job in self._jobs.values())

@@ -113,7 +113,7 @@ class DrainingServer(uvicorn.Server):
         while service.queue.unfinished:
             await asyncio.sleep(0.05)
         deadline = time.monotonic() + FETCH_SECONDS
-        while service.queue.kept and time.monotonic() < deadline:
+        while service.queue.fetchable and time.monotonic() < deadline:
             await asyncio.sleep(0.05)
         self.should_exit = True
 

@@ -67,7 +67,7 @@ export async function cancel(id, { keepalive = false } = {}) {
 
 /**
  * Follow a job's events until it is done, and return its warnings; `onProgress` gets its state: phase, done, total.
- * A job that failed is removed, so that the server does not keep its files.
+ * The error of a job that failed has `failed`.
  */
 export async function follow(id, onProgress) {
   const response = await checked(await fetch(`v1/jobs/${id}/events`, { headers: headers() }));
@@ -83,10 +83,7 @@ export async function follow(id, onProgress) {
       const data = event.split("\n").filter((line) => line.startsWith("data:")).map((line) => line.slice(5)).join("\n");
       if (!data) continue;
       const state = JSON.parse(data);
-      if (state.state === "failed") {
-        await cancel(id);
-        throw new Error(problemText(state.error));
-      }
+      if (state.state === "failed") throw Object.assign(new Error(problemText(state.error)), { failed: true });
       if (state.state === "done") return state.warnings ?? [];
       onProgress(state);
     }

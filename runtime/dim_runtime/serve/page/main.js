@@ -244,12 +244,19 @@ async function computed(task, trimap) {
   task.started = true;
   if (!task.cancelled) report("Waiting for its turn…");
   const bar = find("progress");
-  const warnings = await api.follow(task.id, ({ phase, done, total }) => {
-    if (task.cancelled || phase === null) return;
-    if (total) bar.value = done / total;
-    else bar.removeAttribute("value");
-    report(PHASES[phase](done, total));
-  });
+  let warnings;
+  try {
+    warnings = await api.follow(task.id, ({ phase, done, total }) => {
+      if (task.cancelled || phase === null) return;
+      if (total) bar.value = done / total;
+      else bar.removeAttribute("value");
+      report(PHASES[phase](done, total));
+    });
+  } catch (error) {
+    // The server need not keep the files of a job that failed; one that was cancelled is gone.
+    if (error.failed && !task.cancelled) await api.cancel(task.id);
+    throw error;
+  }
   // The job may be done just before the request to cancel it arrives.
   if (task.cancelled) throw new Error("cancelled");
   return warnings;
