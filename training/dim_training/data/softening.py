@@ -15,9 +15,9 @@ from dim_training.data.procedural.canvas import log_uniform
 from dim_training.data.sources import Cutout
 
 THINNED, BLURRED = 0.5, 0.6
-"""Shares of softened samples whose border thins out, and whose lens blurs the foreground."""
+"""Shares of softened samples whose strands thin out, and whose lens blurs the foreground."""
 LARGEST_FRINGE = 16.0
-"""σ of the widest border that thins out, pixels."""
+"""Largest σ of the Gaussian that measures the coverage around strands, pixels."""
 LARGEST_LENS = 3.0
 """σ of the strongest blur of a foreground, pixels."""
 THICKEST = 7
@@ -33,7 +33,7 @@ DENSE = 0.95
 
 
 def soften(cutout: Cutout, rng: Random) -> Cutout:
-    """Thin out the border of a foreground, or blur the foreground, or both; sometimes neither."""
+    """Thin out strands around a foreground, or blur the foreground, or both; sometimes neither."""
     colours, alpha = cutout
     if rng.random() < THINNED:
         thickness = int(rng.choice(range(3, THICKEST + 1, 2)))
