@@ -149,7 +149,7 @@ class _Body:
         self._complete = False
 
     async def receive(self) -> Message:
-        """Return the next part of the body; SlowBodyError, TooLargeError or CrowdedError beyond the limits."""
+        """Return the next part of the body; raise SlowBodyError, TooLargeError or CrowdedError."""
         if self._complete:
             # After the body only a disconnect can come, whenever the client goes away.
             return await self._receive()
