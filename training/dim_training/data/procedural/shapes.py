@@ -41,12 +41,13 @@ def draw_shape(side: int, rng: Random) -> Shape:
         _blob,
         _veil,
     )
-    alpha, tint = shapes[rng.integers(len(shapes))](side, rng).finished()
+    chosen = shapes[rng.integers(len(shapes))]
+    alpha, tint, _ = chosen(side, rng).finished()
     if rng.random() < 0.35:
         alpha = _as_uint8(cv2.GaussianBlur(alpha, (0, 0), float(rng.uniform(0.4, 1.6))))
     if rng.random() < 0.15:
         alpha = _as_uint8(cv2.multiply(alpha, smooth_noise(side, rng, cells=4), scale=1 / 255))
-    return Shape(alpha, tint)
+    return Shape(alpha, tint, chosen in (strands.hair, strands.fur, _hairy))
 
 
 def draw_colours(side: int, rng: Random) -> UInt8:
