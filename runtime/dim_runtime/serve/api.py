@@ -116,7 +116,13 @@ def create_app(
     _add_jobs(app, service)
     _add_operation(app, service)
     app.router.routes.append(_PageMount("/", StaticFiles(directory=PAGE, html=True)))
-    app.add_middleware(BodyGuard, limits=service.limits, admit=service.admit, refuse=error_response)
+    app.add_middleware(
+        BodyGuard,
+        limits=service.limits,
+        admit=service.admit,
+        stopping=lambda: service.queue.stopping,
+        refuse=error_response,
+    )
     _add_counting(app, service)
     return app
 

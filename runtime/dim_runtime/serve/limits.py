@@ -17,6 +17,8 @@ Application = Callable[[Message, Receive, Send], Awaitable[None]]
 
 STORAGE_SECONDS = 60
 """Seconds after which a request is repeated that found no space: results that are kept go in the meantime."""
+LOOK_SECONDS = 0.5
+"""Seconds between two looks whether the server stops, while a body arrives."""
 CROWDED_SECONDS = 10
 """Seconds after which a request is repeated that met too many others."""
 
@@ -102,6 +104,7 @@ class BodyGuard:
         app: the application that is guarded.
         limits: bytes and seconds of a body.
         admit: called with the connection's scope before anything is read; raises a DimError to refuse.
+        stopping: whether the server stops, so that what has not arrived yet would be refused anyway.
         refuse: makes the response to an error.
     """
 
@@ -111,9 +114,11 @@ class BodyGuard:
         *,
         limits: Limits,
         admit: Callable[[Message], None],
+        stopping: Callable[[], bool],
         refuse: Callable[[BaseException], Application],
     ) -> None:
         self.app, self.limits, self.admit, self.refuse = app, limits, admit, refuse
+        self.stopping = stopping
         self._arriving = _Arriving(limits.arriving_bytes)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -125,7 +130,7 @@ class BodyGuard:
         except DimError as error:
             await self.refuse(error)(scope, receive, send)
             return
-        body = _Body(receive, self.limits, self._arriving)
+        body = _Body(receive, self.limits, self._arriving, self.stopping)
         try:
             await self.app(scope, body.receive, send)
         finally:
@@ -142,27 +147,47 @@ class _Arriving:
 class _Body:
     """Counts the bytes and the time of one body."""
 
-    def __init__(self, receive: Receive, limits: Limits, arriving: _Arriving) -> None:
-        self._receive, self._limits, self._arriving = receive, limits, arriving
+    def __init__(
+        self, receive: Receive, limits: Limits, arriving: _Arriving, stopping: Callable[[], bool]
+    ) -> None:
+        self._receive, self._limits, self._arriving, self._stopping = receive, limits, arriving, stopping
         self.bytes = 0
         self._deadline = time.monotonic() + limits.body_seconds
         self._complete = False
 
     async def receive(self) -> Message:
-        """Return the next part of the body; raise SlowBodyError, TooLargeError or CrowdedError."""
+        """Return the next part of the body.
+
+        Raises:
+            SlowBodyError, TooLargeError, CrowdedError: it is beyond a limit.
+            StoppingError: the server stops before the body is complete.
+        """
         if self._complete:
             # After the body only a disconnect can come, whenever the client goes away.
             return await self._receive()
-        try:
-            message = await asyncio.wait_for(self._receive(), max(0.0, self._deadline - time.monotonic()))
-        except TimeoutError as error:
-            raise SlowBodyError(
-                "cannot read the request: it arrives too slowly",
-                expected=f"the whole body within {self._limits.body_seconds:g} s",
-            ) from error
+        message = await self._next()
         self._count(len(message.get("body", b"")))
         self._complete = not message.get("more_body", False)
         return message
+
+    async def _next(self) -> Message:
+        """Wait for a message, and look now and then whether the server stops."""
+        part = asyncio.ensure_future(self._receive())
+        try:
+            while True:
+                left = self._deadline - time.monotonic()
+                await asyncio.wait({part}, timeout=max(0.0, min(left, LOOK_SECONDS)))
+                if part.done():
+                    return part.result()
+                if self._stopping():
+                    raise stopping()
+                if left <= 0:
+                    raise SlowBodyError(
+                        "cannot read the request: it arrives too slowly",
+                        expected=f"the whole body within {self._limits.body_seconds:g} s",
+                    )
+        finally:
+            part.cancel()
 
     def _count(self, size: int) -> None:
         self.bytes += size
@@ -175,6 +200,11 @@ class _Body:
                 why=f"they have {self._arriving.allowed} bytes together",
                 retry_after=CROWDED_SECONDS,
             )
+
+
+def stopping() -> StoppingError:
+    """Return the error for a request that a stopping server does not take."""
+    return StoppingError("cannot take the request", why="the server is stopping", retry_after=10)
 
 
 def too_many_bytes(got: object, allowed: int) -> TooLargeError:

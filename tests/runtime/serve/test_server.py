@@ -116,6 +116,22 @@ def test_results_of_jobs_can_be_fetched_while_the_server_stops(server: Running) 
     assert server.process.wait(60) == 0
 
 
+def test_a_stop_does_not_wait_for_half_a_body(server: Running) -> None:
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.sendall(
+            b"POST /v1/matte HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n"
+            b"Content-Type: multipart/form-data; boundary=b\r\n\r\n--b"
+        )
+        time.sleep(0.5)
+        os.kill(server.process.pid, signal.SIGTERM)
+        connection.settimeout(2)
+        received = connection.recv(65536)
+    assert received.startswith(b"HTTP/1.1 503")
+    assert b"retry-after: 10" in received.lower()
+    # Below the time that a body may take, and far below that of the last responses.
+    assert server.process.wait(20) == 0
+
+
 def _closed_within(connection: socket.socket, seconds: float) -> bool:
     connection.settimeout(seconds)
     try:
