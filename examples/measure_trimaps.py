@@ -4,7 +4,7 @@
 
 PHOTOS is a folder of images/, trimaps/ and alphas/. A simulated person draws with a round brush, and marks at
 most a share of the photograph's pixels. Strokes are connected and bend little. They never leave the region of
-the true trimap that they mark: foreground, background or unknown. There are three simulations, with a seed:
+the true trimap that they mark: foreground, background or unknown. There are four simulations, with a seed:
 
 strokes at once: along the middle of the regions, far from one another, before any trimap is seen. A quarter
     of the marked pixels is foreground, a quarter background, and half unknown.
@@ -13,6 +13,7 @@ strokes, corrected: a part of the strokes at once, then rounds. In each,
     `dim_runtime.trimaps.strokes.propose` makes a trimap, and strokes go where it is most wrong: the widest
     part of an object taken for background, of a background taken for object, or of unknown pixels taken for
     known ones.
+short strokes, corrected: the same with short strokes.
 
 Beside them are marks that no person makes: "random pixels" marks that share of all pixels, each drawn at
 random, with their levels in the true trimap. The box is the smallest one around all pixels that are not
@@ -196,9 +197,9 @@ def at_once(truth: UInt8, given: Namespace, length: float = STROKE_SHARE) -> Mar
     return Marks(person.strokes)
 
 
-def corrected(image: UInt8, truth: UInt8, given: Namespace) -> Marks:
+def corrected(image: UInt8, truth: UInt8, given: Namespace, length: float = STROKE_SHARE) -> Marks:
     """Return strokes that react to earlier trimaps."""
-    person = hand(truth, given)
+    person = hand(truth, given, length)
     budget = int(given.share * truth.size)
     for level in (FOREGROUND, BACKGROUND):
         person.blind(level, int(FIRST_SHARE * budget / 2))
@@ -233,6 +234,7 @@ WAYS: dict[str, Callable[[UInt8, UInt8, Namespace], Marks]] = {
     "strokes at once": lambda image, truth, given: at_once(truth, given),
     "short strokes": lambda image, truth, given: at_once(truth, given, SHORT_SHARE),
     "strokes, corrected": corrected,
+    "short strokes, corrected": lambda image, truth, given: corrected(image, truth, given, SHORT_SHARE),
     "random pixels": lambda image, truth, given: random_pixels(truth, given),
 }
 

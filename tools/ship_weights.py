@@ -1,9 +1,10 @@
-"""Write the weights of a run, or a checkpoint, into the package, and their verified artefact beside them.
+"""Write the weights of a run, or a checkpoint, into the package, and their verified artefacts beside them.
 
     python tools/ship_weights.py SOURCE NAME --command TEXT --licence TEXT
 
 SOURCE is the folder of a run, packed or not, whose averaged weights are taken, or a ``.safetensors`` file.
-NAME is one of ``dim_runtime.backends.open.SHIPPED_MODELS``. The origin of the weights is stored in them:
+NAME is one of ``dim_runtime.backends.open.SHIPPED_MODELS`` that has weights. The artefact in int8 is written
+where NAME-int8 is another of them. The origin of the weights is stored in them:
 command and licence as given, the rest from the state of the run or from the file.
 """
 
@@ -25,6 +26,8 @@ from dim_runtime.backends.open import SHIPPED_MODELS, model_path
 from dim_training.run_state import read_state
 
 ROOT = Path(__file__).resolve().parents[1]
+INT8 = "-int8"
+"""Ends the name of an artefact that is made of the weights of another name."""
 
 app = typer.Typer()
 
@@ -36,9 +39,10 @@ def ship(
     command: Annotated[str, typer.Option(help="The command that trained them, without paths of a machine.")],
     licence: Annotated[str, typer.Option(help="What the licence of the weights is, and where it is stated.")],
 ) -> None:
-    """Write NAME.safetensors (float16) and NAME.onnx, and print their sizes."""
-    if name not in SHIPPED_MODELS:
-        raise InputError("cannot ship these weights", got=name, expected=" or ".join(SHIPPED_MODELS))
+    """Write NAME.safetensors (float16), NAME.onnx and perhaps NAME-int8.onnx, and print their sizes."""
+    names = [each for each in SHIPPED_MODELS if not each.endswith(INT8)]
+    if name not in names:
+        raise InputError("cannot ship these weights", got=name, expected=" or ".join(names))
     model, origin = _from_file(source) if source.is_file() else _from_run(source)
     artefact = model_path(name)
     provenance = {**origin, "command": command, "licence": licence}
@@ -49,10 +53,14 @@ def ship(
         made.parent.mkdir(parents=True)
         weights = made.with_suffix(".safetensors")
         checkpoint.save(model, weights, provenance=provenance, half=True)
-        files = [str(path.relative_to(folder)) for path in (weights, made)]
-        export = [sys.executable, "-m", "dim_export.cli", "onnx", files[0], "-o", files[1]]
-        subprocess.run(export, cwd=folder, check=True)
-        for path in (weights, made):
+        artefacts = {made: "fp32"}
+        if name + INT8 in SHIPPED_MODELS:
+            artefacts[made.with_stem(name + INT8)] = "int8"
+        for path, precision in artefacts.items():
+            files = [str(each.relative_to(folder)) for each in (weights, path)]
+            export = [sys.executable, "-m", "dim_export.cli", "onnx", files[0], "-o", files[1]]
+            subprocess.run([*export, "--precision", precision], cwd=folder, check=True)
+        for path in (weights, *artefacts):
             os.replace(path, artefact.parent / path.name)
             typer.echo(f"{path.relative_to(folder)}: {(artefact.parent / path.name).stat().st_size} bytes")
 

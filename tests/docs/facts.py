@@ -99,10 +99,11 @@ def embedded_network_context() -> str:
     return str(network_context(embedded().network))
 
 
-def megabytes(suffix: str) -> str:
+def megabytes(ending: str) -> str:
     from dim_runtime.backends.open import default_model
 
-    return f"{default_model().with_suffix(suffix).stat().st_size / 1e6:.1f}"
+    model = default_model()
+    return f"{model.with_name(model.stem + ending).stat().st_size / 1e6:.1f}"
 
 
 def shipped_digest() -> str:
@@ -154,6 +155,7 @@ FACTS = (
     Fact(r"\| parameters \| ([\d ]+) \|", parameters_of_embedded_model, "docs/models/clean.md"),
     Fact(r"safetensors` \(float16, ([\d.]+) MB\)", lambda: megabytes(".safetensors"), "docs/models/clean.md"),
     Fact(r"dim-clean\.onnx` \(([\d.]+) MB\)", lambda: megabytes(".onnx"), "docs/models/clean.md"),
+    Fact(r"dim-clean-int8\.onnx` \(([\d.]+) MB\)", lambda: megabytes("-int8.onnx"), "docs/models/clean.md"),
     Fact(r"SHA-256 ([0-9a-f]{12})", shipped_digest, "docs/models/benchmark.md"),
     Fact(r"Python (\d\.\d+) or newer", lowest_python, "README.md"),
 )

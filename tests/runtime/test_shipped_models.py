@@ -36,7 +36,9 @@ def alphas() -> dict[str, Float32]:
 def test_an_artefact_is_made_of_the_weights_beside_it(name: str) -> None:
     path = model_path(name)
     metadata = read_metadata(path)
-    assert metadata.checkpoint_sha256 == sha256(path.with_suffix(".safetensors"))
+    weights = path.with_name(f"{name.removesuffix('-int8')}.safetensors")
+    assert metadata.checkpoint_sha256 == sha256(weights)
+    assert metadata.precision == ("int8" if name.endswith("-int8") else "fp32")
     assert {"command", "licence", "steps"} <= metadata.provenance.keys()
 
 
@@ -47,9 +49,10 @@ def test_the_embedded_model_is_the_first(alphas: dict[str, Float32]) -> None:
 
 
 def test_the_models_differ_and_agree_on_the_object(alphas: dict[str, Float32]) -> None:
-    first, second = alphas.values()
+    first, rounded, second = alphas.values()
     unknown = lemur()[1] == 128
     assert 0 < np.abs(first - second)[unknown].mean() < 0.1
+    assert 0 < np.abs(first - rounded)[unknown].mean() < 0.01
 
 
 def test_a_command_takes_the_name(tmp_path: Path, alphas: dict[str, Float32]) -> None:
@@ -66,11 +69,13 @@ def test_a_batch_compares_a_named_model_by_its_content() -> None:
 
 
 def test_an_unknown_name_is_refused_with_the_names() -> None:
-    with pytest.raises(InputError, match=r"an \.onnx or \.engine file, or one of dim-clean, dim-compact"):
+    with pytest.raises(InputError, match=r"an \.onnx or \.engine file, or one of dim-clean, dim-clean-int8"):
         Matting("dim-klean")
 
 
 def test_what_is_no_name_is_a_path() -> None:
     assert model_path("folder/dim-compact") == Path("folder/dim-compact")
-    with pytest.raises(InputError, match="dim-clean, dim-compact; None for the embedded model"):
+    with pytest.raises(
+        InputError, match="dim-clean, dim-clean-int8, dim-compact; None for the embedded model"
+    ):
         model_path(3)

@@ -39,7 +39,7 @@ class EngineOptions:
         typer.Option(
             metavar="MODEL",
             help="An .onnx or .engine file, or a model of this package: "
-            f"{', which is the default, or '.join(SHIPPED_MODELS)}.",
+            f"{', '.join(SHIPPED_MODELS)}. The default is {SHIPPED_MODELS[0]}.",
         ),
     ] = None
     backend: Annotated[
