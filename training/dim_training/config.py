@@ -60,8 +60,6 @@ class DataConfig(_Section):
         trimap_sizes: smallest and largest side of the elements that make the trimap. At most 1023.
         softened: share of samples whose foreground gets a softer border, as photographs of hair have it. An
             error with "comp1k".
-        furry: "rgba": patterns of the names of files that show hair, fur or down, such as "*_person.png".
-            Where softened, their strands thin out; those of other files stay opaque.
         photometric: jitter colours, defocus, noise and JPEG artefacts; the published recipes do not.
         compose: "loader" finishes samples in the loader processes; "device" leaves colours, composition,
             noise, trimap and normalisation to the training device, so that loaders don't starve it.
@@ -80,7 +78,6 @@ class DataConfig(_Section):
     size: int = Field(default=320, multiple_of=32, gt=0, le=LARGEST_SIZE)
     trimap_sizes: tuple[ElementSide, ElementSide] = (1, 29)
     softened: float = Field(default=0.0, ge=0, le=1)
-    furry: tuple[str, ...] = ()
     photometric: bool = False
     compose: Literal["loader", "device"] = "loader"
     workers: int = Field(default=1, ge=0, le=MOST_WORKERS)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import cv2
 import numpy as np
 import pytest
 
@@ -12,7 +9,7 @@ from dim.arrays import UInt8
 from dim_training.config import DataConfig
 from dim_training.data.dataset import build_scenes
 from dim_training.data.softening import blur, soften, thin
-from dim_training.data.sources import Cutout, CutoutForegrounds, merge
+from dim_training.data.sources import Cutout
 
 
 def half_plane(side: int = 64) -> UInt8:
@@ -33,50 +30,31 @@ def fringed() -> UInt8:
 
 
 def test_strands_become_thinner_towards_their_tips_and_the_inside_stays_opaque() -> None:
-    thinned = thin(fringed(), fringe=4.0, strength=0.8, width=5)
+    thinned = thin(fringed(), fringe=4.0, strength=0.8, thickness=5)
+    # The tips lie beyond the reach of the inside.
     strand = thinned[32, 18:].astype(int)
     assert (np.diff(strand) >= 0).all()
     assert strand[0] < 0.45 * 255 < strand[14]
     assert (thinned[fringed() == 0] == 0).all()
     assert (thinned[:, 36:] == 255).all()
-    assert (thin(fringed(), fringe=4.0, strength=0.0, width=5) == fringed()).all()
+    assert (thin(fringed(), fringe=4.0, strength=0.0, thickness=5) == fringed()).all()
 
 
-def test_what_is_as_wide_as_a_tuft_stays_opaque() -> None:
+def test_what_is_as_wide_as_a_wire_stays_opaque() -> None:
     alpha = half_plane()
     alpha[8:11, :32], alpha[30:37, :32] = 255, 255
-    thinned = thin(alpha, fringe=8.0, strength=0.8, width=7)
+    thinned = thin(alpha, fringe=8.0, strength=0.8, thickness=7)
     assert (thinned[9, 8:24] < 0.7 * 255).all()
     assert (thinned[33, 8:24] > 0.95 * 255).all()
     # The borders of the wide strand lose a little: they are smoothed towards the gap.
     assert (thinned[30, 8:24] > 0.7 * 255).all()
-    assert (thin(alpha, fringe=8.0, strength=0.8, width=3)[9, 8:24] > 0.8 * 255).all()
+    assert (thin(alpha, fringe=8.0, strength=0.8, thickness=3)[9, 8:24] > 0.8 * 255).all()
 
 
-def test_only_hair_and_fur_thin_out() -> None:
+def test_a_net_has_no_inside_and_stays_opaque() -> None:
     net = np.zeros((64, 64), np.uint8)
     net[::8], net[:, ::8] = 255, 255
-    cutout = Cutout(np.full((64, 64, 3), 99, np.uint8), net)
-    thinned = 0
-    for seed in range(40):
-        plain, furry = (
-            soften(cutout._replace(furry=furry), np.random.default_rng(seed)) for furry in (False, True)
-        )
-        # A blur keeps the mean, up to what leaves the image.
-        assert plain.alpha.mean() > 0.95 * net.mean()
-        thinned += bool(furry.alpha.mean() < 0.9 * net.mean())
-    assert 10 <= thinned <= 30
-
-
-def test_names_decide_what_is_furry(tmp_path: Path) -> None:
-    files = [tmp_path / name for name in ("1_person.png", "2_net.png")]
-    for file in files:
-        cv2.imwrite(str(file), np.full((32, 32, 4), 200, np.uint8))
-    cutouts = CutoutForegrounds(files, side=64, tinted=False, furry=("*_person.png", "*_animal.png")).cutouts
-    assert [cutout.furry for cutout in cutouts] == [True, False]
-    front, back = cutouts
-    assert merge(front, front).furry
-    assert not merge(front, back).furry
+    assert (thin(net, fringe=8.0, strength=0.9, thickness=7) == net).all()
 
 
 def test_blurred_colours_are_the_foreground_s_alone() -> None:
@@ -94,7 +72,7 @@ def test_blurred_colours_are_the_foreground_s_alone() -> None:
 
 
 def test_borders_become_softer() -> None:
-    cutout = Cutout(np.full((64, 64, 3), 99, np.uint8), fringed(), furry=True)
+    cutout = Cutout(np.full((64, 64, 3), 99, np.uint8), fringed())
     found = [soften(cutout, np.random.default_rng(seed)) for seed in range(60)]
     shares = [soft_share(each.alpha) for each in found]
     # Both changes are left out in a fifth of the samples.

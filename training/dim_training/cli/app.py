@@ -194,20 +194,11 @@ def compose(
             min=0, max=1, help="Share of foregrounds that get a softer border, as data.softened of a recipe."
         ),
     ] = 0.0,
-    furry: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="PATTERN",
-            help="Names of files whose strands thin out where softened, such as '*_person.png'. Repeatable.",
-        ),
-    ] = None,
 ) -> None:
     """Compose scenes with exact alpha, one for each foreground, to validate and test with."""
     from dim_training.prepare.scenes import compose_scenes
 
-    written = compose_scenes(
-        foregrounds, backgrounds, output, seed=seed, band=band, softened=softened, furry=furry or ()
-    )
+    written = compose_scenes(foregrounds, backgrounds, output, seed=seed, band=band, softened=softened)
     typer.echo(f"{written} scenes in {output}")
 
 

@@ -163,12 +163,7 @@ def _cutout_sources(root: Path, config: DataConfig) -> tuple[Sequence[Foreground
             fix="the recipe own, or --set data.weights=none data.tinted=none",
         )
     sources = [
-        CutoutForegrounds(
-            image_files(folder),
-            side=_canvas(config),
-            tinted=folder.name in config.tinted,
-            furry=config.furry,
-        )
+        CutoutForegrounds(image_files(folder), side=_canvas(config), tinted=folder.name in config.tinted)
         for folder in folders or [root]
     ]
     weights = [config.weights.get(folder.name, 1.0) for folder in folders or [root]]

@@ -80,7 +80,7 @@ class ComposedScenes:
         background = self.backgrounds.draw(self.config.size, rng)
         # Nothing is drawn for recipes without it, whose samples stay the same.
         if self.config.softened and rng.random() < self.config.softened:
-            colours, alpha, _ = soften(Cutout(colours, alpha, cutout.furry), rng)
+            colours, alpha = soften(Cutout(colours, alpha), rng)
         layers = Layers(colours, background, alpha)
         return Parts(layers, augmentation.draw_look(rng) if self.config.photometric else None)
 

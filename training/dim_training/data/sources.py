@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -38,17 +37,10 @@ T = TypeVar("T")
 
 
 class Cutout(NamedTuple):
-    """A foreground with its alpha.
-
-    Attributes:
-        colours: uint8 H, W, 3, RGB, straight.
-        alpha: uint8 H, W.
-        furry: it is of hair, fur or down, whose strands may thin out; wires and yarn stay opaque.
-    """
+    """A foreground with its alpha: ``colours`` uint8 H, W, 3 RGB; ``alpha`` uint8 H, W."""
 
     colours: UInt8
     alpha: UInt8
-    furry: bool = False
 
 
 class Foregrounds(Protocol):
@@ -102,7 +94,7 @@ class LayeredBackgrounds:
         if rng.random() >= self.share:
             return background
         for _ in range(int(rng.integers(1, MOST_LAYERS + 1))):
-            colours, alpha, _ = _window(self.foregrounds.draw(rng), side, rng)
+            colours, alpha = _window(self.foregrounds.draw(rng), side, rng)
             mixed = transforms.composite(Layers(colours, background, alpha))
             background = np.round(mixed).astype(np.uint8)
         return background
@@ -116,29 +108,19 @@ class ProceduralForegrounds:
         self.textures = textures
 
     def draw(self, rng: Random) -> Cutout:
-        alpha, tint, furry = shapes.draw_shape(self.side, rng)
+        alpha, tint = shapes.draw_shape(self.side, rng)
         textures = self.textures.draw(self.side, rng)
         colours = augmentation.apply_tone(textures, augmentation.draw_tone(rng, strength=2.0))
         if rng.random() < PLAIN:
             colours = _flatten(colours, rng)
-        return Cutout(colours if tint is None else _tinted(colours, tint), alpha, furry)
+        return Cutout(colours if tint is None else _tinted(colours, tint), alpha)
 
 
 class CutoutForegrounds:
-    """RGBA files of a folder, each placed at a random scale and angle on a transparent canvas.
+    """RGBA files of a folder, each placed at a random scale and angle on a transparent canvas."""
 
-    Args:
-        paths: the files.
-        side: of the canvas, pixels.
-        tinted: give them a random colour.
-        furry: patterns of the names of files that show hair, fur or down, such as ``*_person.png``.
-    """
-
-    def __init__(self, paths: Sequence[Path], *, side: int, tinted: bool, furry: Sequence[str] = ()) -> None:
-        self.cutouts = [
-            cutout._replace(furry=is_named(path, furry))
-            for path, cutout in zip(paths, read_all(paths, read_cutout), strict=True)
-        ]
+    def __init__(self, paths: Sequence[Path], *, side: int, tinted: bool) -> None:
+        self.cutouts = read_all(paths, read_cutout)
         self.side = side
         self.tinted = tinted
 
@@ -180,21 +162,13 @@ def read_all(paths: Sequence[Path], read: Callable[[Path], T]) -> list[T]:
     return found
 
 
-def is_named(path: Path, patterns: Sequence[str]) -> bool:
-    """Return whether a file's name matches one of the patterns."""
-    return any(fnmatchcase(path.name, pattern) for pattern in patterns)
-
-
 def _window(cutout: Cutout, side: int, rng: Random) -> Cutout:
     """Return a random square part of a cut-out's canvas, side × side; parts that are larger are reduced."""
     largest = min(cutout.alpha.shape)
     window = int(rng.integers(min(side, largest), largest + 1))
     top, left = (int(rng.integers(length - window + 1)) for length in cutout.alpha.shape)
-    colours, alpha = (
-        _reduced(layer[top : top + window, left : left + window], side)
-        for layer in (cutout.colours, cutout.alpha)
-    )
-    return Cutout(colours, alpha, cutout.furry)
+    parts = tuple(layer[top : top + window, left : left + window] for layer in cutout)
+    return Cutout(*(_reduced(part, side) for part in parts))
 
 
 def _reduced(layer: UInt8, side: int) -> UInt8:
@@ -215,18 +189,14 @@ def _tinted(colours: UInt8, tint: UInt8) -> UInt8:
 
 
 def merge(front: Cutout, back: Cutout) -> Cutout:
-    """Join two foregrounds, one before the other: α = 1 − (1 − α₁)(1 − α₂). They are furry if both are."""
+    """Join two foregrounds, one before the other: α = 1 − (1 − α₁)(1 − α₂)."""
     a = front.alpha.astype(np.float32)[..., None] / 255
     b = back.alpha.astype(np.float32)[..., None] / 255
     alpha = a + b * (1 - a)
     colours = (front.colours * a + back.colours * b * (1 - a)) / np.maximum(alpha, 1e-3)
     # Where nothing is visible any colour is right; the front's keeps the borders smooth.
     colours = np.where(alpha > 1e-3, colours, front.colours)
-    return Cutout(
-        np.clip(colours, 0, 255).astype(np.uint8),
-        np.round(255 * alpha[..., 0]).astype(np.uint8),
-        front.furry and back.furry,
-    )
+    return Cutout(np.clip(colours, 0, 255).astype(np.uint8), np.round(255 * alpha[..., 0]).astype(np.uint8))
 
 
 def _place(cutout: Cutout, side: int, rng: Random) -> Cutout:
@@ -235,7 +205,7 @@ def _place(cutout: Cutout, side: int, rng: Random) -> Cutout:
     smallest, largest = min(0.4 * side, max(height, width)), 1.6 * max(height, width)
     target = canvas.log_uniform(smallest, min(largest, 2.5 * side), rng)
     scale = target / max(height, width)
-    colours, alpha, furry = cutout
+    colours, alpha = cutout
     if scale < 0.7:
         # Warping samples four pixels only: shrink with area averaging first.
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -250,7 +220,6 @@ def _place(cutout: Cutout, side: int, rng: Random) -> Cutout:
             colours, turn, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
         ).astype(np.uint8),
         cv2.warpAffine(alpha, turn, (side, side), flags=cv2.INTER_LINEAR).astype(np.uint8),
-        furry,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from zlib import crc32
 
@@ -17,7 +16,7 @@ from dim.images.folders import name_of
 from dim_training.data import augmentation, transforms
 from dim_training.data.files import image_files
 from dim_training.data.softening import soften
-from dim_training.data.sources import Cutout, PhotographBackgrounds, is_named, merge, read_cutout
+from dim_training.data.sources import Cutout, PhotographBackgrounds, merge, read_cutout
 from dim_training.data.transforms import Layers
 
 NARROW, WIDE = (2, 25), (25, 61)
@@ -36,7 +35,6 @@ def compose_scenes(
     seed: int = 0,
     band: bool = False,
     softened: float = 0.0,
-    furry: Sequence[str] = (),
 ) -> int:
     """Write a scene for each foreground, and return how many there are.
 
@@ -50,7 +48,6 @@ def compose_scenes(
         band: give an opaque band (:func:`add_band`) to each foreground of which no pixel would be known
             foreground in the widest trimap, such as nets, so that classical methods can run on it.
         softened: share of the foregrounds that get a softer border, as ``data.softened`` of a recipe.
-        furry: patterns of the names of files whose strands thin out then, as ``data.furry``.
 
     Raises:
         InputError: a folder without images, two foregrounds of one name, files that cannot be used, or an
@@ -79,7 +76,7 @@ def compose_scenes(
             rng, for_band, for_softening = (
                 np.random.default_rng((seed, crc32(name.encode()), *more)) for more in ((), (1,), (2,))
             )
-            cutout = read_cutout(path)._replace(furry=is_named(path, furry))
+            cutout = read_cutout(path)
             if for_softening.random() < softened:
                 cutout = soften(cutout, for_softening)
             if band and not _is_known_somewhere(cutout.alpha):
@@ -111,7 +108,7 @@ def add_band(cutout: Cutout, rng: Random) -> Cutout:
     """
     turn = int(rng.integers(4))
     # Turned so that the band is at the top.
-    colours, alpha = (np.rot90(layer, turn) for layer in (cutout.colours, cutout.alpha))
+    colours, alpha = (np.rot90(layer, turn) for layer in cutout)
     height, width = alpha.shape
     visible = alpha > 0
     weights = alpha[visible].astype(np.float64)
@@ -121,10 +118,7 @@ def add_band(cutout: Cutout, rng: Random) -> Cutout:
     rows = np.arange(height)[:, None] < BAND * height
     solid = np.where(rows, np.uint8(255), np.uint8(0)) * np.ones_like(alpha)
     joined = merge(Cutout(cloth.astype(np.uint8, copy=False), solid), Cutout(colours, alpha))
-    colours, alpha = (
-        np.ascontiguousarray(np.rot90(layer, -turn)) for layer in (joined.colours, joined.alpha)
-    )
-    return Cutout(colours, alpha)
+    return Cutout(*(np.ascontiguousarray(np.rot90(layer, -turn)) for layer in joined))
 
 
 def _is_known_somewhere(alpha: UInt8) -> bool:

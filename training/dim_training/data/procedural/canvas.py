@@ -32,12 +32,10 @@ class Shape(NamedTuple):
         alpha: uint8 side × side.
         tint: uint8 side × side × 3, what is added to the shape's colours, plus :data:`NEUTRAL`: strands,
             leaves and yarns differ from their neighbours. None where nothing is added.
-        furry: it is of hair or fur.
     """
 
     alpha: UInt8
     tint: UInt8 | None
-    furry: bool = False
 
 
 class Canvas:

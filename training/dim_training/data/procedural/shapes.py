@@ -41,13 +41,12 @@ def draw_shape(side: int, rng: Random) -> Shape:
         _blob,
         _veil,
     )
-    chosen = shapes[rng.integers(len(shapes))]
-    alpha, tint, _ = chosen(side, rng).finished()
+    alpha, tint = shapes[rng.integers(len(shapes))](side, rng).finished()
     if rng.random() < 0.35:
         alpha = _as_uint8(cv2.GaussianBlur(alpha, (0, 0), float(rng.uniform(0.4, 1.6))))
     if rng.random() < 0.15:
         alpha = _as_uint8(cv2.multiply(alpha, smooth_noise(side, rng, cells=4), scale=1 / 255))
-    return Shape(alpha, tint, chosen in (strands.hair, strands.fur, _hairy))
+    return Shape(alpha, tint)
 
 
 def draw_colours(side: int, rng: Random) -> UInt8:
