@@ -13,7 +13,7 @@ strokes, corrected: a part of the strokes at once, then rounds. In each,
     `dim_runtime.trimaps.strokes.propose` makes a trimap, and strokes go where it is most wrong: the widest
     part of an object taken for background, of a background taken for object, or of unknown pixels taken for
     known ones.
-short strokes, corrected: the same with short strokes.
+strokes, short corrections: the same, with short strokes in the rounds.
 
 Beside them are marks that no person makes: "random pixels" marks that share of all pixels, each drawn at
 random, with their levels in the true trimap. The box is the smallest one around all pixels that are not
@@ -198,11 +198,12 @@ def at_once(truth: UInt8, given: Namespace, length: float = STROKE_SHARE) -> Mar
 
 
 def corrected(image: UInt8, truth: UInt8, given: Namespace, length: float = STROKE_SHARE) -> Marks:
-    """Return strokes that react to earlier trimaps."""
-    person = hand(truth, given, length)
+    """Return strokes that react to earlier trimaps; those that do have the given length."""
+    person = hand(truth, given)
     budget = int(given.share * truth.size)
     for level in (FOREGROUND, BACKGROUND):
         person.blind(level, int(FIRST_SHARE * budget / 2))
+    person.length = length
     for left in range(ROUNDS - 1, 0, -1):
         person.correct(propose(image, person.strokes), (budget - person.marked) // left)
     assert person.marked <= budget, "the share of marked pixels is part of the measurement"
@@ -234,7 +235,7 @@ WAYS: dict[str, Callable[[UInt8, UInt8, Namespace], Marks]] = {
     "strokes at once": lambda image, truth, given: at_once(truth, given),
     "short strokes": lambda image, truth, given: at_once(truth, given, SHORT_SHARE),
     "strokes, corrected": corrected,
-    "short strokes, corrected": lambda image, truth, given: corrected(image, truth, given, SHORT_SHARE),
+    "strokes, short corrections": lambda image, truth, given: corrected(image, truth, given, SHORT_SHARE),
     "random pixels": lambda image, truth, given: random_pixels(truth, given),
 }
 

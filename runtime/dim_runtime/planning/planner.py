@@ -27,9 +27,10 @@ DEFAULT_TILE = 1536
 AUTO_TILES = (768, 1024, 1280, 1536, 2048)
 """Tiles that "auto" chooses from, pixels; smaller ones only where memory requires it. Larger ones save little
 work on photographs. The smallest ones serve small contexts."""
-CHEAP_BYTES = 2 * 10**9
-""""auto" takes the plan of least cost × (memory + this), bytes: 1 GB may cost a third more than 2 GB; far
-below, memory counts for little."""
+CHEAP_BYTES = 25 * 10**8
+""""auto" takes the plan of least cost × (memory of its windows + this), bytes: 1 GB may cost a quarter more
+than 2 GB; far below, memory counts for little. What the process holds anyway does not count, so that plans
+do not depend on it."""
 AVAILABLE_SHARE = 0.5
 """Share of the memory available to the process that "auto" may use without a memory limit."""
 RAMP_SHARE = 0.5
@@ -196,7 +197,8 @@ class Planner:
         if not fitting:
             chosen = self._lowered(allowed, min(plans, key=lambda plan: plan.cost))
             return replace(chosen, reason=f"larger tiles do not fit in {format_bytes(allowed)}, {memory}")
-        chosen = min(fitting, key=lambda plan: plan.cost * (plan.peak_bytes + CHEAP_BYTES))
+        added = CHEAP_BYTES - self.held_bytes
+        chosen = min(fitting, key=lambda plan: plan.cost * (plan.peak_bytes + added))
         tried = ", ".join(str(plan.tile) for plan in plans)
         reason = f"little work and memory, of tiles of {tried} px within {format_bytes(allowed)}, {memory}"
         return replace(chosen, reason=reason)
