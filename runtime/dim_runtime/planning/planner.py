@@ -28,9 +28,9 @@ AUTO_TILES = (768, 1024, 1280, 1536, 2048)
 """Tiles that "auto" chooses from, pixels; smaller ones only where memory requires it. Larger ones save little
 work on photographs. The smallest ones serve small contexts."""
 CHEAP_BYTES = 25 * 10**8
-""""auto" takes the plan of least cost × (memory of its windows + this), bytes: 1 GB may cost a quarter more
-than 2 GB; far below, memory counts for little. What the process holds anyway does not count, so that plans
-do not depend on it."""
+""""auto" takes the plan of least cost × (memory of its windows + this), bytes: with 1 GB it may cost 29 %
+more than with 2 GB; far below, memory counts for little. What the process holds anyway is left out: the
+choice must not depend on it."""
 AVAILABLE_SHARE = 0.5
 """Share of the memory available to the process that "auto" may use without a memory limit."""
 RAMP_SHARE = 0.5

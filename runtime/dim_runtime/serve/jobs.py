@@ -21,7 +21,7 @@ from uuid import uuid4
 
 from dim.errors import InputError
 from dim_runtime.serve.folders import ServerFolder
-from dim_runtime.serve.limits import BusyError, Limits, RemovedJobError, TimeLimitError, stopping
+from dim_runtime.serve.limits import BusyError, Limits, RemovedJobError, TimeLimitError, stopping_error
 
 TIME_FIX = "send a smaller image, or start the server with a larger --job-seconds"
 TYPICAL_SECONDS = 2.0
@@ -276,7 +276,7 @@ class JobQueue:
 
     def _require_room(self) -> None:
         if self._stopping:
-            raise stopping()
+            raise stopping_error()
         waiting = sum(job.state is State.WAITING for job in self._jobs.values())
         if waiting >= self.limits.queue:
             seconds = max(1, round(waiting * self._seconds / self.limits.workers))

@@ -180,7 +180,7 @@ class _Body:
                 if part.done():
                     return part.result()
                 if self._stopping():
-                    raise stopping()
+                    raise stopping_error()
                 if left <= 0:
                     raise SlowBodyError(
                         "cannot read the request: it arrives too slowly",
@@ -202,7 +202,7 @@ class _Body:
             )
 
 
-def stopping() -> StoppingError:
+def stopping_error() -> StoppingError:
     """Return the error for a request that a stopping server does not take."""
     return StoppingError("cannot take the request", why="the server is stopping", retry_after=10)
 
