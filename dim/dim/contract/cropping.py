@@ -16,19 +16,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from dim.contract.config import STRIDE, NetworkConfig
-from dim.contract.layers import LEVELS, kept_margins, refined_margin
+from dim.contract.config import NetworkConfig, cue_cell
+from dim.contract.layers import LEVELS, PIXEL_BLOCK, kept_margins, refined_margin
 
 ENDLESS = 2**31 - 1
 """The end of a slice that drops nothing."""
 IMAGE_CROP = "crop_image"
 """Name of the crop of image and trimap."""
+LEAST_STEP = 8
+"""Pixels: margins are multiples of it, or of the side of a network's cells where that is larger. On full-size
+trimaps, at context 64, it saves 1.8 % of the work of cores that are whole blocks; 16 pixels save 1.1 %."""
 REFINER_CROP = "crop_refiner"
 """Name of the crop of what the refiner's convolutions read and of what is added to their output."""
 
 
 class Margins(NamedTuple):
-    """Pixels of a window on each side of its core; multiples of :data:`~dim.contract.STRIDE`."""
+    """Pixels of a window on each side of its core; multiples of :func:`margin_step`."""
 
     top: int
     left: int
@@ -107,16 +110,21 @@ def output_margins(config: NetworkConfig, margins: Margins) -> Margins:
     return Margins(*(min(margin, output_margin(config)) for margin in margins))
 
 
+def margin_step(config: NetworkConfig) -> int:
+    """Return the pixels of which margins are multiples: blocks and cells of the image are never cut."""
+    return max([LEAST_STEP, PIXEL_BLOCK, *map(cue_cell, config.cue_radii)])
+
+
 def _side_crops(config: NetworkConfig, margin: int) -> dict[str, int]:
-    assert margin % STRIDE == 0, "a window's margins are multiples of the stride"
+    assert margin % margin_step(config) == 0, "a window's margins are multiples of their step"
     found: dict[str, int] = {}
     arriving, needed = margin >> LEVELS, kept_margins(config)
     for level in range(LEVELS, 0, -1):
         kept = min(margin >> level, needed[level - 1])
         found[features_crop(level)] = arriving - kept
         found[switches_crop(level)] = (margin >> level) - kept
-        # The unpooling doubles the side.
-        arriving = 2 * kept
+        # The unpooling doubles the side. A core may begin within a value of a level, which is kept whole.
+        arriving = 2 * kept + (margin >> (level - 1)) % 2
     return {
         **found,
         IMAGE_CROP: margin - arriving,

@@ -103,12 +103,12 @@ class Plan:
         height, width: the image, pixels.
         padded_height, padded_width: the same, padded at the bottom and right to a multiple of 32.
         windows: context included; corners and sides are multiples of 32. Their cores hold every unknown pixel
-            exactly once.
+            exactly once; corners and sides of cores are multiples of 8 where layers drop margins, else of 32.
         propagation: windows in which the stitched alpha is propagated afterwards, likewise; none where the
             network does not propagate, or where each window does so itself.
         unknown_blocks: bool, blocks of 32 × 32 pixels of the padded image: which ones hold an unknown pixel.
         tile: the largest window side allowed, pixels; only the memory limit lowers the requested one.
-        context: pixels around each core of the windows, cut off at the padded image's border.
+        context: pixels around each core of the windows, at least, cut off at the padded image's border.
         exact: whether the context is enough for the result of the whole image; if not, windows are blended.
         unknown_pixels: how many pixels of the trimap are unknown.
         peak_bytes: expected peak resident memory of the process during the call, bytes.

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, TypeGuard, cast
 import numpy as np
 
 from dim.contract import STRIDE
-from dim.contract.cropping import output_margin
+from dim.contract.cropping import LEAST_STEP, margin_step, output_margin
 from dim.contract.layers import Work, layer_work, network_context, propagation_context
 from dim.errors import InputError
 from dim_runtime.backends.base import Backend
@@ -371,6 +371,8 @@ class Planner:
         top, bottom = _span(piece.top, piece.bottom, 0, limits)
         left, right = _span(piece.left, piece.right, 1, limits)
         core = _pixels(piece.top, piece.bottom, piece.left, piece.right)
+        if way.crops and not self.frozen:
+            core = self._unknown_part(core)
         outer = _pixels(top, bottom, left, right)
         kept = core.grown(way.ramp, outer)
         covered = core if way.crops else kept
@@ -378,6 +380,23 @@ class Planner:
             # A frozen window may hold more than the context around the core.
             covered = kept = outer
         return Window(outer.y, outer.x, outer.height, outer.width, core, covered, kept)
+
+    def _unknown_part(self, core: Rectangle) -> Rectangle:
+        """Return the least part that holds the core's unknown pixels, in steps that margins may have."""
+        side = margin_step(self.backend.metadata.network)
+        rows, columns = (
+            slice(start // LEAST_STEP, stop // LEAST_STEP)
+            for start, stop in ((core.y, core.bottom), (core.x, core.right))
+        )
+        squares = np.nonzero(self.found.squares[rows, columns])
+        (top, bottom), (left, right) = (
+            (
+                int(found.min()) * LEAST_STEP // side * side,
+                round_up((int(found.max()) + 1) * LEAST_STEP, side),
+            )
+            for found in squares
+        )
+        return Rectangle(core.y + top, core.x + left, bottom - top, right - left)
 
 
 def _work(plan: Plan) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 
 from dim.arrays import UInt8
 from dim.contract import STRIDE
+from dim.contract.cropping import LEAST_STEP
 from dim.trimap import BACKGROUND, DARKEST_UNKNOWN, FOREGROUND, LIGHTEST_UNKNOWN, UNKNOWN
 from dim_runtime.arrays import Sliceable
 from dim_runtime.planning.geometry import Rectangle, read_reflected, round_up
@@ -16,6 +17,8 @@ from dim_runtime.planning.partition import Blocks
 
 ROWS, COLUMNS = 16 * STRIDE, 128 * STRIDE
 """Rows and columns of a piece, pixels."""
+SQUARES = STRIDE // LEAST_STEP
+"""Squares of 8×8 pixels along the side of a block."""
 
 
 class TrimapSurvey(NamedTuple):
@@ -23,8 +26,10 @@ class TrimapSurvey(NamedTuple):
 
     Attributes:
         height, width: of the trimap, pixels.
-        occupied: bool, blocks of 32×32 pixels: whether one of their pixels in the image is unknown.
-        reflected: the same for all pixels of the image that is padded by reflection.
+        squares: bool, squares of 8×8 pixels of the image that is padded by reflection: whether one of their
+            pixels is unknown.
+        occupied: bool, blocks of 32×32 pixels: the same for their pixels in the image.
+        reflected: the same for their pixels in the padded image.
         unknown: number of unknown pixels.
         mapped: number of pixels that are not 0, 128 or 255 but near enough to be read as one of them.
         labels: all values of a trimap whose pixels are at most 10 and not all 0, sorted; empty for any other.
@@ -32,6 +37,7 @@ class TrimapSurvey(NamedTuple):
 
     height: int
     width: int
+    squares: Blocks
     occupied: Blocks
     reflected: Blocks
     unknown: int
@@ -42,7 +48,7 @@ class TrimapSurvey(NamedTuple):
 def survey(trimap: UInt8 | Sliceable) -> TrimapSurvey:
     """Survey a trimap, uint8 H, W: at most 10 is background, at least 245 foreground, the rest unknown."""
     height, width = trimap.shape
-    occupied = np.zeros((round_up(height) // STRIDE, round_up(width) // STRIDE), np.bool_)
+    squares = np.zeros((round_up(height) // LEAST_STEP, round_up(width) // LEAST_STEP), np.bool_)
     unknown = mapped = 0
     is_dark, levels = True, set[int]()
     for rows, columns in pieces(height, width):
@@ -57,11 +63,14 @@ def survey(trimap: UInt8 | Sliceable) -> TrimapSurvey:
         is_dark = is_dark and int(piece.max()) < DARKEST_UNKNOWN
         if is_dark:
             levels.update(np.unique(piece).tolist() if others else [BACKGROUND])
-        top, left = rows.start // STRIDE, columns.start // STRIDE
-        blocks = _blocks(found)
-        occupied[top : top + blocks.shape[0], left : left + blocks.shape[1]] = blocks
+        top, left = rows.start // LEAST_STEP, columns.start // LEAST_STEP
+        part = _squares(found)
+        squares[top : top + part.shape[0], left : left + part.shape[1]] = part
     labels = tuple(sorted(levels)) if is_dark and mapped else ()
-    return TrimapSurvey(height, width, occupied, _reflected(trimap, occupied), unknown, mapped, labels)
+    occupied = _blocks(squares)
+    _add_padding(trimap, squares)
+    reflected = _blocks(squares)
+    return TrimapSurvey(height, width, squares, occupied, reflected, unknown, mapped, labels)
 
 
 def pieces(height: int, width: int) -> Iterator[tuple[slice, slice]]:
@@ -71,27 +80,40 @@ def pieces(height: int, width: int) -> Iterator[tuple[slice, slice]]:
             yield slice(y, min(y + ROWS, height)), slice(x, min(x + COLUMNS, width))
 
 
-def _reflected(trimap: UInt8 | Sliceable, occupied: Blocks) -> Blocks:
-    """Return the occupied blocks of the padded image: its last row and column of blocks hold the padding."""
-    (height, width), (rows, columns) = trimap.shape, occupied.shape
-    found = occupied.copy()
-    if height % STRIDE:
-        for left in range(0, columns, COLUMNS // STRIDE):
-            right = min(left + COLUMNS // STRIDE, columns)
-            strip = Rectangle((rows - 1) * STRIDE, left * STRIDE, STRIDE, (right - left) * STRIDE)
-            found[-1, left:right] = _blocks(_unknown(read_reflected(trimap, strip)))[0]
-    if width % STRIDE:
-        for top in range(0, rows, ROWS // STRIDE):
-            bottom = min(top + ROWS // STRIDE, rows)
-            strip = Rectangle(top * STRIDE, (columns - 1) * STRIDE, (bottom - top) * STRIDE, STRIDE)
-            found[top:bottom, -1] = _blocks(_unknown(read_reflected(trimap, strip)))[:, 0]
-    return found
+def _add_padding(trimap: UInt8 | Sliceable, squares: Blocks) -> None:
+    """Set the squares of the padded image that hold padding: those of its last row and column of blocks."""
+    height, width = (round_up(side) for side in trimap.shape)
+    strips = []
+    if trimap.shape[0] % STRIDE:
+        strips += [
+            Rectangle(height - STRIDE, left, STRIDE, min(COLUMNS, width - left))
+            for left in range(0, width, COLUMNS)
+        ]
+    if trimap.shape[1] % STRIDE:
+        strips += [
+            Rectangle(top, width - STRIDE, min(ROWS, height - top), STRIDE) for top in range(0, height, ROWS)
+        ]
+    for strip in strips:
+        rows = slice(strip.y // LEAST_STEP, strip.bottom // LEAST_STEP)
+        columns = slice(strip.x // LEAST_STEP, strip.right // LEAST_STEP)
+        squares[rows, columns] = _squares(_unknown(read_reflected(trimap, strip)))
 
 
 def _unknown(levels: UInt8) -> Blocks:
     return np.asarray((levels >= DARKEST_UNKNOWN) & (levels <= LIGHTEST_UNKNOWN))
 
 
-def _blocks(unknown: Blocks) -> Blocks:
-    rows = np.logical_or.reduceat(unknown, np.arange(0, unknown.shape[0], STRIDE), axis=0)
-    return np.logical_or.reduceat(rows, np.arange(0, unknown.shape[1], STRIDE), axis=1)
+def _squares(unknown: Blocks) -> Blocks:
+    """Return which squares of 8×8 pixels hold an unknown one; the last ones may be smaller."""
+    height, width = unknown.shape
+    padded = np.zeros((round_up(height, LEAST_STEP), round_up(width, LEAST_STEP)), np.bool_)
+    padded[:height, :width] = unknown
+    # A row of a square is read as one number of 64 bits: 14 times as fast as its pixels one by one.
+    rows = padded.view(np.uint64).reshape(-1, LEAST_STEP, padded.shape[1] // LEAST_STEP)
+    return np.asarray(np.bitwise_or.reduce(rows, axis=1) != 0)
+
+
+def _blocks(squares: Blocks) -> Blocks:
+    """Return which blocks of 32×32 pixels hold a square that is true."""
+    rows, columns = (side // SQUARES for side in squares.shape)
+    return np.asarray(squares.reshape(rows, SQUARES, columns, SQUARES).any(axis=(1, 3)))

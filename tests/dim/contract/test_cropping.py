@@ -10,6 +10,7 @@ from dim.contract import STRIDE, NetworkConfig, exact_context
 from dim.contract.cropping import (
     ENDLESS,
     IMAGE_CROP,
+    LEAST_STEP,
     NO_MARGINS,
     REFINER_CROP,
     Crop,
@@ -17,10 +18,12 @@ from dim.contract.cropping import (
     crop_names,
     crops,
     features_crop,
+    margin_step,
     output_margins,
     switches_crop,
 )
 from dim.contract.layers import (
+    DECODER_RADIUS,
     LEVELS,
     kept_margins,
     layer_work,
@@ -28,11 +31,12 @@ from dim.contract.layers import (
     network_context,
     propagation_context,
     refined_margin,
+    refiner_reach,
 )
 
 EMBEDDED = NetworkConfig(stage=3, width=0.25, cue_radii=(4, 16), propagation_steps=(4, 3, 2))
 NETWORKS = (NetworkConfig(stage=1), NetworkConfig(stage=3), EMBEDDED)
-SIDES = st.integers(0, 10).map(lambda blocks: blocks * STRIDE)
+SIDES = st.integers(0, 40).map(lambda steps: steps * LEAST_STEP)
 
 
 def test_kept_margins_are_known() -> None:
@@ -62,22 +66,42 @@ def test_without_margins_nothing_is_dropped() -> None:
 
 
 @pytest.mark.parametrize("config", NETWORKS, ids=["stage 1", "stage 3", "embedded"])
-@given(margin=SIDES)
-def test_features_and_switches_fit_at_every_level(config: NetworkConfig, margin: int) -> None:
-    found = crops(config, Margins(margin, margin, margin, margin))
+@given(top=SIDES, bottom=SIDES)
+def test_features_and_switches_fit_at_every_level(config: NetworkConfig, top: int, bottom: int) -> None:
+    found = crops(config, Margins(top, 0, bottom, 0))
     assert set(found) == set(crop_names(config))
-    side = margin + STRIDE
+    core = STRIDE + -(top + bottom) % STRIDE
+    side = top + core + bottom
     arriving = side >> LEVELS
     for level in range(LEVELS, 0, -1):
-        kept = arriving - found[features_crop(level)].top
-        assert kept == (side >> level) - found[switches_crop(level)].top
-        # What the core itself needs is never dropped.
-        assert kept >= STRIDE >> level
+        features, switches = found[features_crop(level)], found[switches_crop(level)]
+        kept = arriving - features.top - features.bottom
+        assert kept == (side >> level) - switches.top - switches.bottom
         arriving = 2 * kept
-    assert arriving == side - found[IMAGE_CROP].top
+    image = found[IMAGE_CROP]
+    assert arriving == side - image.top - image.bottom
     if REFINER_CROP in found:
-        arriving -= found[REFINER_CROP].top
-    assert arriving - STRIDE == output_margins(config, Margins(margin, 0, 0, 0)).top
+        arriving -= found[REFINER_CROP].top + found[REFINER_CROP].bottom
+    margins = output_margins(config, Margins(top, 0, bottom, 0))
+    assert arriving == margins.top + core + margins.bottom
+
+
+@pytest.mark.parametrize("config", NETWORKS, ids=["stage 1", "stage 3", "embedded"])
+@given(margin=SIDES)
+def test_each_level_keeps_what_the_next_one_reads(config: NetworkConfig, margin: int) -> None:
+    """Also where a core begins within a value of a level."""
+    found = crops(config, Margins(margin, 0, 0, 0))
+    # The first pixel that the decoder's last two convolutions read, and then the first value of each level.
+    first = margin - refiner_reach(config) - 2 * DECODER_RADIUS
+    for level in range(1, LEVELS + 1):
+        first //= 2
+        assert 0 <= found[switches_crop(level)].top <= max(first, 0)
+        first -= DECODER_RADIUS
+
+
+def test_margins_never_cut_a_cell() -> None:
+    assert [margin_step(config) for config in NETWORKS] == [8, 8, 8]
+    assert margin_step(NetworkConfig(stage=3, cue_radii=(64,))) == 16
 
 
 @given(sides=st.tuples(SIDES, SIDES, SIDES, SIDES))

@@ -54,15 +54,23 @@ def test_both_phases_compute_what_the_file_computes(window: dict[str, Any], netw
     np.testing.assert_array_equal(alpha, whole)
 
 
-def test_what_margins_leave_is_the_same(window: dict[str, Any], network: NetworkConfig) -> None:
+@pytest.mark.parametrize(
+    "margins",
+    [Margins(192, 224, 0, 0), Margins(200, 232, 72, 40), Margins(120, 8, 176, 112), Margins(24, 80, 88, 56)],
+)
+def test_what_margins_leave_is_the_same(
+    window: dict[str, Any], network: NetworkConfig, margins: Margins
+) -> None:
+    """Also where the core begins and ends within the values of deep levels."""
     graph = session(cropping_graph(default_model(), network, phases=True))
     whole = graph.run(None, window | crop_limits(network, NO_MARGINS))
-    # At the bottom and right the window ends at the image's border; above and left its context is exact.
-    margins = Margins(192, 224, 0, 0)
     found = graph.run(None, window | crop_limits(network, margins))
     beyond = output_margins(network, margins)
     for part, complete in zip(found, whole, strict=True):
-        assert part.shape[2:] == (448 - 192 + beyond.top, 416 - 224 + beyond.left)
+        assert part.shape[2:] == (
+            448 - margins.top - margins.bottom + beyond.top + beyond.bottom,
+            416 - margins.left - margins.right + beyond.left + beyond.right,
+        )
         np.testing.assert_allclose(inside(part, beyond), inside(complete, margins), rtol=0, atol=2e-6)
 
 

@@ -11,14 +11,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dim.arrays import Floating, UInt8
-from dim.contract import STRIDE, ArtefactMetadata
+from dim.contract import STRIDE, ArtefactMetadata, NetworkConfig
 from dim.contract.cropping import output_margin
 from dim.contract.layers import layer_work
 from dim.errors import InputError
 from dim_runtime.backends.base import Backend
 from dim_runtime.errors import MemoryLimitError, TileError
 from dim_runtime.memory import RESERVE_BYTES
-from dim_runtime.planning.geometry import Plan
+from dim_runtime.planning.geometry import Plan, Rectangle, round_up
 from dim_runtime.planning.planner import AUTO_TILES, CHEAP_BYTES, RAMP_SHARE, Planner, PlanOptions
 from dim_runtime.planning.survey import survey
 
@@ -52,17 +52,19 @@ def plan_of(trimap: Any, backend: Backend, options: PlanOptions, *, held_bytes: 
     return Planner(survey(trimap), backend, options, held_bytes=held_bytes).plan()
 
 
-def check_geometry(plan: Plan, trimap: UInt8) -> None:
+def check_geometry(plan: Plan, trimap: UInt8, *, step: int = STRIDE) -> None:
+    """Check that cores cover what is unknown, in steps of so many pixels, with the context of whole blocks."""
     covered = np.zeros((plan.padded_height, plan.padded_width), np.int64)
     for window in plan.windows:
         core = window.core
-        assert all(v % STRIDE == 0 for box in (window, core) for v in (box.y, box.x, box.height, box.width))
+        assert all(v % STRIDE == 0 for v in (window.y, window.x, window.height, window.width))
+        assert all(v % step == 0 for v in (core.y, core.x, core.height, core.width))
         assert 0 < window.height <= plan.tile
         assert 0 < window.width <= plan.tile
-        assert window.y == max(core.y - plan.context, 0)
-        assert window.x == max(core.x - plan.context, 0)
-        assert window.bottom == min(core.bottom + plan.context, plan.padded_height)
-        assert window.right == min(core.right + plan.context, plan.padded_width)
+        assert window.y == max(core.y // STRIDE * STRIDE - plan.context, 0)
+        assert window.x == max(core.x // STRIDE * STRIDE - plan.context, 0)
+        assert window.bottom == min(round_up(core.bottom) + plan.context, plan.padded_height)
+        assert window.right == min(round_up(core.right) + plan.context, plan.padded_width)
         covered[core.y : core.bottom, core.x : core.right] += 1
     assert covered.max(initial=0) <= 1
     assert (covered[: plan.height, : plan.width][(trimap > 10) & (trimap < 245)] == 1).all()
@@ -264,7 +266,7 @@ def test_blended_windows_keep_what_is_computed_anyway(metadata: Metadata) -> Non
     trimap[1000:1100, 200:2000] = 128
     backend = Cropping(metadata())
     plan = plan_of(trimap, backend, PlanOptions(tile=640, context=64))
-    check_geometry(plan, trimap)
+    check_geometry(plan, trimap, step=8)
     assert len(plan.windows) > 1
     ramp = round(RAMP_SHARE * output_margin(backend.metadata.network))
     assert 0 < ramp < output_margin(backend.metadata.network)
@@ -272,3 +274,34 @@ def test_blended_windows_keep_what_is_computed_anyway(metadata: Metadata) -> Non
         assert window.covered == window.core
         assert window.kept == window.core.grown(ramp, window)
         assert window.beyond == tuple(min(margin, ramp) for margin in window.margins)
+
+
+def test_cores_of_windows_that_drop_margins_end_near_what_is_unknown(metadata: Metadata) -> None:
+    trimap = np.zeros((1024, 1100), np.uint8)
+    trimap[205:310, 500:519] = 128
+    (window,) = plan_of(trimap, Cropping(metadata()), PlanOptions(tile=1024)).windows
+    assert window.core == window.covered == Rectangle(200, 496, 112, 24)
+    # All other windows have cores of whole blocks: their margins are part of what runs together.
+    (window,) = plan_of(trimap, Planned(metadata()), PlanOptions(tile=1024)).windows
+    assert window.core == Rectangle(192, 480, 128, 64)
+
+
+def test_cores_never_cut_a_cell(metadata: Metadata) -> None:
+    trimap = np.zeros((1024, 1100), np.uint8)
+    trimap[205:310, 500:519] = 128
+    network = NetworkConfig(stage=3, cue_radii=(64,))
+    wider = metadata().model_copy(update={"network": network})
+    (window,) = plan_of(trimap, Cropping(wider), PlanOptions(tile=1024)).windows
+    assert window.core == Rectangle(192, 496, 128, 32)
+
+
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_fine_cores_cover_what_is_unknown(metadata: Metadata, data: Any) -> None:
+    height, width = data.draw(st.integers(1, 900)), data.draw(st.integers(1, 900))
+    trimap = np.zeros((height, width), np.uint8)
+    for _ in range(data.draw(st.integers(1, 4))):
+        y, x = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
+        trimap[y : y + data.draw(st.integers(1, 300)), x : x + data.draw(st.integers(1, 300))] = 128
+    plan = plan_of(trimap, Cropping(metadata()), PlanOptions(tile=320, context=64))
+    check_geometry(plan, trimap, step=8)

@@ -24,6 +24,9 @@ def test_survey_is_what_the_whole_trimap_says(shape: tuple[int, int]) -> None:
     np.testing.assert_array_equal(found.occupied, blocks)
     mirrored = np.pad(trimap, [(0, -side % 32) for side in shape], "reflect")
     np.testing.assert_array_equal(found.reflected, survey(mirrored).occupied)
+    unknown_there = dim.trimap.unknown(dim.trimap.canonical(mirrored).trimap)
+    squares = unknown_there.reshape(mirrored.shape[0] // 8, 8, mirrored.shape[1] // 8, 8).any((1, 3))
+    np.testing.assert_array_equal(found.squares, squares)
     assert (found.unknown, found.mapped) == (unknown.sum(), canonical.mapped)
 
 
