@@ -23,7 +23,7 @@ from dim.files import write_text
 from dim.trimap import apply_known
 from dim_runtime.artefacts.onnx_file import read_metadata
 from dim_runtime.backends.open import default_model
-from dim_runtime.backends.openvino import process_core
+from dim_runtime.backends.openvino_graph import process_core
 from dim_runtime.images.pairs import MattingSample, read_samples
 
 app = typer.Typer()

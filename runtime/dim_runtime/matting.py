@@ -375,10 +375,11 @@ class Matting:
         largest = max(plan.windows, key=lambda window: window.area, default=None)
         if largest is None:
             return plan
-        each = self._open.window_bytes(largest.height, largest.width)
-        calls = min(self._open.in_flight, -(-len(plan.windows) // self._batch))
+        each = self._open.further_bytes(largest.height, largest.width)
+        wanted = self._open.calls_at_once([(window.height, window.width) for window in plan.windows])
+        calls = min(wanted, -(-len(plan.windows) // self._batch))
         if self._options.memory_limit is not None:
-            calls = min(calls, 1 + (self._options.memory_limit - plan.peak_bytes) // each)
+            calls = min(calls, 1 + (self._options.memory_limit - plan.peak_bytes) // max(each, 1))
         peak = plan.peak_bytes + (self._batch * calls - 1) * each
         return replace(plan, in_flight=calls, peak_bytes=peak)
 

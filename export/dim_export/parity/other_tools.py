@@ -25,7 +25,7 @@ from dim_export.measure.opened import OpenedArtefact
 from dim_export.parity.comparison import Difference, compare
 from dim_export.parity.gates import Measure
 from dim_runtime.backends.open import open_backend
-from dim_runtime.backends.openvino import process_core
+from dim_runtime.backends.openvino_graph import process_core
 from dim_runtime.errors import ChangedGraphWarning
 from dim_runtime.images.samples import lemur
 

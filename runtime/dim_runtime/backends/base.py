@@ -65,11 +65,20 @@ class Backend(ABC):
 
     @property
     def in_flight(self) -> int:
-        """Number of calls of :meth:`run` that should run at one time, in threads; 1 if more gain nothing.
+        """Number of calls of :meth:`run`, of any windows, that should run at one time, in threads; 1 if more
+        gain nothing.
 
         Where it is above 1, :meth:`window_bytes` counts the window's own arrays too.
         """
         return 1
+
+    def calls_at_once(self, shapes: Sequence[tuple[int, int]]) -> int:
+        """Return how many windows of a plan should run at one time, in threads, at most.
+
+        Args:
+            shapes: H, W of all windows, in order; one or more.
+        """
+        return self.in_flight
 
     @property
     def crops(self) -> bool:
@@ -111,8 +120,13 @@ class Backend(ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} propagates within run()")
 
-    def expect(self, calls: Sequence[WindowCall]) -> None:  # noqa: B027 - optional
-        """Receive the next calls of :meth:`run` or :meth:`run_core`, in order, to prepare for them."""
+    def expect(self, calls: Sequence[WindowCall], at_once: int = 1) -> None:  # noqa: B027 - optional
+        """Receive the next calls of :meth:`run` or :meth:`run_core`, in order, to prepare for them.
+
+        Args:
+            calls: each once.
+            at_once: how many of them are made at one time, in threads.
+        """
 
     def run_on_device(self, image: Any, trimap: Any) -> Any:
         """Compute the alpha of a batch of windows in the memory of the back end's GPU, without copies.
@@ -143,6 +157,10 @@ class Backend(ABC):
     def peak_bytes(self, shapes: Iterable[tuple[int, int]]) -> int:
         """Return an upper bound of the memory for windows H, W that run one after the other; bytes."""
         return max(starmap(self.window_bytes, shapes), default=0)
+
+    def further_bytes(self, height: int, width: int) -> int:
+        """Return an upper bound of the memory of each further window that runs at the same time; bytes."""
+        return self.window_bytes(height, width)
 
     def release_memory(self) -> None:  # noqa: B027 - optional
         """Return memory that is kept for another window like the last one."""

@@ -12,18 +12,17 @@ Two properties of OpenVINO's CPU plug-in shape this file:
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+import psutil
 
 from dim.arrays import Floating, UInt8, WindowShape
 from dim.contract import (
@@ -43,7 +42,6 @@ from dim_runtime.artefacts.onnx_unsigned import with_unsigned_values
 from dim_runtime.backends.base import (
     Backend,
     Estimate,
-    Tensor,
     WindowCall,
     first_line,
     inside,
@@ -52,6 +50,14 @@ from dim_runtime.backends.base import (
     require_windows,
 )
 from dim_runtime.backends.openvino_cache import GraphCache
+from dim_runtime.backends.openvino_graph import (
+    configuration,
+    fix_inputs,
+    imported_engine,
+    process_core,
+    read_graph,
+    tensors_of,
+)
 from dim_runtime.backends.openvino_memory import (
     compiled_bytes,
     fixed_bytes,
@@ -61,9 +67,17 @@ from dim_runtime.backends.openvino_memory import (
     released_bytes,
 )
 from dim_runtime.backends.openvino_precision import Arithmetic, chosen_arithmetic, require_arithmetic
+from dim_runtime.backends.openvino_streams import (
+    STREAMS,
+    WORTHWHILE_MULTIPLY_ADDS,
+    StreamGraphs,
+    Turns,
+    is_balanced,
+    stream_options,
+)
 from dim_runtime.backends.openvino_unpooling import unpool_integers
 from dim_runtime.backends.threads import EngineThreads
-from dim_runtime.errors import ArtefactError, BackendError, DeviceError, MissingExtraError
+from dim_runtime.errors import BackendError, DeviceError
 
 DEVICE = "CPU"
 KEPT_GRAPHS = 2
@@ -82,7 +96,8 @@ class OpenVinoBackend(Backend):
     """An ``.onnx`` artefact in OpenVINO, on the CPU.
 
     A large window of a new shape is compiled first: 0.2 to 0.6 seconds of one core, measured. Threads may
-    share the back end; their windows run one after the other, each on all threads of the engine.
+    share the back end; their windows run one after the other, each on all threads of the engine. Of plans
+    with many small windows two run at one time (:mod:`~dim_runtime.backends.openvino_streams`).
 
     Args:
         path: the artefact.
@@ -117,9 +132,9 @@ class OpenVinoBackend(Backend):
         require_single_windows(path, self._metadata)
         _require_cpu(device)
         self._arithmetic = chosen_arithmetic(path, self._metadata, precision)
-        engine = _engine(path)
+        engine = imported_engine(path)
         self._core = process_core()
-        self._config = _configuration(self._arithmetic, threads)
+        self._config = configuration(self._arithmetic, threads)
         self._cache = None if cache is None else GraphCache(cache)
         self._graph_file: Path | bytes = path
         self._model: Any = None
@@ -128,6 +143,11 @@ class OpenVinoBackend(Backend):
         self._read(engine)
         self._free: Any = None
         """The graph with free shapes, once it was needed."""
+        self._streams: StreamGraphs | None = None
+        """The same for windows that run at one time."""
+        self._cores = threads or psutil.cpu_count(logical=False) or 1
+        self._at_once = 1
+        """Calls of the present plan that run at one time."""
         self._compiled: OrderedDict[WindowCall, Any] = OrderedDict()
         self._free_pixels = (
             _usual_free_pixels(self._metadata, self._arithmetic) if free_pixels is None else free_pixels
@@ -135,9 +155,9 @@ class OpenVinoBackend(Backend):
         self._expected: list[WindowCall] = []
         self._widest = 0
         """Pixels of the largest window that the graph with free shapes has run."""
-        self._lock = threading.Lock()
-        # One: windows run one after the other, and each thread that calls OpenVINO keeps memory.
-        self._threads = EngineThreads(1)
+        self._turns = Turns()
+        # Each thread that calls OpenVINO keeps memory.
+        self._threads = EngineThreads(STREAMS)
         self._threads.run(0, self._warm_up)
 
     def _read(self, engine: Any) -> None:
@@ -146,17 +166,17 @@ class OpenVinoBackend(Backend):
         if self._metadata.precision == "int8":
             network = with_unsigned_values(network if isinstance(network, bytes) else network.read_bytes())
         self._graph_file = network
-        self._model = last = _read(self._core, engine, path, network)
+        self._model = last = read_graph(self._core, engine, path, network)
         if self._metadata.precision == "int8":
             unpool_integers(self._model)
         if propagation is not None:
-            last = _read(self._core, engine, path, propagation)
+            last = read_graph(self._core, engine, path, propagation)
             # Covariances need float32, whatever the network computes in.
             options = self._config | {"INFERENCE_PRECISION_HINT": "f32"}
-            self._propagation = self._compile_free(last, propagation, options)
+            self._propagation = self._compile_or_load(last, propagation, options)
         limits = crop_inputs(self._metadata.network)
         own_inputs = [port for port in self._model.inputs if port.get_any_name() not in limits]
-        require_contract(path, _tensors(own_inputs), _tensors(last.outputs))
+        require_contract(path, tensors_of(own_inputs), tensors_of(last.outputs))
 
     @property
     def metadata(self) -> ArtefactMetadata:
@@ -175,9 +195,19 @@ class OpenVinoBackend(Backend):
         """Shapes N, H, W of the compiled graphs that are kept, the one used last at the end."""
         return tuple(call.shape for call in self._compiled)
 
-    def expect(self, calls: Sequence[WindowCall]) -> None:
-        with self._lock:
-            self._expected = list(calls)
+    def calls_at_once(self, shapes: Sequence[tuple[int, int]]) -> int:
+        pixels = [prod(shape) for shape in shapes]
+        if self._cores < STREAMS or self._metadata.static_shape or max(pixels) > self._free_pixels:
+            return 1
+        enough = sum(pixels) * self._metadata.multiply_adds_per_pixel >= WORTHWHILE_MULTIPLY_ADDS
+        return STREAMS if enough and is_balanced(pixels) else 1
+
+    def expect(self, calls: Sequence[WindowCall], at_once: int = 1) -> None:
+        with self._turns.alone():
+            self._expected, self._at_once = list(calls), at_once
+            if at_once > 1 and self._streams is None:
+                options = self._config | stream_options(self._cores)
+                self._streams = StreamGraphs(partial(self._compile_free, options))
 
     def run(self, image: UInt8, trimap: UInt8) -> Floating:
         """Compute the alpha of windows, float32 N, H, W in [0, 1]; arguments as in the base class.
@@ -204,7 +234,7 @@ class OpenVinoBackend(Backend):
             return self._threads.run(trimap.size, partial(self._propagate, inputs))
 
     def _propagate(self, inputs: dict[str, Any]) -> Floating:
-        with self._lock:
+        with self._turns.alone():
             found = self._propagation.create_infer_request().infer(inputs, share_inputs=True)
             # A copy: the request's tensor goes with its memory.
             alpha: Floating = found[OUTPUT_ALPHA].copy()
@@ -248,25 +278,31 @@ class OpenVinoBackend(Backend):
         )
 
     def _run(self, call: WindowCall, inputs: dict[str, Any]) -> Estimate:
-        with self._lock:
+        if self._is_small(call) and self.crops:
+            inputs = inputs | crop_limits(self._metadata.network, call.margins)
+        if self._is_small(call) and self._at_once > 1 and self._streams is not None:
+            with self._turns.beside_others(), self._streams.taken(prod(call.shape)) as graph:
+                return self._infer(graph, call, inputs)
+        with self._turns.alone():
             return self._run_alone(call, inputs)
 
     def _run_alone(self, call: WindowCall, inputs: dict[str, Any]) -> Estimate:
         if call in self._expected:
             self._expected.remove(call)
         compiled = self._graph(call)
-        if self._is_small(call) and self.crops:
-            inputs = inputs | crop_limits(self._metadata.network, call.margins)
-        outputs = [REFINED, TRUST] if self.phases else [OUTPUT_ALPHA]
-        found = compiled.create_infer_request().infer(inputs, share_inputs=True)
-        planes = [found[name].reshape(call.shape[0], *found[name].shape[-2:]) for name in outputs]
+        found = self._infer(compiled, call, inputs)
         if self._is_small(call):
             self._widest = max(self._widest, prod(call.shape))
         else:
             # The window's tensors are released, so that one window bounds the memory, not one of each shape.
             # With free shapes OpenVINO releases only a part, and allocates it again with the next window.
             compiled.release_memory()
-        return Estimate(*planes)
+        return found
+
+    def _infer(self, compiled: Any, call: WindowCall, inputs: dict[str, Any]) -> Estimate:
+        outputs = [REFINED, TRUST] if self.phases else [OUTPUT_ALPHA]
+        found = compiled.create_infer_request().infer(inputs, share_inputs=True)
+        return Estimate(*(found[name].reshape(call.shape[0], *found[name].shape[-2:]) for name in outputs))
 
     def _is_small(self, call: WindowCall) -> bool:
         """Return whether the windows of a call run in the graph with free shapes."""
@@ -274,7 +310,7 @@ class OpenVinoBackend(Backend):
 
     def _graph(self, call: WindowCall) -> Any:
         if self._is_small(call):
-            self._free = self._free or self._compile(None)
+            self._free = self._free or self._compile_free(self._config)
             return self._free
         if call not in self._compiled:
             self._compile_with_expected(call)
@@ -292,17 +328,19 @@ class OpenVinoBackend(Backend):
         with ThreadPoolExecutor(len(chosen)) as pool:
             self._compiled.update(zip(chosen, pool.map(self._compile, chosen), strict=True))
 
-    def _compile(self, call: WindowCall | None) -> Any:
-        """Compile the graph for a call, or with free shapes."""
+    def _compile(self, call: WindowCall) -> Any:
+        """Compile the graph for the windows of a call."""
         model = self._model.clone()
-        if call is None:
-            return self._compile_free(model, self._graph_file, self._config)
         if self.crops:
-            _fix_inputs(model, crop_limits(self._metadata.network, call.margins))
+            fix_inputs(model, crop_limits(self._metadata.network, call.margins))
         model.reshape({INPUT_IMAGE: [*call.shape, 3], INPUT_TRIMAP: list(call.shape)})
         return self._core.compile_model(model, DEVICE, self._config)
 
-    def _compile_free(self, model: Any, graph: Path | bytes, options: dict[str, Any]) -> Any:
+    def _compile_free(self, options: dict[str, Any]) -> Any:
+        """Compile the graph with free shapes."""
+        return self._compile_or_load(self._model.clone(), self._graph_file, options)
+
+    def _compile_or_load(self, model: Any, graph: Path | bytes, options: dict[str, Any]) -> Any:
         """Compile a graph with free shapes, or take it from the cache."""
         if self._cache is None:
             return self._core.compile_model(model, DEVICE, options)
@@ -324,7 +362,7 @@ class OpenVinoBackend(Backend):
         # 2. Graphs that are still to be compiled; one may exist for a moment beside all that are kept.
         room = max(KEPT_GRAPHS - len(self._compiled), 1) * compiled_bytes(*what)
         # 3. Tensors that earlier small windows left in the graph with free shapes are resident already.
-        held = round(KEPT_SHARE * free_bytes(*what, self._widest)) if self._widest else 0
+        held = self._kept_bytes(self._widest)
         free = max(free_bytes(*what, small) - held, 0) if small else 0
         # 4. The graph with free shapes keeps its tensors while a compiled graph runs, so both are added.
         if not self.phases:
@@ -334,11 +372,23 @@ class OpenVinoBackend(Backend):
         most = max(fixed_bytes(*what, large), propagation_bytes(large)) + released_bytes(large)
         return free + propagation_bytes(small) + (most + room if large else 0)
 
+    def further_bytes(self, height: int, width: int) -> int:
+        what = self._metadata, self._arithmetic
+        # The graph for one window at a time keeps its tensors while the streams run.
+        needed = free_bytes(*what, height * width) + self._kept_bytes(self._widest)
+        if self._streams is None:
+            return needed + STREAMS * compiled_bytes(*what)
+        return max(needed - STREAMS * self._kept_bytes(self._streams.widest), 0)
+
+    def _kept_bytes(self, pixels: int) -> int:
+        """Return what a graph with free shapes keeps, at least, after a window of so many pixels."""
+        return round(KEPT_SHARE * free_bytes(self._metadata, self._arithmetic, pixels)) if pixels else 0
+
     def close(self) -> None:
         """Free the engine. Closing twice is fine."""
-        with self._lock:
+        with self._turns.alone():
             self._compiled.clear()
-            self._free = self._model = self._propagation = None
+            self._free = self._streams = self._model = self._propagation = None
 
 
 def _usual_free_pixels(metadata: ArtefactMetadata, arithmetic: Arithmetic) -> int:
@@ -359,70 +409,3 @@ def _require_cpu(device: str) -> None:
             why="this back end runs on the CPU only",
             fix='device="cpu" (--device cpu), or backend="onnxruntime" (--backend onnxruntime)',
         )
-
-
-def _configuration(arithmetic: Arithmetic, threads: int | None) -> dict[str, Any]:
-    """Return OpenVINO's options; INFERENCE_PRECISION_HINT affects float32 only."""
-    options: dict[str, Any] = {
-        "INFERENCE_PRECISION_HINT": "bf16" if arithmetic.lowered else "f32",
-        "PERFORMANCE_HINT": "LATENCY",
-        # One window at a time on all threads: memory is one window's.
-        "NUM_STREAMS": 1,
-    }
-    return options if threads is None else options | {"INFERENCE_NUM_THREADS": threads}
-
-
-@cache
-def process_core() -> Any:
-    """Return the only ``openvino.Core`` of the process, which is never freed.
-
-    The CPU plugin of a core replaces the stack on which the thread handles signals, and restores the earlier
-    one when the core is freed. Two cores that are freed in the order of their creation leave a stack that is
-    unmapped: the next Ctrl-C or SIGTERM is a segmentation fault (seen with OpenVINO 2026.4).
-    """
-    import openvino
-
-    return openvino.Core()
-
-
-def _engine(path: Path) -> Any:
-    try:
-        import openvino
-    except ImportError as error:
-        raise MissingExtraError(
-            f"run {path.name}", package="openvino", extra="openvino", cause=error
-        ) from error
-    return openvino
-
-
-def _tensors(ports: list[Any]) -> dict[str, Tensor]:
-    return {
-        port.get_any_name(): Tensor(port.element_type.to_dtype().name, port.partial_shape.rank.get_length())
-        for port in ports
-    }
-
-
-def _fix_inputs(model: Any, values: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Make constants of inputs, so that the shapes that follow from them are known when it is compiled."""
-    from openvino import opset13
-
-    for parameter in list(model.get_parameters()):
-        value = values.get(parameter.get_friendly_name())
-        if value is not None:
-            constant = opset13.constant(value)
-            for target in parameter.output(0).get_target_inputs():
-                target.replace_source_output(constant.output(0))
-            model.remove_parameter(parameter)
-    model.validate_nodes_and_infer_types()
-
-
-def _read(core: Any, engine: Any, path: Path, graph: Path | bytes) -> Any:
-    try:
-        return core.read_model(graph)
-    except RuntimeError as error:
-        raise ArtefactError(
-            f"OpenVINO {engine.__version__} cannot load {path}",
-            why=first_line(error),
-            fix="copy or export the file again; if the operator set is newer than this release: "
-            "pip install -U openvino",
-        ) from error

@@ -248,7 +248,7 @@ class Stream:
         assert plan is not None, "a job whose windows were cut has its plan"
         windows, cuts = [part.window for part in batch.parts], [part.cut for part in batch.parts]
         if windows[0] is plan.windows[0]:
-            announce(self.backend, plan, self.batch)
+            announce(self.backend, plan, self.batch, at_once=self.backend.in_flight)
         try:
             batch.estimates = run_windows(self.backend, plan, windows, cuts)
         finally:

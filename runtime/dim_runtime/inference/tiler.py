@@ -76,7 +76,7 @@ def run_plan(
     write_known(trimap, plan, out)
     report(progress, 0, plan)
     done = 0
-    announce(backend, plan, batch)
+    announce(backend, plan, batch, at_once=plan.in_flight)
     store = EstimateStore(plan) if plan.propagation else None
     # Closed so that the threads have ended when an error leaves this function.
     with closing(_run_all(backend, image, trimap, plan, batch)) as all_started:
@@ -87,6 +87,8 @@ def run_plan(
                 report(progress, done, plan)
             # Drop our reference so that the arrays can be freed before the next windows are read.
             del started, part, estimate
+    # A call that belongs to no plan is alone.
+    backend.expect([])
     if store is not None:
         for done in propagate(backend, image, trimap, plan, out, store):
             report(progress, done, plan)
@@ -129,7 +131,8 @@ def _run_all(
                 _Started(windows, cuts, calls.start(partial(run_windows, backend, plan, windows, cuts)))
             )
             del cuts
-            if len(under_way) == calls.limit:
+            # One more waits: results are taken in order, and a later call may end first.
+            if len(under_way) == calls.limit + (calls.limit > 1):
                 yield under_way.popleft()
         while under_way:
             yield under_way.popleft()
@@ -147,14 +150,13 @@ def kind_of(window: Window) -> WindowCall:
     return WindowCall((1, window.height, window.width), window.margins)
 
 
-def announce(backend: Backend, plan: Plan, batch: int) -> None:
-    """Pass the plan's batches to the back end, so that it can prepare for them."""
-    backend.expect(
-        [
-            WindowCall((len(windows), windows[0].height, windows[0].width), windows[0].margins)
-            for windows in batches(plan.windows, batch)
-        ]
-    )
+def announce(backend: Backend, plan: Plan, batch: int, *, at_once: int) -> None:
+    """Pass the plan's batches, and how many run at one time, to the back end, which prepares for them."""
+    calls = [
+        WindowCall((len(windows), windows[0].height, windows[0].width), windows[0].margins)
+        for windows in batches(plan.windows, batch)
+    ]
+    backend.expect(calls, at_once)
 
 
 def report(progress: Progress | None, done: int, plan: Plan) -> None:

@@ -116,7 +116,8 @@ class Plan:
         reason: how the tile was chosen; None if the user set it.
         layers: the work of a window for each pixel, by the part that each layer computes.
         seconds: expected time of the network at the speed of this machine; None if it was not measured.
-        in_flight: calls of the back end that run at one time, at most; above 1 for inference servers only.
+        in_flight: calls of the back end that run at one time, at most; above 1 for inference servers, and for
+            small windows in OpenVINO.
     """
 
     height: int

@@ -16,7 +16,8 @@ from dim_runtime.artefacts.onnx_cut import read_parts
 from dim_runtime.artefacts.onnx_file import read_metadata
 from dim_runtime.artefacts.onnx_unsigned import with_unsigned_values
 from dim_runtime.backends.open import default_model
-from dim_runtime.backends.openvino import OpenVinoBackend, process_core
+from dim_runtime.backends.openvino import OpenVinoBackend
+from dim_runtime.backends.openvino_graph import process_core
 from dim_runtime.backends.openvino_unpooling import unpool_integers
 from dim_runtime.images.samples import lemur
 

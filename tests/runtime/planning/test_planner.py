@@ -53,7 +53,7 @@ def plan_of(trimap: Any, backend: Backend, options: PlanOptions, *, held_bytes: 
 
 
 def check_geometry(plan: Plan, trimap: UInt8, *, step: int = STRIDE) -> None:
-    """Check that cores cover what is unknown, in steps of so many pixels, with the context of whole blocks."""
+    """Check that cores cover what is unknown, in steps of pixels, and have the context of whole blocks."""
     covered = np.zeros((plan.padded_height, plan.padded_width), np.int64)
     for window in plan.windows:
         core = window.core
