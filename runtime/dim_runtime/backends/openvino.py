@@ -68,6 +68,7 @@ from dim_runtime.backends.openvino_memory import (
 )
 from dim_runtime.backends.openvino_precision import Arithmetic, chosen_arithmetic, require_arithmetic
 from dim_runtime.backends.openvino_streams import (
+    FURTHER_BYTES,
     STREAMS,
     WORTHWHILE_MULTIPLY_ADDS,
     StreamGraphs,
@@ -197,7 +198,8 @@ class OpenVinoBackend(Backend):
 
     def calls_at_once(self, shapes: Sequence[tuple[int, int]]) -> int:
         pixels = [prod(shape) for shape in shapes]
-        if self._cores < STREAMS or self._metadata.static_shape or max(pixels) > self._free_pixels:
+        most = min(self._free_pixels, free_pixels(self._metadata, self._arithmetic, FURTHER_BYTES))
+        if self._cores < STREAMS or self._metadata.static_shape or max(pixels) > most:
             return 1
         enough = sum(pixels) * self._metadata.multiply_adds_per_pixel >= WORTHWHILE_MULTIPLY_ADDS
         return STREAMS if enough and is_balanced(pixels) else 1

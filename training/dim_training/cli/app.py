@@ -111,6 +111,24 @@ def average(
     typer.echo(f"the mean of {len(checkpoints)} checkpoints in {output}")
 
 
+@app.command(epilog="Example: dim-train widen out/compact -o wide.safetensors --width 0.5")
+def widen(
+    narrow: Annotated[
+        Path,
+        typer.Argument(parser=checkpoint_file, metavar="CHECKPOINT", help="Weights of the narrow network."),
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The .safetensors to write.")],
+    width: Annotated[float, typer.Option(help="Width of the network to make; 1 is the published network.")],
+    seed: Annotated[int, typer.Option(help="Of the shares of each copy of a channel.")] = 0,
+) -> None:
+    """Make a wider network that computes the same alpha; start its training from it with --init."""
+    from dim_training.widen import widen as write_wider
+
+    command = shlex.join(["dim-train", *sys.argv[1:]])
+    parameters = write_wider(narrow, output, width, seed=seed, command=command)
+    typer.echo(f"{parameters / 1e6:.1f} million parameters in {output}")
+
+
 @app.command(epilog="Example: dim-train pack-run out/own -o packed")
 def pack_run(
     run: RunFolder,
