@@ -1,7 +1,7 @@
 """A wider network that computes what a narrow one does, as a start for its training.
 
-Each channel is copied, and what reads it gets shares of its weight that add up to the whole. The shares differ
-at random: with equal ones all copies of a channel would have the same gradient for ever.
+Each channel is copied, and what reads it gets shares of its weight that add up to the whole. The shares
+differ at random: with equal ones all copies of a channel would have the same gradient for ever.
 
 Source: Chen, Goodfellow, Shlens, "Net2Net: accelerating learning via knowledge transfer", ICLR 2016.
 """
@@ -37,7 +37,7 @@ def widen(path: Path, output: Path, width: float, *, seed: int = 0, command: str
         The number of parameters.
 
     Raises:
-        InputError: a width that is not larger or not possible, another suffix, or an output that is the input.
+        InputError: a width that is not larger or not possible, another suffix, an output that is the input.
     """
     if output.suffix != ".safetensors":
         raise InputError(f"cannot write {output}", expected="a name with .safetensors at its end")
@@ -77,7 +77,7 @@ def _grown(value: Tensor, shape: torch.Size, generator: torch.Generator) -> Tens
 
 
 def _shares(shape: torch.Size, inputs: int, generator: torch.Generator) -> Tensor:
-    """Return the share of each copy of an input channel: (outputs, channels, 1, 1); those of one add up to 1."""
+    """Return each copy's share of its input channel, (outputs, channels, 1, 1); a channel's add up to 1."""
     drawn = 1 + SPREAD * (2 * torch.rand(shape[:2], generator=generator) - 1)
     totals = torch.zeros(shape[0], inputs)
     copied = torch.arange(shape[1]) % inputs

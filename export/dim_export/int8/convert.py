@@ -17,6 +17,7 @@ from dim_export.int8 import Method
 from dim_export.int8.calibration import CalibrationPairs, Progress, calibrate
 from dim_export.int8.equalisation import equalise
 from dim_export.int8.gain_correction import rounding_gain, scale_logits
+from dim_export.int8.normalisation import normalise_at_once
 from dim_export.int8.quantise import quantise, require_layers
 
 DEFAULT_METHOD: Method = "percentile"
@@ -82,7 +83,7 @@ def to_int8(model: DIM, static_shape: WindowShape | None, options: Quantisation)
 
     def quantised(scaled: DIM, shape: WindowShape | None) -> ir.Model:
         graph = read_planes(compute_blocks(trace(scaled, static_shape=shape, slicing=True)))
-        return quantise(graph, equalised.ranges, keep_float=keep)
+        return quantise(normalise_at_once(graph), equalised.ranges, keep_float=keep)
 
     # Measure the slope on a graph of free shape: a frozen one does not accept the calibration windows.
     slope = rounding_gain(quantised(equalised.model, None), model, pairs, seen.samples)
