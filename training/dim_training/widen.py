@@ -1,7 +1,7 @@
 """A wider network that computes what a narrow one does, as a start for its training.
 
 Each channel is copied, and what reads it gets shares of its weight that add up to the whole. The shares
-differ at random: with equal ones all copies of a channel would have the same gradient for ever.
+differ at random: with equal ones all copies of a channel would have the same gradient without end.
 
 Source: Chen, Goodfellow, Shlens, "Net2Net: accelerating learning via knowledge transfer", ICLR 2016.
 """

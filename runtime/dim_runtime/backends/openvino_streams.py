@@ -88,7 +88,7 @@ class Turns:
     def _taken(self, streams: int) -> Iterator[None]:
         taken = 0
         try:
-            # One at a time waits for streams: two that need both could have one each for ever.
+            # One at a time waits for streams: two that need both could have one each without end.
             with self._next:
                 while taken < streams:
                     self._free.acquire()
