@@ -335,6 +335,8 @@ class Matting:
             plan = self._plan(found, trimap, image, out)
             started = time.perf_counter()
             run_plan(self._open, image, trimap, plan, out, progress=progress, batch=self._batch)
+            # The caller may need the memory, for example to encode the alpha.
+            self._release_under_limit()
         seconds = time.perf_counter() - started
         _log.info("%d×%d px, %d windows, %.3f s", plan.width, plan.height, len(plan.windows), seconds)
         return _Computed(plan, found.mapped, seconds)
@@ -356,14 +358,17 @@ class Matting:
     def _plan(self, found: TrimapSurvey, trimap: Any, image: Any = None, out: Any = None) -> Plan:
         """Plan one image; without ``out`` for a new float32 array."""
         _require_scale(found, trimap)
-        if self._options.memory_limit is not None:
-            # Memory that is kept for the next window, by the back end or by the C library, would count twice:
-            # as held, and as what the windows need.
-            self._open.release_memory()
-            release_free_memory()
+        # What is kept for the next window would count twice: as held, and as what the windows need.
+        self._release_under_limit()
         held = resident_bytes() + held_bytes(image) + held_bytes(trimap) + _output_bytes(trimap, out)
         plan = Planner(found, self._open, self._options, held_bytes=held).plan()
         return self._together(plan)
+
+    def _release_under_limit(self) -> None:
+        """Return memory that the back end and the C library keep for further windows, if there is a limit."""
+        if self._options.memory_limit is not None:
+            self._open.release_memory()
+            release_free_memory()
 
     def _expected_seconds(self, plan: Plan) -> float:
         if plan.area and self._speed is None:

@@ -165,6 +165,13 @@ class Backend(ABC):
     def release_memory(self) -> None:  # noqa: B027 - optional
         """Return memory that is kept for another window like the last one."""
 
+    def before_propagation(self) -> None:  # noqa: B027 - optional
+        """Return what windows of the network keep, where that costs little time.
+
+        It is called between both phases, if there was more than one window. A back end that keeps the memory
+        counts it in :meth:`peak_bytes`.
+        """
+
     def close(self) -> None:  # noqa: B027 - optional
         """Free the engine; the back end is not used afterwards."""
 

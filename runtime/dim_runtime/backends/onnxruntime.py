@@ -258,6 +258,9 @@ class OnnxRuntimeBackend(Backend):
         if self._bound is None:
             self._memory.release()
 
+    def before_propagation(self) -> None:
+        self.release_memory()
+
     def close(self) -> None:
         """Free the engine. Closing twice is fine."""
         if self._bound is not None:

@@ -209,7 +209,8 @@ class OpenVinoBackend(Backend):
             self._expected, self._at_once = list(calls), at_once
             if at_once > 1 and self._streams is None:
                 options = self._config | stream_options(self._cores)
-                self._streams = StreamGraphs(partial(self._compile_free, options))
+                with self._explained(max(call.shape for call in calls)):
+                    self._streams = StreamGraphs(partial(self._compile_free, options))
 
     def run(self, image: UInt8, trimap: UInt8) -> Floating:
         """Compute the alpha of windows, float32 N, H, W in [0, 1]; arguments as in the base class.
@@ -385,6 +386,15 @@ class OpenVinoBackend(Backend):
     def _kept_bytes(self, pixels: int) -> int:
         """Return what a graph with free shapes keeps, at least, after a window of so many pixels."""
         return round(KEPT_SHARE * free_bytes(self._metadata, self._arithmetic, pixels)) if pixels else 0
+
+    def release_memory(self) -> None:
+        with self._turns.alone():
+            for graph in (self._free, self._propagation):
+                if graph is not None:
+                    graph.release_memory()
+            self._widest = 0
+            if self._streams is not None:
+                self._streams.release_memory()
 
     def close(self) -> None:
         """Free the engine. Closing twice is fine."""

@@ -14,6 +14,11 @@ from dim_runtime.backends.openvino_precision import Arithmetic
 from dim_runtime.errors import ArtefactError, MissingExtraError
 
 
+KERNELS = 100
+"""Kernels that a graph keeps for further windows of the same shapes; OpenVINO's own limit is 5000. Then three
+images of 49 small windows took 745 MB, with this limit 485 MB, in the same time. Kernels in use are kept too."""
+
+
 def configuration(arithmetic: Arithmetic, threads: int | None) -> dict[str, Any]:
     """Return OpenVINO's options; INFERENCE_PRECISION_HINT affects float32 only."""
     options: dict[str, Any] = {
@@ -21,6 +26,7 @@ def configuration(arithmetic: Arithmetic, threads: int | None) -> dict[str, Any]
         "PERFORMANCE_HINT": "LATENCY",
         # One window at a time on all threads: memory is one window's.
         "NUM_STREAMS": 1,
+        "CPU_RUNTIME_CACHE_CAPACITY": KERNELS,
     }
     return options if threads is None else options | {"INFERENCE_NUM_THREADS": threads}
 

@@ -64,6 +64,12 @@ class StreamGraphs:
             self.widest = max(self.widest, pixels)
             self._idle.append(graph)
 
+    def release_memory(self) -> None:
+        """Return the memory of all windows that were run; no graph may be taken meanwhile."""
+        for graph in self._idle:
+            graph.release_memory()
+        self.widest = 0
+
 
 class Turns:
     """Lets calls into an engine run alone, or in streams beside each other."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import partial
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -79,7 +79,7 @@ def run_plan(
     announce(backend, plan, batch, at_once=plan.in_flight)
     store = EstimateStore(plan) if plan.propagation else None
     # Closed so that the threads have ended when an error leaves this function.
-    with closing(_run_all(backend, image, trimap, plan, batch)) as all_started:
+    with _announced_end(backend, plan), closing(_run_all(backend, image, trimap, plan, batch)) as all_started:
         for started in all_started:
             for window, part, estimate in zip(started.windows, started.cuts, started.result(), strict=True):
                 stitch(estimate, part.trimap, plan, window, out, store)
@@ -87,11 +87,19 @@ def run_plan(
                 report(progress, done, plan)
             # Drop our reference so that the arrays can be freed before the next windows are read.
             del started, part, estimate
-    # A call that belongs to no plan is alone.
-    backend.expect([])
     if store is not None:
         for done in propagate(backend, image, trimap, plan, out, store):
             report(progress, done, plan)
+
+
+@contextmanager
+def _announced_end(backend: Backend, plan: Plan) -> Iterator[None]:
+    """At the end, also of an error, let the back end expect calls that belong to no plan: one at a time."""
+    try:
+        yield
+    finally:
+        if plan.in_flight > 1:
+            backend.expect([])
 
 
 def propagate(
@@ -109,7 +117,7 @@ def propagate(
     if len(plan.windows) > 1:
         # What the network's windows have freed would count beside the largest window of this phase. After a
         # single window the same memory is used again.
-        backend.release_memory()
+        backend.before_propagation()
         release_free_memory()
     for done, window in enumerate(plan.propagation, start=len(plan.windows) + 1):
         part = cut(image, trimap, plan, window)

@@ -119,7 +119,7 @@ def widen(
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The .safetensors to write.")],
     width: Annotated[float, typer.Option(help="Width of the network to make; 1 is the published network.")],
-    seed: Annotated[int, typer.Option(help="Of the shares of each copy of a channel.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the shares of a channel's copies.")] = 0,
 ) -> None:
     """Make a wider network that computes the same alpha; start its training from it with --init."""
     from dim_training.widen import widen as write_wider
