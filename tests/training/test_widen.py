@@ -49,7 +49,7 @@ def test_it_computes_the_same(tmp_path: Path, narrow: Path, width: float) -> Non
     found, before = checkpoint.load(wide).eval(), checkpoint.load(narrow).eval()
     assert found.config == NARROW.model_copy(update={"width": width})
     with torch.no_grad():
-        expected, alpha = before(network_input()), found(network_input())
+        expected, alpha = before.matte(network_input()), found.matte(network_input())
     torch.testing.assert_close(alpha.logits, expected.logits, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(alpha.final, expected.final, rtol=1e-4, atol=1e-5)
     assert checkpoint.read(wide).provenance["widened"] == sha256(narrow)
@@ -58,7 +58,7 @@ def test_it_computes_the_same(tmp_path: Path, narrow: Path, width: float) -> Non
 def test_copies_have_gradients_that_differ(tmp_path: Path, narrow: Path) -> None:
     widen(narrow, tmp_path / "wide.safetensors", 0.125, command="")
     model = checkpoint.load(tmp_path / "wide.safetensors").train()
-    model(network_input()).final.sum().backward()
+    model(network_input()).sum().backward()
     gradient = model.backbone.decoder.deconv2_1.weight.grad
     assert gradient is not None
     first, copy = gradient.chunk(2)

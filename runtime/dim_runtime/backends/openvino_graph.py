@@ -13,10 +13,9 @@ from dim_runtime.backends.base import Tensor, first_line
 from dim_runtime.backends.openvino_precision import Arithmetic
 from dim_runtime.errors import ArtefactError, MissingExtraError
 
-
 KERNELS = 100
 """Kernels that a graph keeps for further windows of the same shapes; OpenVINO's own limit is 5000. Then three
-images of 49 small windows took 745 MB, with this limit 485 MB, in the same time. Kernels in use are kept too."""
+images of 49 small windows took 745 MB, with this limit 485 MB, in the same time."""
 
 
 def configuration(arithmetic: Arithmetic, threads: int | None) -> dict[str, Any]:
