@@ -15,7 +15,8 @@ from dim_runtime.errors import ArtefactError, MissingExtraError
 
 KERNELS = 250
 """Kernels that a graph keeps for further windows of the same shapes; OpenVINO's own limit is 5000. Then three
-images of 49 small windows took 745 MB, with this limit 512 MB. With 100 a plan of 36 windows takes 4 % more time."""
+images of 49 small windows took 745 MB, with this limit 512 MB. With 100 a plan of 36 windows takes 4 % more
+time."""
 
 
 def configuration(arithmetic: Arithmetic, threads: int | None) -> dict[str, Any]:

@@ -144,7 +144,7 @@ def test_kept_memory_is_returned_under_a_limit(backend: OpenVinoBackend, pair: t
     before = process.memory_info().rss
     backend.release_memory()
     release_free_memory()
-    # What the plan counts as kept is given back. A third may stay: OpenVINO keeps kernels and code.
+    # What the plan counts as kept is released. A third may stay: OpenVINO keeps kernels and code.
     assert before - process.memory_info().rss > STREAMS * backend._kept_bytes(256 * 256) // 3
     assert backend.further_bytes(256, 256) > first - STREAMS * 10**8
     np.testing.assert_array_equal(matting(*pair), alpha)
