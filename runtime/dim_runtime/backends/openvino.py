@@ -59,6 +59,7 @@ from dim_runtime.backends.openvino_graph import (
     tensors_of,
 )
 from dim_runtime.backends.openvino_memory import (
+    KERNEL_CACHE,
     compiled_bytes,
     fixed_bytes,
     free_bytes,
@@ -83,10 +84,10 @@ from dim_runtime.errors import BackendError, DeviceError
 DEVICE = "CPU"
 KEPT_GRAPHS = 2
 """Number of compiled graphs that are kept; each holds a copy of the weights."""
-FREE_BYTES, FREE_INT8_BYTES = 400_000_000, 1_500_000_000
+FREE_BYTES, FREE_INT8_BYTES = 470_000_000, 1_570_000_000
 """Bytes that a window may take in the graph with free shapes; for larger ones a graph is compiled. An int8
 graph takes twice as long to compile, and half as long to run."""
-QUICK_FREE_BYTES = 1_500_000_000
+QUICK_FREE_BYTES = 1_570_000_000
 QUICK_MULTIPLY_ADDS = 1e11
 """Windows of at most this work run there too, up to the bytes above, because compiling would take longer."""
 KEPT_SHARE = 0.5
@@ -155,7 +156,9 @@ class OpenVinoBackend(Backend):
         )
         self._expected: list[WindowCall] = []
         self._widest = 0
-        """Pixels of the largest window that the graph with free shapes has run."""
+        """Pixels of the largest window that the graph with free shapes has run, since memory was released."""
+        self._has_kernels = False
+        """Whether that graph keeps kernels, which are never released."""
         self._turns = Turns()
         # Each thread that calls OpenVINO keeps memory.
         self._threads = EngineThreads(STREAMS)
@@ -295,6 +298,7 @@ class OpenVinoBackend(Backend):
         compiled = self._graph(call)
         found = self._infer(compiled, call, inputs)
         if self._is_small(call):
+            self._has_kernels = self._has_kernels or self._widest > 0
             self._widest = max(self._widest, prod(call.shape))
         else:
             # The window's tensors are released, so that one window bounds the memory, not one of each shape.
@@ -365,7 +369,9 @@ class OpenVinoBackend(Backend):
         # 2. Graphs that are still to be compiled; one may exist for a moment beside all that are kept.
         room = max(KEPT_GRAPHS - len(self._compiled), 1) * compiled_bytes(*what)
         # 3. Tensors that earlier small windows left in the graph with free shapes are resident already.
-        held = self._kept_bytes(self._widest)
+        held = max(
+            self._kept_bytes(self._widest), round(KEPT_SHARE * KERNEL_CACHE) if self._has_kernels else 0
+        )
         free = max(free_bytes(*what, small) - held, 0) if small else 0
         # 4. The graph with free shapes keeps its tensors while a compiled graph runs, so both are added.
         if not self.phases:

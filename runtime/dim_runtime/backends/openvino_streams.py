@@ -15,7 +15,7 @@ from typing import Any
 
 STREAMS = 2
 """Windows at one time: each needs its memory."""
-FURTHER_BYTES = 600_000_000
+FURTHER_BYTES = 670_000_000
 """Bytes that the second window may take: a few percent of the time are not worth more."""
 WORTHWHILE_MULTIPLY_ADDS = 1e12
 """With less work than this it would take many images to regain the time to compile the streams' graphs: 0.3
