@@ -298,6 +298,7 @@ class OpenVinoBackend(Backend):
         compiled = self._graph(call)
         found = self._infer(compiled, call, inputs)
         if self._is_small(call):
+            # The first window is the warm-up's, whose kernels are few.
             self._has_kernels = self._has_kernels or self._widest > 0
             self._widest = max(self._widest, prod(call.shape))
         else:
