@@ -216,10 +216,17 @@ class Matting:
         """
         return self._open.run_on_device(image, trimap)
 
-    def plan(self, trimap: UInt8 | Sliceable) -> Plan:
+    def plan(
+        self, trimap: UInt8 | Sliceable, image: Image | Sliceable | None = None, out: Writable | None = None
+    ) -> Plan:
         """Return the windows, the peak memory and the expected time of a call with this trimap.
 
         The first plan runs the network on one small window, to measure its speed.
+
+        Args:
+            trimap: as :meth:`__call__` takes it.
+            image: the image of the call, if reading it takes memory: a memory-mapped file, or a reader.
+            out: the array of :meth:`into`, which is not written; None for a new one in memory.
 
         Raises:
             InputError, TileError, MemoryLimitError: as the call does.
@@ -227,7 +234,7 @@ class Matting:
         with self._turn:
             trimap = by_windows(as_array(trimap, "trimap"))
             require_trimap(trimap)
-            plan = self._plan(survey(trimap), trimap)
+            plan = self._plan(survey(trimap), trimap, by_windows(image), by_windows(out))
             return replace(plan, seconds=self._expected_seconds(plan))
 
     def map(self, pairs: Iterable[tuple[Image, UInt8]]) -> Iterator[Float32]:

@@ -41,7 +41,9 @@ def parse_bytes(text: str) -> int:
 
 
 def format_bytes(count: int) -> str:
-    """Format bytes in decimal KB, MB or GB, rounded up: the text, parsed, is never too small."""
+    """Format bytes in decimal B, KB, MB or GB, rounded up: the text, parsed, is never too small."""
+    if count < 10**3:
+        return f"{count}B"
     if count < 10**6:
         return f"{-(-count // 10**3)}KB"
     if count < 10**9:

@@ -8,6 +8,7 @@ with ``--memory-limit 2GB`` in a separate process, and prints that process's out
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import tempfile
@@ -45,7 +46,7 @@ def make_pair(folder: Path, side: int) -> tuple[Path, Path]:
     return paths
 
 
-def main(side: int = 10_000, out: str = "alpha") -> int:
+def main(side: int, out: str) -> int:
     with tempfile.TemporaryDirectory() as folder:
         image, trimap = make_pair(Path(folder), side)
         result = Path(folder) / "result.tif"
@@ -61,4 +62,10 @@ def main(side: int = 10_000, out: str = "alpha") -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000, *sys.argv[2:]))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("side", type=int, nargs="?", default=10_000, help="of the square image, pixels")
+    parser.add_argument("out", nargs="?", default="alpha", choices=["alpha", "cutout", "composite"])
+    given = parser.parse_args()
+    sys.exit(main(given.side, given.out))

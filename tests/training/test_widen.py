@@ -78,7 +78,9 @@ def test_the_seed_decides_the_shares(tmp_path: Path, narrow: Path) -> None:
 def test_what_cannot_be_widened_is_an_error(tmp_path: Path, narrow: Path) -> None:
     for width, output, message in (
         (0.0625, tmp_path / "wide.safetensors", "more than its own"),
-        (0.13, tmp_path / "wide.safetensors", "whole number of channels"),
+        (0.13, tmp_path / "wide.safetensors", "whole number of 64ths"),
+        (float("nan"), tmp_path / "wide.safetensors", "whole number of 64ths"),
+        (2.5, tmp_path / "wide.safetensors", "at most 2"),
         (0.125, narrow, "one of the inputs"),
         (0.125, tmp_path / "wide.onnx", r"\.safetensors at its end"),
     ):

@@ -53,17 +53,17 @@ def widen(path: Path, output: Path, width: float, *, seed: int = 0, command: str
 
 
 def _wider(config: NetworkConfig, width: float, path: Path) -> NetworkConfig:
+    refused = InputError(
+        f"cannot widen {path}",
+        got=f"a width of {width:g}",
+        expected=f"a whole number of 64ths, more than its own {config.width:g}, at most 2",
+    )
+    if not width > config.width:
+        raise refused
     try:
-        found = NetworkConfig.model_validate({**config.model_dump(), "width": width})
+        return NetworkConfig.model_validate({**config.model_dump(), "width": width})
     except ValueError as error:
-        raise InputError(f"cannot widen {path}", got=f"a width of {width:g}", why=str(error)) from error
-    if width <= config.width:
-        raise InputError(
-            f"cannot widen {path}",
-            got=f"a width of {width:g}",
-            expected=f"more than its own, {config.width:g}",
-        )
-    return found
+        raise refused from error
 
 
 def _grown(value: Tensor, shape: torch.Size, generator: torch.Generator) -> Tensor:

@@ -209,6 +209,7 @@ class OpenVinoBackend(Backend):
 
     def expect(self, calls: Sequence[WindowCall], at_once: int = 1) -> None:
         with self._turns.alone():
+            self._require_open()
             self._expected, self._at_once = list(calls), at_once
             if at_once > 1 and self._streams is None:
                 options = self._config | stream_options(self._cores)
@@ -241,6 +242,7 @@ class OpenVinoBackend(Backend):
 
     def _propagate(self, inputs: dict[str, Any]) -> Floating:
         with self._turns.alone():
+            self._require_open()
             found = self._propagation.create_infer_request().infer(inputs, share_inputs=True)
             # A copy: the request's tensor goes with its memory.
             alpha: Floating = found[OUTPUT_ALPHA].copy()
@@ -287,9 +289,12 @@ class OpenVinoBackend(Backend):
         if self._is_small(call) and self.crops:
             inputs = inputs | crop_limits(self._metadata.network, call.margins)
         if self._is_small(call) and self._at_once > 1 and self._streams is not None:
-            with self._turns.beside_others(), self._streams.taken(prod(call.shape)) as graph:
-                return self._infer(graph, call, inputs)
+            with self._turns.beside_others():
+                self._require_open()
+                with self._streams.taken(prod(call.shape)) as graph:
+                    return self._infer(graph, call, inputs)
         with self._turns.alone():
+            self._require_open()
             return self._run_alone(call, inputs)
 
     def _run_alone(self, call: WindowCall, inputs: dict[str, Any]) -> Estimate:
@@ -306,6 +311,10 @@ class OpenVinoBackend(Backend):
             # With free shapes OpenVINO releases only a part, and allocates it again with the next window.
             compiled.release_memory()
         return found
+
+    def _require_open(self) -> None:
+        if self._model is None:
+            raise BackendError(f"cannot run {self._path}: it was closed", fix="close it after the last call")
 
     def _infer(self, compiled: Any, call: WindowCall, inputs: dict[str, Any]) -> Estimate:
         outputs = [REFINED, TRUST] if self.phases else [OUTPUT_ALPHA]

@@ -60,7 +60,12 @@ class Package(NamedTuple):
 ONNXRUNTIME = Package(
     "onnxruntime", ("onnxruntime", "onnxruntime-gpu"), "cpu", "ONNX Runtime, the default back end"
 )
-OPENVINO = Package("openvino", ("openvino",), "openvino", "OpenVINO, the fastest back end on x86 CPUs")
+OPENVINO = Package(
+    "openvino",
+    ("openvino",),
+    "openvino",
+    "OpenVINO, the fastest for the full-width network on x86 CPUs",
+)
 OTHERS = (
     Package(
         "tensorrt", ("tensorrt",), "tensorrt", f"TensorRT, from NVIDIA's package index: {NEVER_EXECUTED}"

@@ -98,10 +98,13 @@ def _require_memory(matting: Matting, loaded: Loaded, spec: OutputSpec) -> None:
 
 
 def plan_pair(matting: Matting, image_path: Path, trimap_path: Path, out: Path, spec: OutputSpec) -> Plan:
-    """Return the plan that :func:`run_pair` would run."""
+    """Return the plan that :func:`run_pair` would run; raise what it would raise before the first window."""
+    spec.require_writable(out)
     if streams(image_path, trimap_path, out):
-        return plan_streamed(matting, trimap_path)
-    return matting.plan(read_trimap(trimap_path, spec.max_pixels))
+        return plan_streamed(matting, image_path, trimap_path, spec)
+    loaded = load(image_path, trimap_path, spec)
+    _require_memory(matting, loaded, spec)
+    return matting.plan(loaded.trimap)
 
 
 class Loaded(NamedTuple):

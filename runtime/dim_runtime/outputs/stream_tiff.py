@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import NamedTuple
 
 import numpy as np
@@ -50,13 +51,13 @@ def streams(image: Path, trimap: Path, out: Path) -> bool:
     return (declared_pixels(image) or 0) > STREAMED_PIXELS
 
 
-def plan_streamed(matting: Matting, trimap: Path) -> Plan:
+def plan_streamed(matting: Matting, image: Path, trimap: Path, spec: OutputSpec) -> Plan:
     """Return the plan of a pair that streams, without running it; errors as in :func:`run_streamed`."""
-    with TiffReader(trimap) as levels:
-        trimap_pixels = TiffTrimap(levels)
-        plan = matting.plan(trimap_pixels)
-        if not plan.windows:
-            trimap_pixels.require_scale()
+    with _opened(matting, image, trimap, spec) as (colours, trimap_pixels), TemporaryFile() as file:
+        # A sparse file: an array in memory would be planned as held.
+        alpha = np.memmap(file, np.float32, "w+", shape=trimap_pixels.shape)
+        plan = matting.plan(trimap_pixels, colours, alpha)
+        _require_scale(plan, trimap_pixels)
         return plan
 
 
@@ -67,22 +68,35 @@ def run_streamed(matting: Matting, image: Path, trimap: Path, out: Path, spec: O
         InputError, MissingExtraError: a file that cannot be used; the extra ``tiff`` is not installed.
         TileError, MemoryLimitError: as :class:`Matting`.
     """
-    _require_guard(image, spec)
-    with TiffReader(image) as pixels, TiffReader(trimap) as levels:
-        colours, trimap_pixels = TiffImage(pixels), TiffTrimap(levels)
-        require_one_size(Pair(image.stem, image, trimap), colours, trimap_pixels)
+    with _opened(matting, image, trimap, spec) as (colours, trimap_pixels):
         kept = kept_metadata(image, metadata.of_tiff(image), spec)
-        require_room(matting.memory_limit, spec, held=colours.buffer_bytes + trimap_pixels.buffer_bytes)
         with atomic_path(out) as temporary, scratch(out, trimap_pixels.shape) as alpha:
             started = time.perf_counter()
             plan = matting.into(colours, trimap_pixels, alpha)
             seconds = time.perf_counter() - started
-            if not plan.windows:
-                # A file that is not in memory is known to have another scale only when all was read.
-                trimap_pixels.require_scale()
+            _require_scale(plan, trimap_pixels)
             renderer = Renderer(colours, by_windows(alpha), spec)
             _write(temporary, renderer, kept, spec)
     return Streamed(plan, seconds)
+
+
+@contextmanager
+def _opened(
+    matting: Matting, image: Path, trimap: Path, spec: OutputSpec
+) -> Iterator[tuple[TiffImage, TiffTrimap]]:
+    """Yield the readers of a pair, once it is known to be one and the result to have room in memory."""
+    _require_guard(image, spec)
+    with TiffReader(image) as pixels, TiffReader(trimap) as levels:
+        colours, trimap_pixels = TiffImage(pixels), TiffTrimap(levels)
+        require_one_size(Pair(image.stem, image, trimap), colours, trimap_pixels)
+        require_room(matting.memory_limit, spec, held=colours.buffer_bytes + trimap_pixels.buffer_bytes)
+        yield colours, trimap_pixels
+
+
+def _require_scale(plan: Plan, trimap: TiffTrimap) -> None:
+    """Raise InputError for labels such as 0, 1, 2; a file is known to have them only when all was read."""
+    if not plan.windows:
+        trimap.require_scale()
 
 
 def _require_guard(image: Path, spec: OutputSpec) -> None:

@@ -16,6 +16,7 @@ from dim_runtime.backends import openvino
 from dim_runtime.backends.open import default_model
 from dim_runtime.backends.openvino import OpenVinoBackend
 from dim_runtime.backends.openvino_streams import STREAMS, Turns, is_balanced
+from dim_runtime.errors import BackendError
 from dim_runtime.images.samples import lemur
 from dim_runtime.memory import release_free_memory
 
@@ -161,3 +162,15 @@ def test_memory_is_kept_for_further_images_without_a_limit_alone(
     # Kernels stay in both cases, and are not counted twice.
     assert backend._has_kernels
     backend.close()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_closing_during_a_call_is_an_error(pair: tuple[UInt8, UInt8], threads: int) -> None:
+    backend = OpenVinoBackend(default_model(), threads=threads)
+    matting = Matting.from_backend(
+        backend, tile=256, context=64, progress=lambda done, total: backend.close()
+    )
+    with pytest.raises(BackendError, match="it was closed"):
+        matting(*pair)
+    with pytest.raises(BackendError, match="it was closed"):
+        backend.expect([], at_once=STREAMS)

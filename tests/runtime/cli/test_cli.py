@@ -107,6 +107,24 @@ def test_a_dry_run_computes_and_writes_nothing(
     assert not (tmp_path / "alpha.png").exists()
 
 
+@pytest.mark.parametrize("options", [("--memory-limit", "1MB"), ("-o", "a.xyz")], ids=["memory", "suffix"])
+def test_a_dry_run_is_refused_as_the_run_is(
+    matte: Matte, files: tuple[Path, Path], tmp_path: Path, runs: None, options: tuple[str, str]
+) -> None:
+    given = ("run", *files, "-o", tmp_path / "cutout.png", "--out", "cutout", *options)
+    dry, real = matte(*given, "--dry-run"), matte(*given)
+    assert dry.returncode == real.returncode == 2
+    # What the process holds varies a little from run to run.
+    assert dry.stderr.splitlines()[0] == real.stderr.splitlines()[0]
+
+
+def test_a_dry_run_reads_the_image(matte: Matte, files: tuple[Path, Path], tmp_path: Path) -> None:
+    files[0].write_bytes(b"no image")
+    done = matte("run", *files, "-o", tmp_path / "alpha.png", "--dry-run")
+    assert done.returncode == 2
+    assert "not an image" in done.stderr
+
+
 @pytest.fixture
 def folder(files: tuple[Path, Path], tmp_path: Path) -> Path:
     for name in ("images", "trimaps"):

@@ -236,6 +236,16 @@ def test_a_large_pair_is_streamed_and_planned(matting: Matting, large: tuple[Pat
     assert large[2].exists()
 
 
+def test_a_plan_counts_the_arrays_that_the_call_gets(tmp_path: Path, matting: Matting) -> None:
+    trimap = np.zeros((5000, 4000), np.uint8)
+    image = np.broadcast_to(np.uint8(9), (*trimap.shape, 3))
+    in_memory = matting.plan(trimap).peak_bytes
+    out = np.memmap(tmp_path / "out", np.float32, "w+", shape=trimap.shape)
+    in_file = matting.plan(trimap, image, out).peak_bytes
+    # Float32 in memory has 80 MB.
+    assert 50e6 < in_memory - in_file < 90e6
+
+
 def small_trimap(paths: tuple[Path, Path, Path]) -> None:
     cv2.imwrite(str(paths[1]), np.full((50, 60), 128, np.uint8))
 
