@@ -4,7 +4,7 @@
 
 PHOTOS is a folder of images/, trimaps/ and alphas/. A simulated person draws with a round brush, and marks at
 most a share of the photograph's pixels. Strokes are connected and bend little. They never leave the region of
-the true trimap that they mark: foreground, background or unknown. There are four simulations, with a seed:
+the true trimap that they mark: foreground, background or unknown. These are the simulations, with a seed:
 
 strokes at once: along the middle of the regions, far from one another, before any trimap is seen. A quarter
     of the marked pixels is foreground, a quarter background, and half unknown.
@@ -14,6 +14,11 @@ strokes, corrected: a part of the strokes at once, then rounds. In each,
     part of an object taken for background, of a background taken for object, or of unknown pixels taken for
     known ones.
 strokes, short corrections: the same, with short strokes in the rounds.
+strokes, by the cut-out: the same, but the person looks at what `dim-matte auto` makes of the strokes so far,
+    and draws where it is visibly wrong. Strokes over unknown pixels go where a pixel of the true unknown
+    region was taken for known and has a wrong alpha.
+box, strokes by the cut-out: the same, with a box around the object in place of the first strokes. A box that
+    is the whole photograph, which is refused, is left out, and the strokes come first as above.
 
 Beside them are marks that no person makes: "random pixels" marks that share of all pixels, each drawn at
 random, with their levels in the true trimap. The box is the smallest one around all pixels that are not
@@ -63,6 +68,8 @@ SHORT_SHARE = 0.01
 DIRECTIONS = 16
 TURN = 3
 """Largest turn between two steps of a stroke, in sixteenths of a full turn."""
+VISIBLE = 0.1
+"""Difference of alpha that a person sees in a cut-out."""
 BOX_MARGIN = 0.02
 """Margin of the box around the object, as a share of the photograph's longer side."""
 
@@ -96,13 +103,14 @@ class Hand:
             if clearance.max() < 1 or not self.draw(region, clearance, last):
                 return
 
-    def correct(self, trimap: UInt8, budget: int) -> None:
-        """Draw where the trimap is most wrong, until the budget is marked or mistakes are thin."""
+    def correct(self, wrong: dict[int, Bool], budget: int) -> None:
+        """Draw where the widest mistakes are, until the budget is marked or mistakes are thin.
+
+        Args:
+            wrong: for each level the pixels that should have it, bool H, W.
+            budget: number of pixels to mark.
+        """
         last = self.marked + budget
-        wrong = {level: (self.truth == level) & (trimap != level) for level in LEVELS}
-        # A band that is too wide is no mistake that a person corrects.
-        for level in (FOREGROUND, BACKGROUND):
-            wrong[level] &= trimap != UNKNOWN
         while self.marked < last:
             clearances = {level: _clearance(wrong[level] & ~self.strokes.at(level)) for level in LEVELS}
             worst = max(LEVELS, key=lambda level: clearances[level].max())
@@ -133,6 +141,24 @@ class Hand:
             if self.marked >= last:
                 break
         return self.marked > before
+
+
+def mistakes(truth: UInt8, trimap: UInt8) -> dict[int, Bool]:
+    """Return the mistakes of a trimap by the level that is right there."""
+    wrong = {level: (truth == level) & (trimap != level) for level in LEVELS}
+    # A band that is too wide is no mistake that a person corrects.
+    for level in (FOREGROUND, BACKGROUND):
+        wrong[level] &= trimap != UNKNOWN
+    return wrong
+
+
+def visible_mistakes(sample: MattingSample, trimap: UInt8, matte: Float32) -> dict[int, Bool]:
+    """Return the visible mistakes of a matte by the level that a stroke there has."""
+    assert sample.alpha is not None, "find_pairs requires it"
+    wrong = np.abs(matte - sample.alpha / np.float32(255)) > VISIBLE
+    found = {level: wrong & (sample.trimap == level) for level in LEVELS}
+    found[UNKNOWN] &= trimap != UNKNOWN
+    return found
 
 
 def _clearance(region: Bool) -> Float32:
@@ -182,39 +208,87 @@ class Marks(NamedTuple):
     box: Box | None = None
 
 
-def hand(truth: UInt8, given: Namespace, length: float = STROKE_SHARE) -> Hand:
+class Scene(NamedTuple):
+    """What the simulated person has before them: a photograph with its truth, the toolkit, and the rules."""
+
+    sample: MattingSample
+    matting: Matting
+    given: Namespace
+
+    @property
+    def truth(self) -> UInt8:
+        """The true trimap, uint8 H, W."""
+        return self.sample.trimap
+
+    @property
+    def budget(self) -> int:
+        """The number of pixels that strokes may mark."""
+        return int(self.given.share * self.truth.size)
+
+
+def hand(scene: Scene, length: float = STROKE_SHARE) -> Hand:
     """Return a person who has drawn nothing yet."""
-    brush = max(2, round(given.brush * max(truth.shape)))
-    return Hand(truth, brush, np.random.default_rng(given.seed), Strokes.none(*truth.shape), length)
+    truth = scene.truth
+    brush = max(2, round(scene.given.brush * max(truth.shape)))
+    return Hand(truth, brush, np.random.default_rng(scene.given.seed), Strokes.none(*truth.shape), length)
 
 
-def at_once(truth: UInt8, given: Namespace, length: float = STROKE_SHARE) -> Marks:
+def at_once(scene: Scene, length: float = STROKE_SHARE) -> Marks:
     """Return strokes that are drawn before any trimap is seen."""
-    person = hand(truth, given, length)
-    budget = int(given.share * truth.size)
+    person = hand(scene, length)
     for level in LEVELS:
-        person.blind(level, budget * (2 if level == UNKNOWN else 1) // 4)
+        person.blind(level, scene.budget * (2 if level == UNKNOWN else 1) // 4)
     return Marks(person.strokes)
 
 
-def corrected(image: UInt8, truth: UInt8, given: Namespace, length: float = STROKE_SHARE) -> Marks:
-    """Return strokes that react to earlier trimaps; those that do have the given length."""
-    person = hand(truth, given)
-    budget = int(given.share * truth.size)
+def first_strokes(scene: Scene) -> Hand:
+    """Return a person who has drawn the first part of their strokes, and draws the others in rounds."""
+    person = hand(scene)
     for level in (FOREGROUND, BACKGROUND):
-        person.blind(level, int(FIRST_SHARE * budget / 2))
+        person.blind(level, int(FIRST_SHARE * scene.budget / 2))
+    return person
+
+
+def corrected(scene: Scene, length: float = STROKE_SHARE) -> Marks:
+    """Return strokes that react to earlier trimaps; those that do have the given length."""
+    person = first_strokes(scene)
     person.length = length
     for left in range(ROUNDS - 1, 0, -1):
-        person.correct(propose(image, person.strokes), (budget - person.marked) // left)
-    assert person.marked <= budget, "the share of marked pixels is part of the measurement"
+        wrong = mistakes(scene.truth, propose(scene.sample.image, person.strokes))
+        person.correct(wrong, (scene.budget - person.marked) // left)
+    assert person.marked <= scene.budget, "the share of marked pixels is part of the measurement"
     return Marks(person.strokes)
 
 
-def random_pixels(truth: UInt8, given: Namespace) -> Marks:
+def by_cutout(scene: Scene, box: Box | None = None) -> Marks:
+    """Return short strokes that react to earlier cut-outs; without a box there are first strokes."""
+    image = scene.sample.image
+    person = first_strokes(scene) if box is None else hand(scene)
+    person.length = SHORT_SHARE
+    for left in range(ROUNDS - 1, 0, -1):
+        # As dim-matte auto.
+        trimap = propose(image, person.strokes, box)
+        trimap = narrowed(trimap, scene.matting(image, trimap), person.strokes.marked)
+        wrong = visible_mistakes(scene.sample, trimap, scene.matting(image, trimap))
+        person.correct(wrong, (scene.budget - person.marked) // left)
+    assert person.marked <= scene.budget, "the share of marked pixels is part of the measurement"
+    return Marks(person.strokes, box)
+
+
+def boxed_by_cutout(scene: Scene) -> Marks:
+    """Return a box, and strokes that react to earlier cut-outs; no box if it is the whole photograph."""
+    marks = boxed(scene.truth)
+    try:
+        propose(scene.sample.image, *marks)
+    except DimError:
+        return by_cutout(scene)
+    return by_cutout(scene, marks.box)
+
+
+def random_pixels(scene: Scene) -> Marks:
     """Return marks on single pixels anywhere."""
-    chosen = np.random.default_rng(given.seed).choice(
-        truth.size, int(given.share * truth.size), replace=False
-    )
+    truth = scene.truth
+    chosen = np.random.default_rng(scene.given.seed).choice(truth.size, scene.budget, replace=False)
     strokes = Strokes.none(*truth.shape)
     strokes.marked.flat[chosen] = True
     strokes.levels[strokes.marked] = truth[strokes.marked]
@@ -230,13 +304,15 @@ def boxed(truth: UInt8) -> Marks:
     return Marks(Strokes.none(*truth.shape), Box(int(left), int(top), int(right - left), int(bottom - top)))
 
 
-WAYS: dict[str, Callable[[UInt8, UInt8, Namespace], Marks]] = {
-    "box": lambda image, truth, given: boxed(truth),
-    "strokes at once": lambda image, truth, given: at_once(truth, given),
-    "short strokes": lambda image, truth, given: at_once(truth, given, SHORT_SHARE),
+WAYS: dict[str, Callable[[Scene], Marks]] = {
+    "box": lambda scene: boxed(scene.truth),
+    "strokes at once": at_once,
+    "short strokes": lambda scene: at_once(scene, SHORT_SHARE),
     "strokes, corrected": corrected,
-    "strokes, short corrections": lambda image, truth, given: corrected(image, truth, given, SHORT_SHARE),
-    "random pixels": lambda image, truth, given: random_pixels(truth, given),
+    "strokes, short corrections": lambda scene: corrected(scene, SHORT_SHARE),
+    "strokes, by the cut-out": by_cutout,
+    "box, strokes by the cut-out": boxed_by_cutout,
+    "random pixels": random_pixels,
 }
 
 NETWORKS = ("network", "box and network")
@@ -312,7 +388,7 @@ def scores(pair: Pair, matting: Matting, given: Namespace) -> tuple[list[float |
     narrow: list[float | None] = [best]
     for way in given.ways:
         try:
-            trimap, marked = made(way, pair, sample, given)
+            trimap, marked = made(way, pair, Scene(sample, matting, given))
         except DimError:
             proposed.append(None)
             narrow.append(None)
@@ -329,16 +405,17 @@ def unknown_sad(alpha: UInt8, true_alpha: UInt8, trimap: UInt8) -> float:
     return sad(apply_known(alpha, trimap), apply_known(true_alpha, trimap), trimap)
 
 
-def made(way: str, pair: Pair, sample: MattingSample, given: Namespace) -> tuple[UInt8, Bool]:
+def made(way: str, pair: Pair, scene: Scene) -> tuple[UInt8, Bool]:
     """Return the trimap of a way, and the pixels that strokes mark."""
     if way in NETWORKS:
-        box = boxed(sample.trimap).box if way == "box and network" else None
+        given = scene.given
+        box = boxed(scene.truth).box if way == "box and network" else None
         sources = TrimapSources(
             image=pair.image, box=box, mask_model=given.mask_model, mask_layout=given.mask_layout
         )
-        return sources.make(), np.zeros(sample.trimap.shape, np.bool_)
-    strokes, box = WAYS[way](sample.image, sample.trimap, given)
-    return propose(sample.image, strokes, box), strokes.marked
+        return sources.make(), np.zeros(scene.truth.shape, np.bool_)
+    strokes, box = WAYS[way](scene)
+    return propose(scene.sample.image, strokes, box), strokes.marked
 
 
 def _cell(value: float | None) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from examples.measure_trimaps import Hand, unknown_sad
+from examples.measure_trimaps import Hand, mistakes, unknown_sad, visible_mistakes
 
 from dim.arrays import UInt8
+from dim_runtime.images.pairs import MattingSample
 from dim_runtime.trimaps.strokes import Strokes
 
 BRUSH = 3
@@ -41,7 +42,7 @@ def test_corrections_go_where_the_trimap_is_wrong() -> None:
     hand = person(truth)
     trimap = truth.copy()
     trimap[:, 80:] = 0
-    hand.correct(trimap, 80)
+    hand.correct(mistakes(truth, trimap), 80)
     marked = hand.strokes.marked
     assert 0 < hand.marked <= 80
     assert (truth[marked] != trimap[marked]).all()
@@ -52,8 +53,23 @@ def test_mistakes_as_thin_as_a_stroke_are_left() -> None:
     trimap = truth.copy()
     trimap[60, 60:100] = 0
     hand = person(truth)
-    hand.correct(trimap, 80)
+    hand.correct(mistakes(truth, trimap), 80)
     assert hand.marked == 0
+
+
+def test_only_visible_mistakes_of_a_cutout_are_corrected() -> None:
+    truth = np.array([[0, 0, 255, 255, 128, 128, 128]], np.uint8)
+    trimap = np.array([[0, 128, 128, 255, 0, 0, 128]], np.uint8)
+    alpha = np.array([[0, 0, 255, 255, 100, 0, 255]], np.uint8)
+    sample = MattingSample(np.zeros((1, 7, 3), np.uint8), truth, alpha)
+    # The second and the fifth are wrong and seen; the sixth is known, but right; the last is unknown already.
+    matte = np.array([[0, 0.3, 0.95, 1, 0, 0.05, 0]], np.float32)
+    found = visible_mistakes(sample, trimap, matte)
+    assert {level: np.flatnonzero(wrong).tolist() for level, wrong in found.items()} == {
+        0: [1],
+        255: [],
+        128: [4],
+    }
 
 
 def test_known_pixels_do_not_count_even_where_the_true_alpha_contradicts_them() -> None:
