@@ -21,7 +21,7 @@ from dim_runtime.outputs.pair import run_pair
 from dim_runtime.outputs.spec import Output
 
 BOX_HINT = (
-    "A box alone suits compact objects before other colours. Look at the cut-out; "
+    "A box alone suits compact objects whose colours the background does not have. Look at the cut-out; "
     "--save-trimap shows what was found, --scribbles corrects it."
 )
 

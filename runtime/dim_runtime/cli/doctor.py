@@ -72,6 +72,10 @@ OTHERS = (
     ),
     Package("tensorrt_rtx", ("tensorrt-rtx",), "tensorrt-rtx", f"TensorRT-RTX: {NEVER_EXECUTED}"),
     Package("pymatting", ("pymatting",), "cutout", "foreground colours of cut-outs"),
+    Package("tifffile", ("tifffile",), "tiff", "TIFF files of any size"),
+    Package("rembg", ("rembg",), "auto", "masks of the salient object"),
+    Package("fastapi", ("fastapi",), "serve", "dim-matte serve, an HTTP server and its page"),
+    Package("tritonclient", ("tritonclient",), "kserve", "models on inference servers"),
     Package("ray", ("ray",), "ray", "batches on many machines"),
 )
 

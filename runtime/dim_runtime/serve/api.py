@@ -42,7 +42,6 @@ from dim_runtime.serve.service import Service
 from dim_runtime.trimaps.sources import TrimapSources
 
 PAGE = Path(__file__).parent / "page"
-LOCAL_NAMES = ["localhost", "127.0.0.1", "[::1]"]
 EVENT_SECONDS = 0.2
 """Seconds between two looks at a job's progress."""
 SILENT_SECONDS = 15
@@ -72,9 +71,9 @@ def create_app(
         limits: see :class:`~dim_runtime.serve.limits.Limits`.
         token: bearer token of visible ASCII characters that requests to /v1 and /metrics must carry; None
             for no token.
-        hosts: names under which the server is reached; others get status 400, so that no foreign page
-            reaches a local server by DNS rebinding. None for the names of this machine, ``["*"]`` for any,
-            "*.example.org" for all of a domain.
+        hosts: names under which the server is reached, beside localhost and all addresses; others get
+            status 400, so that no foreign page reaches a local server by DNS rebinding, which needs a name.
+            None for no further names, ``["*"]`` for any, "*.example.org" for all of a domain.
 
     Raises:
         InputError: a token that no header can carry.
@@ -88,8 +87,8 @@ def create_app(
             fix="choose another DIM_SERVE_TOKEN, or unset it for a server that requires none",
         )
     # In patterns an opening bracket would begin a set of characters.
-    names = [name.lower().replace("[", "[[]") for name in hosts or LOCAL_NAMES]
-    service = Service(matting, limits or Limits(), token, names)
+    names = [name.lower().replace("[", "[[]") for name in hosts or ()]
+    service = Service(matting, limits or Limits(), token, ["localhost", *names])
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
@@ -188,12 +187,12 @@ def _add_matting(app: FastAPI, service: Service) -> None:
 
 
 def _matte(matting: Matting, outputs: dict[str, Any], sources: TrimapSources, job: Job) -> None:
-    job.warnings = work.make_matte(matting, sources, outputs, job)
+    work.make_matte(matting, sources, outputs, job)
 
 
 def _trimap(sources: TrimapSources, job: Job) -> None:
     job.begin(Phase.TRIMAP)
-    work.write_output(job, "trimap", "png", sources.make(check=job.check))
+    work.write_output(job, "trimap", "png", work.make_trimap(sources, job))
 
 
 def _add_jobs(app: FastAPI, service: Service) -> None:

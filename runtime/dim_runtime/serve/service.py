@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -79,15 +80,18 @@ class Service:
             self.queue.require_room()
 
     def _require_host(self, header: str) -> None:
-        """Require a name of this server. Starlette's TrustedHostMiddleware does not know [::1]."""
+        """Require an address, or a name of this server. Starlette's middleware does not know [::1]."""
         # The port follows the last colon; the colons of an IPv6 address are in brackets.
         name = re.sub(r":\d*$", "", header).lower()
+        # Probes of a cluster and of a container name an address.
+        if _is_address(name):
+            return
         if not any(fnmatchcase(name, pattern) for pattern in self._hosts):
             raise UnknownHostError(
                 "cannot take a request to this host name",
                 got=name[:100],
                 expected="a name of this server",
-                fix="start the server with --allow-host NAME",
+                fix="start the server with --allow-host NAME; worker processes: DIM_SERVE_HOSTS=NAME",
             )
 
     def _require_token(self, header: str) -> None:
@@ -187,6 +191,14 @@ class Service:
         """Drop a job when both outputs were sent: not before, because they may be fetched at one time."""
         if job.fetched >= {"alpha", "cutout"}:
             self.queue.drop(job)
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    return True
 
 
 async def _stored(upload: UploadFile | None, path: Path) -> Path | None:

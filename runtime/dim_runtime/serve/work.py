@@ -7,14 +7,14 @@ from typing import cast
 
 import numpy as np
 
-from dim.arrays import Array
+from dim.arrays import Array, UInt8
 from dim.bit_depth import Depth
 from dim.errors import InputError
 from dim.images.files import read_photograph, write_image
 from dim.images.headers import declared_pixels
 from dim.images.metadata import Metadata
 from dim.trimap import unknown
-from dim_runtime.errors import NothingKnownWarning, NothingUnknownWarning
+from dim_runtime.errors import NothingUnknownWarning
 from dim_runtime.matting import Matting
 from dim_runtime.outputs.render import kept_metadata, render
 from dim_runtime.outputs.spec import WHITE, Foreground, Output, OutputSpec
@@ -42,10 +42,18 @@ def require_small(sources: TrimapSources) -> None:
             )
 
 
+def make_trimap(sources: TrimapSources, job: Job) -> UInt8:
+    """Return the trimap of what was sent, uint8 H, W; the job gets its warnings, of ASCII letters."""
+    found: list[Warning] = []
+    made = sources.make(check=job.check, warn=found.append)
+    job.warnings = list(map(str, found))
+    return made
+
+
 def make_matte(
     matting: Matting, sources: TrimapSources, outputs: dict[str, tuple[OutputSpec, str]], job: Job
-) -> list[str]:
-    """Compute a matte and write the outputs; return warnings about what was sent, of ASCII letters.
+) -> None:
+    """Compute a matte and write the outputs; the job gets warnings about what was sent.
 
     Args:
         matting: the network.
@@ -58,7 +66,7 @@ def make_matte(
     """
     assert sources.image is not None, "the interface requires the image"
     job.begin(Phase.TRIMAP)
-    trimap = sources.refined(sources.make(check=job.check), matting, progress=job.progress)
+    trimap = sources.refined(make_trimap(sources, job), matting, progress=job.progress)
     job.begin(Phase.MATTE)
     image, found = read_photograph(sources.image, max_pixels=sources.max_pixels)
     alpha = np.empty(trimap.shape, np.float32)
@@ -69,10 +77,8 @@ def make_matte(
         kept = kept_metadata(sources.image, found, spec)
         made = render(image, alpha, spec)
         write_output(job, name, kind, made, metadata=kept)
-    region = unknown(trimap)
-    if not region.any():
-        return [str(NothingUnknownWarning())]
-    return [str(NothingKnownWarning())] if region.all() else []
+    if not unknown(trimap).any():
+        job.warnings.append(str(NothingUnknownWarning()))
 
 
 def write_output(job: Job, name: str, kind: str, made: Array, *, metadata: Metadata | None = None) -> None:

@@ -16,7 +16,7 @@ from dim.images.decoding import MAX_PIXELS
 from dim.images.files import read_image, read_mask
 from dim.images.headers import HeaderError, read_header
 from dim.trimap import unknown
-from dim_runtime.errors import NothingKnownWarning
+from dim_runtime.errors import NothingKnownWarning, TrimapWarning
 from dim_runtime.images.pairs import Pair, require_one_size
 from dim_runtime.matting import Matting
 from dim_runtime.progress import Progress
@@ -116,24 +116,30 @@ class TrimapSources:
         files = (self.image, self.trimap, self.mask, self.strokes, self.mask_model)
         return [file for file in files if file is not None]
 
-    def make(self, *, check: Callable[[], object] | None = None) -> UInt8:
+    def make(
+        self,
+        *,
+        check: Callable[[], object] | None = None,
+        warn: Callable[[Warning], object] = warnings.warn,
+    ) -> UInt8:
         """Return the canonical trimap, uint8 H, W: 0 background, 128 unknown, 255 foreground.
 
         Args:
             check: called before each iteration of GrabCut; its error ends the work.
+            warn: called with what is probably a mistake: other levels in a trimap, no known pixel.
 
         Raises:
             InputError: no source or several, a file that cannot be used, marks that do not fit, or a
                 trimap or mask of another size than the photograph's.
         """
         self.require_one()
-        made = self._made(check)
+        made = self._made(check, warn)
         drawn = self.trimap or self.mask
         if self.image is not None and drawn is not None:
             self._require_fitting(self.image, drawn, made)
         made = resized_band(made, self.band) if self.band else made
         if unknown(made).all():
-            warnings.warn(NothingKnownWarning(), stacklevel=2)
+            warn(NothingKnownWarning())
         return made
 
     def refined(self, trimap: UInt8, matting: Matting, *, progress: Progress | None = None) -> UInt8:
@@ -156,9 +162,12 @@ class TrimapSources:
         matting.into(self._read_image(), trimap, alpha, progress=progress)
         return narrowed(trimap, alpha, self._read_strokes(*trimap.shape).marked)
 
-    def _made(self, check: Callable[[], object] | None) -> UInt8:
+    def _made(self, check: Callable[[], object] | None, warn: Callable[[Warning], object]) -> UInt8:
         if self.trimap is not None:
-            return dim.trimap.read(self.trimap, max_pixels=self.max_pixels).trimap
+            reading = dim.trimap.read(self.trimap, max_pixels=self.max_pixels)
+            if reading.mapped:
+                warn(TrimapWarning(reading.mapped))
+            return reading.trimap
         if self.mask is not None:
             return self._banded(read_mask(self.mask, max_pixels=self.max_pixels))
         image = self._read_image()
@@ -224,6 +233,7 @@ def parse_box(text: str | None) -> Box | None:
         raise InputError(
             "cannot read the box",
             got=repr(text[:80]),
-            expected="x,y,width,height in pixels, as 120,80,400,500",
+            expected="x,y,width,height: four whole numbers, pixels",
+            fix="for example 120,80,400,500: the upper left corner at 120, 80, then 400 wide and 500 high",
         )
     return Box(*map(int, parts))

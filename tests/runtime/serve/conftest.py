@@ -27,14 +27,18 @@ Start = Callable[..., TestClient]
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Start a server: limits by name, ``token``, and ``alpha`` for the back end's arithmetic."""
+    """Start a server: limits by name, ``token``, ``hosts``, and ``alpha`` for the back end's arithmetic."""
     running: list[tuple[TestClient, Matting]] = []
 
     def make(
-        *, token: str | None = None, alpha: Callable[[UInt8, UInt8], Floating] = red_channel, **limits: Any
+        *,
+        token: str | None = None,
+        hosts: list[str] | None = None,
+        alpha: Callable[[UInt8, UInt8], Floating] = red_channel,
+        **limits: Any,
     ) -> TestClient:
         matting = Matting.from_backend(FakeBackend(alpha=alpha))
-        app = create_app(matting, limits=Limits(**limits), token=token)
+        app = create_app(matting, limits=Limits(**limits), token=token, hosts=hosts)
         client = TestClient(app, base_url="http://localhost", raise_server_exceptions=False)
         client.__enter__()
         running.append((client, matting))

@@ -669,10 +669,44 @@ def test_a_token_that_no_header_can_carry(start: Start, token: str) -> None:
 
 def test_foreign_host_names_are_refused(start: Start) -> None:
     client = start()
-    for name in ("evil.example", "localhost.evil.example:80", "", "[::2]", "1:1"):
+    for name in (
+        "evil.example",
+        "localhost.evil.example:80",
+        "",
+        "127.0.0.1.evil.example",
+        "1:1",
+        "[x]",
+        "[]:1",
+    ):
         refused(client.get("/health", headers={"Host": name}), 400)
-    for name in ("localhost", "LocalHost:8000", "127.0.0.1:1", "[::1]", "[::1]:8000"):
+    # What follows a name can be rebound; an address cannot.
+    for name in (
+        "localhost",
+        "LocalHost:8000",
+        "127.0.0.1:1",
+        "[::1]",
+        "[::1]:8000",
+        "10.1.2.3:8000",
+        "[::2]",
+    ):
         assert client.get("/health", headers={"Host": name}).status_code == 200
+
+
+def test_a_server_with_a_name_takes_probes_by_address(start: Start) -> None:
+    client = start(hosts=["matte.example"])
+    for name in ("matte.example", "Matte.Example:443", "localhost:8000", "127.0.0.1:8000", "10.1.2.3:8000"):
+        assert client.get("/health", headers={"Host": name}).status_code == 200
+    refused(client.get("/health", headers={"Host": "evil.example"}), 400)
+
+
+def test_levels_that_are_mapped_are_a_warning(start: Start, files: dict[str, Any]) -> None:
+    """A true alpha in place of a trimap is used, as on the command line, and the response has the warning."""
+    client = start()
+    ramp = np.tile(np.linspace(0, 255, 120).astype(np.uint8), (90, 1))
+    for route in ("/v1/matte", "/v1/trimap"):
+        done = client.post(route, files=files | {"trimap": ("t.png", png(ramp))})
+        assert done.status_code == 200, done.text
+        assert "are not 0, 128 or 255" in done.headers["dim-warning"]
 
 
 def test_a_request_for_a_part_gets_the_whole_result(start: Start, files: dict[str, Any], pair: Pair) -> None:

@@ -180,6 +180,82 @@ def test_a_proposal_can_be_corrected_and_undone(page: Any) -> None:
     assert page.locator("#canvas").screenshot() == before
 
 
+def propose(page: Any) -> tuple[np.ndarray, str | None]:
+    """Propose a trimap; return where the scribbles of the request mark something, bool H, W, and its box."""
+    page.evaluate(
+        """() => {
+            const send = window.fetch;
+            window.sent = null;
+            window.fetch = (address, options) => {
+                if (options?.body?.has("scribbles")) window.sent = options.body;
+                return send(address, options);
+            };
+        }"""
+    )
+    page.click("#propose")
+    # The page's policy forbids wait_for_function.
+    while not page.evaluate("() => Boolean(window.sent)"):
+        page.wait_for_timeout(20)
+    playwright.expect(page.locator("#run")).to_be_enabled(timeout=60_000)
+    playwright.expect(page.locator("#status")).to_contain_text("Check the blue band", timeout=60_000)
+    scribbles, box = page.evaluate(
+        """async () => {
+            const bytes = await window.sent.get("scribbles").arrayBuffer();
+            return [Array.from(new Uint8Array(bytes)), window.sent.get("box")];
+        }"""
+    )
+    pixels = cv2.imdecode(np.array(scribbles, np.uint8), cv2.IMREAD_UNCHANGED)
+    return pixels[..., 3] > 0, box
+
+
+def test_a_further_proposal_is_made_of_all_strokes(page: Any) -> None:
+    load(page, sample_paths()[0])
+    draw(page)
+    first, _ = propose(page)
+    box = page.locator("#canvas").bounding_box()
+    page.keyboard.press("f")
+    page.mouse.click(box["x"] + box["width"] * 0.52, box["y"] + box["height"] * 0.33)
+    page.locator("#band").fill("7")
+    status = playwright.expect(page.locator("#status"))
+    status.to_contain_text("7 px wider than proposed", timeout=60_000)
+    second, _ = propose(page)
+    assert (second >= first).all()
+    assert 0 < (second > first).sum() < 0.05 * second.size, "the stroke, and not the trimap"
+    playwright.expect(page.locator("#band-value")).to_have_text("7 px")
+
+
+def test_a_further_proposal_keeps_the_box(page: Any) -> None:
+    load(page, sample_paths()[0])
+    box = page.locator("#canvas").bounding_box()
+    page.keyboard.press("r")
+    page.mouse.move(box["x"] + box["width"] * 0.3, box["y"] + box["height"] * 0.1)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.7, box["y"] + box["height"] * 0.9, steps=3)
+    page.mouse.up()
+    _, first = propose(page)
+    page.keyboard.press("f")
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    _, second = propose(page)
+    assert second == first
+    assert first
+
+
+def test_an_earlier_result_shows_where_to_draw(page: Any, tmp_path: Path) -> None:
+    load(page, sample_paths()[0])
+    draw(page)
+    compute(page)
+    box = page.locator("#canvas").bounding_box()
+    page.keyboard.press("b")
+    page.mouse.click(box["x"] + box["width"] * 0.3, box["y"] + box["height"] * 0.3)
+    playwright.expect(page.locator("#status")).to_contain_text("the views show the last result")
+    page.keyboard.press("3")
+    playwright.expect(page.locator('input[name="view"][value="checker"]')).to_be_checked()
+    for kind in ("cutout", "alpha"):
+        playwright.expect(page.locator(f"#save-{kind}")).to_be_disabled()
+    compute(page)
+    playwright.expect(page.locator("#save-cutout")).to_be_enabled()
+
+
 def test_a_computation_can_be_cancelled(page: Any, address: str, large_photo: Path) -> None:
     load(page, large_photo)
     draw(page)

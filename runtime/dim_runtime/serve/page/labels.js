@@ -11,7 +11,7 @@ export class Labels {
     this.undone = [];
   }
 
-  /** The last proposal: its data, its file, and the pixels by which its band was changed. */
+  /** The last proposal: its data, its file, the box it was made of, and the pixels by which its band was changed. */
   get proposal() {
     return this.done.findLast((step) => step.data) ?? null;
   }
@@ -63,11 +63,19 @@ export class Labels {
     this.#replay();
   }
 
-  /** Take a proposed trimap as the ground for further strokes. */
-  propose(data, file) {
+  /** Take a proposed trimap, made of all strokes so far and of a box, as the ground for further strokes. */
+  propose(data, file, box) {
     this.undone = [];
-    this.done.push({ data, file, band: 0 });
+    this.done.push({ data, file, box, band: 0 });
     this.#replay();
+  }
+
+  /** The labels of all strokes, without what was proposed. */
+  strokes() {
+    const drawn = new Labels(this.width, this.height);
+    drawn.done = this.done.filter((step) => step.points);
+    drawn.#replay();
+    return drawn;
   }
 
   /** Take the proposal with another band; strokes drawn since then stay on it. */

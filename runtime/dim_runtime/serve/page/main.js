@@ -71,6 +71,7 @@ function enable() {
   find("brushes").disabled = !loaded;
   find("steps").disabled = find("run").disabled = !loaded;
   find("views").disabled = !(loaded && scene.cutout);
+  find("save-cutout").disabled = find("save-alpha").disabled = !state.files.cutout;
   find("band").disabled = !scene.labels?.proposal;
   find("save-trimap").disabled = !scene.labels?.done.length;
   find("open").disabled = state.busy;
@@ -151,11 +152,16 @@ async function openBackdrop(file) {
   });
 }
 
-/** Drop results that belong to another trimap. */
+/** Drop the result of an earlier photograph or trimap. */
 function forget() {
   scene.alpha?.close();
   scene.cutout?.close();
   scene.alpha = scene.cutout = null;
+  outdate();
+}
+
+/** Keep a result that belongs to another trimap only to be looked at: it shows where the trimap is wrong. */
+function outdate() {
   state.files = {};
   show("edit");
 }
@@ -172,41 +178,60 @@ function marked() {
   return false;
 }
 
+/** Propose a trimap for all strokes so far; the width that the unknown band was given stays. */
 async function propose() {
   if (!marked()) return;
+  const strokes = scene.labels.strokes();
+  if (strokes.complete) {
+    report("Everything is marked: nothing is left to propose.");
+    return;
+  }
   await step("Proposing a trimap…", async (task) => {
-    await take(await proposed(task));
+    const band = scene.labels.proposal?.band ?? 0;
+    await take(await proposed(task, strokes));
+    if (band) await widened(task, band);
     report("Check the blue band: hair and soft edges belong inside. Correct it with the brushes, then compute.");
   });
 }
 
-/** The server's trimap for what is marked; a PNG. */
-async function proposed(task) {
+/** The server's trimap for strokes and the box; a PNG. */
+async function proposed(task, strokes) {
   stoppable(true);
-  const parts = { image: state.file, scribbles: await scene.labels.png(), box: boxText(), band: 0 };
+  const parts = { image: state.file, scribbles: await strokes.png(), box: boxText(), band: 0 };
   return api.trimap(parts, task.aborting.signal);
 }
 
 async function take(blob) {
-  scene.labels.propose(await Labels.read(blob, scene.labels.width, scene.labels.height), blob);
+  scene.labels.propose(await Labels.read(blob, scene.labels.width, scene.labels.height), blob, usedBox());
   scene.box = null;
-  forget();
+  outdate();
+}
+
+/** Give the last proposal another band. */
+async function widened(task, pixels) {
+  stoppable(true);
+  const blob = await api.trimap({ trimap: scene.labels.proposal.file, band: pixels }, task.aborting.signal);
+  scene.labels.widen(await Labels.read(blob, scene.labels.width, scene.labels.height), pixels);
+  outdate();
 }
 
 async function widen(pixels) {
   await step("Changing the unknown band…", async (task) => {
-    stoppable(true);
-    const blob = await api.trimap({ trimap: scene.labels.proposal.file, band: pixels }, task.aborting.signal);
-    scene.labels.widen(await Labels.read(blob, scene.labels.width, scene.labels.height), pixels);
-    forget();
+    await widened(task, pixels);
     const width = pixels === 0 ? "as wide as" : `${Math.abs(pixels)} px ${pixels < 0 ? "narrower" : "wider"} than`;
     report(`The unknown band is ${width} proposed. Your corrections are kept.`);
   });
 }
 
+/** The box that was drawn last, also if an earlier proposal was made of it. */
+function usedBox() {
+  return scene.box ?? scene.labels.proposal?.box ?? null;
+}
+
 function boxText() {
-  if (!scene.box) return null;
-  const { left, top, right, bottom } = scene.box;
+  const box = usedBox();
+  if (!box) return null;
+  const { left, top, right, bottom } = box;
   return [left, top, right - left, bottom - top].join(",");
 }
 
@@ -217,7 +242,7 @@ async function compute() {
   await step("Sending…", async (task) => {
     if (!scene.labels.complete) {
       report("Proposing a trimap for what is not marked…");
-      await take(await proposed(task));
+      await take(await proposed(task, scene.labels));
       report("Sending…");
     }
     const trimap = await scene.labels.png();
@@ -421,9 +446,9 @@ function endStroke() {
 
 function forgetResult() {
   forgetError();
-  if (scene.cutout) {
-    forget();
-    report("The trimap has changed: compute the matte again.");
+  if (state.files.cutout) {
+    outdate();
+    report("The trimap has changed; the views show the last result until you compute the matte again.");
   }
   enable();
 }
