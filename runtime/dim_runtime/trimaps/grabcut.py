@@ -7,7 +7,7 @@ together.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import cv2
@@ -76,9 +76,7 @@ def working_size(height: int, width: int) -> tuple[int, int]:
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def segmented(
-    small: UInt8, marks: Marks, mask: UInt8 | None, *, boxed: bool, check: Callable[[], object]
-) -> list[Bool]:
+def segmented(small: UInt8, marks: Marks, mask: UInt8 | None, *, boxed: bool) -> list[Bool]:
     """Find the object in each run; runs that find nothing are left out.
 
     Args:
@@ -86,7 +84,6 @@ def segmented(
         marks: what is certainly object and background.
         mask: of a network, uint8 H, W; None starts from the marks.
         boxed: the marked background is the outside of a box.
-        check: called before each iteration; its error ends the work.
 
     Returns:
         bool H, W of each run.
@@ -98,7 +95,7 @@ def segmented(
         _require_room(marks, boxed=boxed)
     start = None if mask is None else _started(mask, marks)
     features = _features(small)
-    found = [_cut(small, features, marks, run, start, boxed=boxed, check=check) for run in RUNS]
+    found = [_cut(small, features, marks, run, start, boxed=boxed) for run in RUNS]
     if mask is not None:
         found = [each | _sure_holes(each, mask, marks) for each in found]
     found = [each for each in found if each.any() and not each.all()]
@@ -154,14 +151,7 @@ def _require_room(marks: Marks, *, boxed: bool) -> None:
 
 
 def _cut(
-    small: UInt8,
-    features: list[Float32],
-    marks: Marks,
-    run: Run,
-    start: Bool | None,
-    *,
-    boxed: bool,
-    check: Callable[[], object],
+    small: UInt8, features: list[Float32], marks: Marks, run: Run, start: Bool | None, *, boxed: bool
 ) -> Bool:
     """Return bool H, W: where one run of GrabCut finds the object."""
     foreground, background, _ = marks
@@ -176,13 +166,8 @@ def _cut(
     cv2.setRNGSeed(0)
     colours = cv2.cvtColor(small, cv2.COLOR_RGB2LAB if run.lab else cv2.COLOR_RGB2BGR)
     iterations = ITERATIONS if known else BOX_ITERATIONS
-    mode = cv2.GC_INIT_WITH_MASK
-    for _ in range(iterations):
-        # One by one, which computes the same: between two of them the work can end.
-        check()
-        # The rectangle is not used in these modes.
-        cv2.grabCut(colours, mask, (0, 0, 1, 1), *models, 1, mode)
-        mode = cv2.GC_EVAL
+    # The rectangle is not used in this mode.
+    cv2.grabCut(colours, mask, (0, 0, 1, 1), *models, iterations, cv2.GC_INIT_WITH_MASK)
     found = _without_specks(np.asarray((mask == cv2.GC_FGD) | (mask == cv2.GC_PR_FGD)), foreground)
     # Holes are specks of the background.
     return ~_without_specks(~found, background)

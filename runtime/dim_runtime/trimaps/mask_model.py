@@ -129,20 +129,25 @@ class MaskModel:
     def _plane(self, planes: Float32) -> Floating:
         """Return the probability of every pixel, S, S, of values that differ."""
         found = self._output(planes)
-        plane: Floating | None = (
-            found.reshape(found.shape[-2:]) if found.size == np.prod(found.shape[-2:]) else None
-        )
-        empty = plane is None or plane.size == 0
-        if plane is not None and not empty and (plane.min() < -SLACK or plane.max() > 1 + SLACK):
+        height, width = found.shape[-2:]
+        # The shape of the input, perhaps smaller: the classes of a classifier are no picture.
+        similar = height * self._size[1] == width * self._size[0] and height > 1
+        if found.size != height * width or not similar:
+            raise self._no_mask(f"shape {found.shape}")
+        plane: Floating = found.reshape(height, width)
+        if plane.min() < -SLACK or plane.max() > 1 + SLACK:
             # Logits, as BiRefNet returns them; exp overflows beyond 700.
             plane = 1 / (1 + np.exp(-np.clip(plane.astype(np.float64), -700, 700)))
-        if plane is None or empty or not np.isfinite(plane).all() or plane.max() <= plane.min():
-            raise InputError(
-                f"cannot use the output of the mask model {self._path}",
-                got=f"shape {found.shape}" if empty else "no finite values that differ",
-                expected="one plane",
-            )
+        if not np.isfinite(plane).all() or plane.max() <= plane.min():
+            raise self._no_mask("no finite values that differ")
         return plane
+
+    def _no_mask(self, got: str) -> InputError:
+        return InputError(
+            f"cannot use the output of the mask model {self._path}",
+            got=got,
+            expected=f"one plane of the shape of its input, {self._size[1]}×{self._size[0]}, or smaller",
+        )
 
     def _output(self, planes: Float32) -> Float32:
         """Return the first output, of two axes or more."""

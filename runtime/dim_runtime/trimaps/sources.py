@@ -125,7 +125,7 @@ class TrimapSources:
         """Return the canonical trimap, uint8 H, W: 0 background, 128 unknown, 255 foreground.
 
         Args:
-            check: called before each iteration of GrabCut; its error ends the work.
+            check: called while GrabCut runs, in a child process; its error ends the work at once.
             warn: called with what is probably a mistake: other levels in a trimap, no known pixel.
 
         Raises:

@@ -21,6 +21,7 @@ from dim.images.files import read_rgba
 from dim.trimap import BACKGROUND, FOREGROUND, UNKNOWN
 from dim_runtime.trimaps.bands import chosen_band, distance, shrunk
 from dim_runtime.trimaps.grabcut import Marks, segmented, working_size
+from dim_runtime.trimaps.grabcut_process import segmented_apart
 
 LEAST_SHARE = 0.2
 """Share of a small pixel that strokes must cover to mark it; less where all strokes are thinner."""
@@ -83,7 +84,8 @@ def propose(
         box: everything outside is background.
         mask: of a network, uint8 H, W: GrabCut starts with its object, and holes of which the network is sure
             that they are object are filled. None starts from the strokes, or from the box.
-        check: called before each iteration of GrabCut; its error ends the work.
+        check: called while GrabCut runs; its error ends the work at once. For that GrabCut runs in a child
+            process. None lets it run here: some seconds for a photograph, and minutes for noise.
 
     Returns:
         uint8 H, W: 0 background, 128 unknown, 255 foreground.
@@ -106,7 +108,10 @@ def propose(
     small = _reduced(eight_bits(image), size)
     marks = Marks(_covered(foreground, size), _covered(background, size), _covered(strokes.at(UNKNOWN), size))
     seen = None if mask is None else _reduced(mask, size)
-    found = segmented(small, marks, seen, boxed=box is not None, check=check or _nothing)
+    if check is None:
+        found = segmented(small, marks, seen, boxed=box is not None)
+    else:
+        found = segmented_apart(small, marks, seen, boxed=box is not None, check=check)
     # The band's width and the unknown strokes refer to the border of one run.
     object_mask = _binary(found[0])
     band = max(chosen_band(_enlarged(object_mask, image)), -(-2 * max(height, width) // max(size)))
@@ -121,10 +126,6 @@ def propose(
 
 def _reduced(pixels: UInt8, size: tuple[int, int]) -> UInt8:
     return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def _nothing() -> None:
-    """Do nothing: the check of a caller that has none."""
 
 
 def require_inside(box: Box, height: int, width: int) -> None:

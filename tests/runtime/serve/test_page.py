@@ -226,18 +226,55 @@ def test_a_further_proposal_is_made_of_all_strokes(page: Any) -> None:
 
 def test_a_further_proposal_keeps_the_box(page: Any) -> None:
     load(page, sample_paths()[0])
+    drag_box(page)
     box = page.locator("#canvas").bounding_box()
-    page.keyboard.press("r")
-    page.mouse.move(box["x"] + box["width"] * 0.3, box["y"] + box["height"] * 0.1)
-    page.mouse.down()
-    page.mouse.move(box["x"] + box["width"] * 0.7, box["y"] + box["height"] * 0.9, steps=3)
-    page.mouse.up()
     _, first = propose(page)
     page.keyboard.press("f")
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     _, second = propose(page)
     assert second == first
     assert first
+
+
+def test_a_box_that_is_drawn_after_a_proposal_counts(page: Any) -> None:
+    load(page, sample_paths()[0])
+    draw(page)
+    propose(page)
+    drag_box(page)
+    with page.expect_request("**/v1/trimap"):
+        compute(page)
+    page.click("#undo")
+    # The box is there again, so that there is something to propose from.
+    page.click("#undo")
+    assert propose(page)[1]
+
+
+def test_the_keyboard_keeps_its_place_during_a_step(page: Any) -> None:
+    load(page, sample_paths()[0])
+    draw(page)
+    page.focus("#propose")
+    page.keyboard.press("Enter")
+    playwright.expect(page.locator("#status")).to_contain_text("Check the blue band", timeout=60_000)
+    assert page.evaluate("document.activeElement.id") == "propose"
+    page.focus("#band")
+    for width in ("1 px", "2 px"):
+        page.keyboard.press("ArrowRight")
+        playwright.expect(page.locator("#status")).to_contain_text(f"{width} wider", timeout=60_000)
+    page.focus("#size")
+    page.keyboard.press("f")
+    playwright.expect(page.locator('input[name="brush"][value="255"]')).to_be_checked()
+
+
+def test_what_was_cleared_can_be_drawn_again(page: Any, tmp_path: Path) -> None:
+    load(page, sample_paths()[0])
+    draw(page)
+    before = download(page, "trimap", tmp_path).read_bytes()
+    page.click("#clear")
+    playwright.expect(page.locator("#undo")).to_be_disabled()
+    for _ in STROKES:
+        page.click("#redo")
+    playwright.expect(page.locator("#redo")).to_be_disabled()
+    assert download(page, "trimap", tmp_path).read_bytes() == before
 
 
 def test_an_earlier_result_shows_where_to_draw(page: Any, tmp_path: Path) -> None:
@@ -475,7 +512,7 @@ def drag_box(page: Any) -> None:
 
 
 def test_a_token_goes_behind_the_address(browser: Any, tmp_path: Path) -> None:
-    with serving(tmp_path, DIM_SERVE_TOKEN="a-token") as url:
+    with serving(tmp_path, DIM_SERVE_TOKEN="a+b/c%=&d") as url:
         page = browser.new_page(viewport={"width": 1280, "height": 860})
         page.goto(url)
         load(page, sample_paths()[0])
@@ -484,7 +521,7 @@ def test_a_token_goes_behind_the_address(browser: Any, tmp_path: Path) -> None:
         status = playwright.expect(page.locator("#status"))
         status.to_contain_text(f"This server requires a token. Open the page as {url}/#token=TOKEN.")
         # The browser does not load the page again for this: the photograph and the box stay.
-        page.evaluate("location.hash = 'token=a-token'")
+        page.evaluate("location.hash = 'token=a+b/c%=&d'")
         page.click("#propose")
         status.to_contain_text("Check the blue band", timeout=60_000)
         page.close()

@@ -210,6 +210,9 @@ def test_inputs_of_other_shapes_are_refused(tmp_path: Path, shape: tuple[int, ..
         ("SequenceConstruct", {}, {}, "list"),
         ("Cast", {"to": TensorProto.STRING}, {}, "object"),
         ("Reshape", {}, {"sides": (TensorProto.INT64, [7, 7])}, "cannot run"),
+        # The scores of a classifier, and a plane of another shape than the photograph's.
+        ("Reshape", {}, {"sides": (TensorProto.INT64, [1, 3072])}, "one plane of the shape of its input"),
+        ("Reshape", {}, {"sides": (TensorProto.INT64, [1, 1, 24, 128])}, "one plane of the shape"),
         ("Slice", {}, {"a": (TensorProto.INT64, [0]), "b": (TensorProto.INT64, [0])}, "shape"),
     ],
 )

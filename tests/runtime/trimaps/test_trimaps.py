@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
+import psutil
 import pytest
 
 from dim.arrays import UInt8
@@ -303,31 +304,39 @@ def test_an_unknown_band_narrows_where_the_network_is_sure() -> None:
 
 
 @pytest.mark.parametrize("marks", [Strokes.none(HEIGHT, WIDTH), strokes(CROSS, *BORDERS)])
-def test_iterations_one_by_one_are_grabcuts(
-    picture: UInt8, marks: Strokes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The work can end between two iterations, and computes what one call for all of them does."""
-    cut, alone = cv2.grabCut, []
-    box = None if marks.marked.any() else Box(70, 30, 180, 180)
-
-    def noted(
-        image: UInt8, mask: UInt8, rectangle: Any, back: Any, front: Any, count: int, mode: int
-    ) -> None:
-        if mode == cv2.GC_INIT_WITH_MASK:
-            alone.append((image, mask.copy(), []))
-        cut(image, mask, rectangle, back, front, count, mode)
-        alone[-1][2].append(mask.copy())
-
-    monkeypatch.setattr(cv2, "grabCut", noted)
+def test_a_child_process_makes_the_same_trimap(picture: UInt8, marks: Strokes) -> None:
     checks: list[int] = []
-    propose(picture, marks, box, check=lambda: checks.append(len(checks)))
-    assert len(checks) == sum(len(masks) for *_, masks in alone) >= 6
-    for image, mask, masks in alone:
-        cv2.setRNGSeed(0)
-        cut(
-            image, mask, (0, 0, 1, 1), np.zeros((1, 65)), np.zeros((1, 65)), len(masks), cv2.GC_INIT_WITH_MASK
-        )
-        np.testing.assert_array_equal(mask, masks[-1])
+    box = None if marks.marked.any() else Box(70, 30, 180, 180)
+    apart = propose(picture, marks, box, check=lambda: checks.append(len(checks)))
+    np.testing.assert_array_equal(apart, propose(picture, marks, box))
+    assert checks
+
+
+def test_a_child_process_reports_errors() -> None:
+    given = np.zeros((60, 8000, 3), np.uint8), Strokes.none(60, 8000), Box(11, 11, 2, 2)
+    with pytest.raises(InputError) as here:
+        propose(*given)
+    with pytest.raises(InputError) as apart:
+        propose(*given, check=lambda: None)
+    assert str(apart.value) == str(here.value)
+
+
+def test_noise_that_takes_minutes_is_ended_at_once() -> None:
+    """OpenCV cuts random pixels for minutes; its process ends with the error of the check."""
+    noise = np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), np.uint8)
+    marks = Strokes.none(1024, 1024)
+    marks.levels[400:600, 400:600], marks.marked[400:600, 400:600] = 255, True
+    marks.marked[:40] = True
+    started, children = time.monotonic(), psutil.Process().children
+
+    def check() -> None:
+        if time.monotonic() - started > 6:
+            raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        propose(noise, marks, check=check)
+    assert time.monotonic() - started < 60
+    assert not children()
 
 
 def test_a_networks_mask_starts_grabcut(picture: UInt8) -> None:

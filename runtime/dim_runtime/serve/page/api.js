@@ -1,8 +1,14 @@
 // The server's API. The token, if the server requires one, comes behind # in the address: page/#token=…
 
-/** Read at every request: a change of what is behind # does not load the page again. */
+/** Read at every request: a change of what is behind # does not load the page again. A plus is part of a token. */
 function given() {
-  return new URLSearchParams(location.hash.slice(1)).get("token");
+  const token = location.hash.startsWith("#token=") ? location.hash.slice("#token=".length) : null;
+  try {
+    return token && decodeURIComponent(token);
+  } catch {
+    // A percent sign of the token itself.
+    return token;
+  }
 }
 
 function headers() {

@@ -36,18 +36,20 @@ export class Labels {
     return this.#segment(fromX, fromY, x, y, stroke.radius, stroke.value);
   }
 
+  /** Take the last step back; returns it, or undefined without one. */
   undo() {
-    if (this.done.length === 0) return false;
-    this.undone.push(this.done.pop());
+    const step = this.done.pop();
+    if (step) this.undone.push(step);
     this.#replay();
-    return true;
+    return step;
   }
 
+  /** Do the step that was taken back last again; returns it, or undefined without one. */
   redo() {
-    if (this.undone.length === 0) return false;
-    this.done.push(this.undone.pop());
+    const step = this.undone.pop();
+    if (step) this.done.push(step);
     this.#replay();
-    return true;
+    return step;
   }
 
   /** Take the last stroke back as if it had never begun. */
@@ -57,9 +59,10 @@ export class Labels {
     this.#replay();
   }
 
+  /** Take all steps back; each can be done again. */
   clear() {
+    this.undone.push(...this.done.reverse());
     this.done = [];
-    this.undone = [];
     this.#replay();
   }
 

@@ -38,7 +38,7 @@ async function step(text, work) {
   endStroke();
   const task = state.task = { id: null, cancelled: false, aborting: new AbortController() };
   report(text);
-  const bar = find("progress");
+  const bar = find("progress"), focused = document.activeElement;
   bar.hidden = false;
   bar.removeAttribute("value");
   enable();
@@ -53,6 +53,8 @@ async function step(text, work) {
     state.task = null;
     find("progress").hidden = true;
     enable();
+    // A control that is off loses the keyboard's focus.
+    if (document.activeElement === document.body) focused.focus({ preventScroll: true });
     refresh();
   }
   const file = state.next;
@@ -178,7 +180,7 @@ function marked() {
   return false;
 }
 
-/** Propose a trimap for all strokes so far; the width that the unknown band was given stays. */
+/** Propose a trimap for all strokes so far. */
 async function propose() {
   if (!marked()) return;
   const strokes = scene.labels.strokes();
@@ -187,9 +189,7 @@ async function propose() {
     return;
   }
   await step("Proposing a trimap…", async (task) => {
-    const band = scene.labels.proposal?.band ?? 0;
-    await take(await proposed(task, strokes));
-    if (band) await widened(task, band);
+    await renew(task, strokes);
     report("Check the blue band: hair and soft edges belong inside. Correct it with the brushes, then compute.");
   });
 }
@@ -199,6 +199,13 @@ async function proposed(task, strokes) {
   stoppable(true);
   const parts = { image: state.file, scribbles: await strokes.png(), box: boxText(), band: 0 };
   return api.trimap(parts, task.aborting.signal);
+}
+
+/** Take a new proposal in place of the last one, with the band that the last one was given. */
+async function renew(task, strokes) {
+  const band = scene.labels.proposal?.band ?? 0;
+  await take(await proposed(task, strokes));
+  if (band) await widened(task, band);
 }
 
 async function take(blob) {
@@ -240,9 +247,11 @@ function boxText() {
 async function compute() {
   if (!marked()) return;
   await step("Sending…", async (task) => {
-    if (!scene.labels.complete) {
+    const strokes = scene.labels.strokes();
+    // A box that was drawn after the last proposal changes the trimap, too.
+    if (!strokes.complete && (scene.box || !scene.labels.complete)) {
       report("Proposing a trimap for what is not marked…");
-      await take(await proposed(task, scene.labels));
+      await renew(task, strokes);
       report("Sending…");
     }
     const trimap = await scene.labels.png();
@@ -475,8 +484,7 @@ function key(event) {
   }
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches('input[type="text"], input[type="color"]')) return;
   if (event.target === canvas && scene.photo && steer(event)) return;
-  const action = KEYS[event.key.toLowerCase()];
-  if (action && !event.target.matches('input[type="range"]')) action();
+  KEYS[event.key.toLowerCase()]?.();
 }
 
 /** Arrow keys move a cursor and the space bar draws with it; with Shift they pan. */
@@ -504,13 +512,18 @@ function steer(event) {
 function back() {
   if (state.busy) return;
   endStroke();
-  if (scene.labels?.undo()) changed("Undone.");
+  const undone = scene.labels?.undo();
+  // The box of a proposal is there again, as it was before.
+  if (undone?.box !== scene.labels?.proposal?.box) scene.box = undone?.box ?? scene.box;
+  if (undone) changed("Undone.");
 }
 
 function redo() {
   if (state.busy) return;
   endStroke();
-  if (scene.labels?.redo()) changed("Done again.");
+  const redone = scene.labels?.redo();
+  if (redone?.data) scene.box = null;
+  if (redone) changed("Done again.");
 }
 
 function changed(text) {
