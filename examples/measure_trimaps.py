@@ -45,7 +45,7 @@ import numpy as np
 
 from dim.arrays import Bool, Float32, UInt8
 from dim.bit_depth import quantise8
-from dim.errors import DimError
+from dim.errors import DimError, InputError
 from dim.files import write_text
 from dim.metrics import sad
 from dim.trimap import BACKGROUND, FOREGROUND, UNKNOWN, apply_known
@@ -334,6 +334,8 @@ def main() -> None:
     parser.add_argument("--mask-layout", choices=get_args(Layout), help="as of dim-matte auto")
     parser.add_argument("--save", type=Path, help="folder for the trimaps")
     given = parser.parse_args()
+    if not 0 < given.share < 1:
+        parser.error(f"--share {given.share:g}: more than 0 and less than 1")
     given.ways = given.ways or [*WAYS, *(NETWORKS if given.mask_model else ())]
     try:
         text = table(given)
@@ -347,8 +349,12 @@ def main() -> None:
 def table(given: Namespace) -> str:
     """Return two Markdown tables, one row a photograph: trimaps after narrowing, and before it."""
     rows: dict[str, tuple[list[float | None], list[float | None]]] = {}
+    pairs = {pair.name: pair for pair in find_pairs(given.photos, alphas=True)}
+    missing = sorted({*(given.only or ())} - {*pairs})
+    if missing:
+        raise InputError("cannot find these photographs", got=", ".join(missing), expected=", ".join(pairs))
     with Matting(given.model) as matting:
-        for pair in find_pairs(given.photos, alphas=True):
+        for pair in pairs.values():
             if given.only is None or pair.name in given.only:
                 rows[pair.name] = scores(pair, matting, given)
                 print(pair.name, *(_cell(each) for both in rows[pair.name] for each in both), file=sys.stderr)
