@@ -64,7 +64,7 @@ OPENVINO = Package(
     "openvino",
     ("openvino",),
     "openvino",
-    "OpenVINO, the fastest for the full-width network on x86 CPUs",
+    "OpenVINO, the fastest in bf16 and int8 on x86 CPUs",
 )
 OTHERS = (
     Package(
