@@ -59,7 +59,7 @@ def segmented_apart(
             written = _waited(pool.submit(child.communicate, request.getvalue()), check)
         finally:
             child.kill()
-    # Each call has a thread, whose freed memory the C library would keep: 550 MB more in `make hostile`.
+    # Each call has a thread, whose freed memory the C library would keep: 771 MB for 455 in `make hostile`.
     release_free_memory()
     if child.returncode == REFUSED:
         raise InputError(**json.loads(written))
