@@ -114,3 +114,13 @@ def test_every_shipped_recipe_is_described() -> None:
     recipes = {path.name for path in (TOP / "training/dim_training/recipes").glob("*.toml")}
     assert recipes
     assert recipes <= set(inline_code((TOP / "docs" / "training.md").read_text("utf-8")))
+
+
+def test_the_benchmark_page_has_every_line_of_its_template() -> None:
+    """A sentence that was changed on the page alone is lost when the page is made again."""
+    folder = TOP / "docs" / "models"
+    template = re.sub(r"\{#.*?#\}", "", (folder / "benchmark.md.j2").read_text("utf-8"), flags=re.DOTALL)
+    page = (folder / "benchmark.md").read_text("utf-8").splitlines()
+    constant = [line for line in template.splitlines() if not re.search(r"\{[{%]", line)]
+    assert len(constant) > 80
+    assert [line for line in constant if line not in page] == []
