@@ -90,6 +90,7 @@ def live_model() -> Callable[..., Any]:
         seed: int = 0,
         cue_radii: tuple[int, ...] = (),
         propagation_steps: tuple[int, ...] = (),
+        propagates_light: bool = False,
     ) -> Any:
         config = NetworkConfig(
             stage=stage,
@@ -97,6 +98,7 @@ def live_model() -> Callable[..., Any]:
             batch_norm=batch_norm,
             cue_radii=cue_radii,
             propagation_steps=propagation_steps,
+            propagates_light=propagates_light,
         )
         model = DIM(config)
         draw = np.random.default_rng(seed)

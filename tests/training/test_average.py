@@ -41,6 +41,19 @@ def test_every_number_is_the_mean(tmp_path: Path) -> None:
     assert "validation_sad" not in found.provenance
 
 
+def test_a_mean_across_the_start_of_light_is_of_the_first_network(tmp_path: Path) -> None:
+    colours = NetworkConfig(stage=3, width=0.0625, propagation_steps=(1,))
+    light = colours.model_copy(update={"propagates_light": True})
+    paths = [
+        saved(tmp_path / "light.safetensors", 1, light),
+        saved(tmp_path / "before.safetensors", 2, colours),
+    ]
+    average(paths, tmp_path / "mean.safetensors", command="")
+    found = checkpoint.read(tmp_path / "mean.safetensors")
+    assert found.config == light
+    assert all((value == 1.5).all() for value in found.state_dict.values())
+
+
 def test_what_has_no_mean_is_an_error(tmp_path: Path) -> None:
     one, two = (saved(tmp_path / f"{name}.safetensors", 1) for name in ("one", "two"))
     other = saved(tmp_path / "other.safetensors", 1, NETWORK.model_copy(update={"width": 0.125}))

@@ -32,10 +32,13 @@ MOST_STEPS, MOST_SAMPLES, MOST_WORKERS = 10**9, 4096, 256
 """Upper limits of a run's steps, of a batch, and of loader processes."""
 LARGEST_CROP, LARGEST_SIZE, LARGEST_ELEMENT = 8192, 4096, 1023
 """Upper limits, pixels, of a crop, of what the network sees, and of a trimap's elements."""
+LARGEST_EXPONENT = 3
+"""Upper limit of the power in which colours are mixed."""
 LARGEST_SEED = 2**63 - 1
 """The generators of numpy and torch take any seed from 0 to this one."""
 
 CropSide = Annotated[int, Field(gt=0, le=LARGEST_CROP)]
+Exponent = Annotated[float, Field(ge=1, le=LARGEST_EXPONENT)]
 ElementSide = Annotated[int, Field(gt=0, le=LARGEST_ELEMENT)]
 
 
@@ -61,6 +64,8 @@ class DataConfig(_Section):
         softened: share of samples whose foreground gets a softer border, as photographs of hair have it. An
             error with "comp1k".
         photometric: jitter colours, defocus, noise and JPEG artefacts; the published recipes do not.
+        exponents: smallest and largest power of colours in which ``photometric`` mixes foreground and
+            background; uniform. Cameras mix light, a power of about 2.2. [1, 1] as published.
         compose: "loader" finishes samples in the loader processes; "device" leaves colours, composition,
             noise, trimap and normalisation to the training device, so that loaders don't starve it.
         workers: loader processes, at most 256.
@@ -79,6 +84,7 @@ class DataConfig(_Section):
     trimap_sizes: tuple[ElementSide, ElementSide] = (1, 29)
     softened: float = Field(default=0.0, ge=0, le=1)
     photometric: bool = False
+    exponents: tuple[Exponent, Exponent] = (1.0, 1.0)
     compose: Literal["loader", "device"] = "loader"
     workers: int = Field(default=1, ge=0, le=MOST_WORKERS)
 
@@ -87,6 +93,15 @@ class DataConfig(_Section):
         smallest, largest = self.trimap_sizes
         if smallest > largest:
             raise ValueError(f"trimap_sizes [{smallest}, {largest}]: the smaller size comes first")
+        return self
+
+    @model_validator(mode="after")
+    def _mixable(self) -> Self:
+        smallest, largest = self.exponents
+        if smallest > largest:
+            raise ValueError(f"exponents [{smallest}, {largest}]: the smaller one comes first")
+        if largest > 1 and not self.photometric:
+            raise ValueError("exponents above 1 are for photometric=true")
         return self
 
     @model_validator(mode="after")

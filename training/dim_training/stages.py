@@ -62,7 +62,7 @@ def _soften(model: DIM, factor: float) -> None:
 def _same_refiner(one: NetworkConfig, other: NetworkConfig) -> bool:
     return all(
         getattr(one, name) == getattr(other, name)
-        for name in ("has_refiner", "cue_radii", "propagation_steps")
+        for name in ("has_refiner", "cue_radii", "propagation_steps", "propagates_light")
     )
 
 

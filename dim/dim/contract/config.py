@@ -42,6 +42,8 @@ class NetworkConfig(FrozenModel, extra="forbid"):
             (:mod:`dim.network.colour_cues`); none in the published network. Multiples of :func:`cue_cell`.
         propagation_steps: number of propagation steps (:mod:`dim.network.propagation`) after the refiner, for
             each size of cells, coarsest first; none in the published network.
+        propagates_light: propagation follows lines of light, not of colours
+            (:func:`dim.network.propagation.light`).
     """
 
     stage: Stage = 1
@@ -52,6 +54,13 @@ class NetworkConfig(FrozenModel, extra="forbid"):
         tuple[Annotated[int, Field(ge=1, le=MAX_PROPAGATION_STEPS)], ...],
         Field(max_length=MAX_PROPAGATION_LEVELS),
     ] = ()
+    propagates_light: bool = False
+
+    @model_validator(mode="after")
+    def _require_propagation(self) -> Self:
+        if self.propagates_light and not self.propagation_steps:
+            raise ValueError("propagates_light is for a network with propagation_steps")
+        return self
 
     @model_validator(mode="after")
     def _require_refiner(self) -> Self:
@@ -96,7 +105,7 @@ class NetworkConfig(FrozenModel, extra="forbid"):
         """Text of what the published network lacks, such as ", cues of radii 4, 16"; empty if nothing."""
         cues = f", cues of radii {_listed(self.cue_radii)}" if self.cue_radii else ""
         steps = f", propagation in {_listed(self.propagation_steps)} steps" if self.propagation_steps else ""
-        return cues + steps
+        return cues + steps + (" along light" if self.propagates_light else "")
 
     def channels(self, published: int) -> int:
         """Return the channel count of a layer that has ``published`` channels in the published network."""

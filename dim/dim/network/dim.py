@@ -148,7 +148,7 @@ class Refiner(nn.Module):
         self.refine_conv1 = nn.Conv2d(config.refiner_inputs, channels, 3, padding=1)
         self.refine_conv2 = nn.Conv2d(channels, channels, 3, padding=1)
         self.refine_conv3 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.propagation_steps = config.propagation_steps
+        self.propagation_steps, self.propagates_light = config.propagation_steps, config.propagates_light
         self.refine_pred = nn.Conv2d(channels, config.refiner_outputs, 3, padding=1)
 
     def read(self, network_input: Tensor, alpha: Tensor, known: Known | None = None) -> Tensor:
@@ -196,7 +196,14 @@ class Refiner(nn.Module):
         """Propagate the refined alpha where the network does so; N, 1, H, W in [0, 1]."""
         if estimate.trust is None:
             return estimate.refined
-        return propagate(network_input, estimate.refined, estimate.trust, self.propagation_steps, known)
+        return propagate(
+            network_input,
+            estimate.refined,
+            estimate.trust,
+            self.propagation_steps,
+            known,
+            in_light=self.propagates_light,
+        )
 
     def forward(
         self, network_input: Tensor, alpha: Tensor, logits: Tensor, known: Known | None = None

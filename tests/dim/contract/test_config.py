@@ -18,6 +18,8 @@ def test_propagation_cells_end_with_two_pixels() -> None:
 def test_additions_are_listed_as_text() -> None:
     config = NetworkConfig(stage=3, cue_radii=(4, 16), propagation_steps=(4, 3, 2))
     assert config.additions == ", cues of radii 4, 16, propagation in 4, 3, 2 steps"
+    along_light = config.model_copy(update={"propagates_light": True})
+    assert along_light.additions == f"{config.additions} along light"
     assert NetworkConfig(stage=3).additions == ""
 
 
@@ -44,6 +46,7 @@ def test_cells_are_about_half_a_radius_wide(radius: int, cell: int) -> None:
         {"stage": 3, "propagation_steps": (2, 0)},
         {"stage": 3, "propagation_steps": (65,)},
         {"stage": 3, "propagation_steps": (1, 1, 1, 1, 1)},
+        {"stage": 3, "propagates_light": True},
     ],
 )
 def test_impossible_networks(wrong: dict[str, Any]) -> None:

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from dim.arrays import Float64
-from dim.network.propagation import FLATTEST, propagate
+from dim.network import normalise
+from dim.network.propagation import FLATTEST, LIGHT_SCALE, light, propagate
 
 UNKNOWN = 128 / 255
 FOREGROUND, BACKGROUND = np.array([1.5, -0.5, 0.25]), np.array([-1.0, 0.5, 1.0])
@@ -98,6 +99,28 @@ def test_known_pixels_say_what_the_colours_between_them_are() -> None:
     unknown = x[3] == UNKNOWN
     assert np.abs(blind - truth)[unknown].mean() > 0.2
     assert np.abs(_propagate(x, blind, trust, (4, 3, 2)) - truth)[unknown].mean() < 0.01
+
+
+def test_light_is_a_power_of_the_values_of_a_file() -> None:
+    values = np.arange(0, 256, 15, dtype=np.float64)
+    image = torch.from_numpy(np.broadcast_to(values, (1, 3, 4, len(values))).copy())
+    colours = normalise(image, torch.zeros(1, 1, 4, len(values)))[:, :3]
+    np.testing.assert_allclose(light(colours)[0, 2, 3], LIGHT_SCALE * (values / 255) ** 1.5, atol=1e-12)
+
+
+def test_alpha_that_was_mixed_in_light_is_found_along_light() -> None:
+    x, truth, _ = _scene()
+    dark, bright = np.array([0.1, 0.3, 0.2]), np.array([0.9, 0.7, 0.8])
+    mixed = (truth * dark[:, None, None] ** 1.5 + (1 - truth) * bright[:, None, None] ** 1.5) ** (2 / 3)
+    trimap = torch.from_numpy(np.round(255 * x[3]))[None, None]
+    given = normalise(torch.from_numpy(255 * mixed)[None], trimap)
+    blind, nothing = torch.full_like(trimap, 0.5), torch.zeros_like(trimap)
+    errors = [
+        np.abs(propagate(given, blind, nothing, (4, 3, 2), in_light=in_light)[0, 0].numpy() - truth)
+        for in_light in (True, False)
+    ]
+    unknown = x[3] == UNKNOWN
+    assert errors[0][unknown].mean() < 0.01 < 0.05 < errors[1][unknown].mean()
 
 
 def test_what_is_trusted_stays() -> None:

@@ -207,6 +207,21 @@ def test_propagation_too(propagating: Exported, shape: tuple[int, int, int]) -> 
     assert found[trimap == 128].std() > 0.02
 
 
+def test_propagation_along_light_too(live_model: Any, tmp_path: Path) -> None:
+    steps = {"batch_norm": True, "propagation_steps": (2, 3)}
+    model, path = _exported(live_model(**steps, propagates_light=True), tmp_path)
+    operators = [node.op_type for node in onnx.load(path).graph.node]
+    assert operators.count("Sqrt") == 1
+    image, trimap = _pair((2, 96, 64))
+    found = _run(onnxruntime.InferenceSession(str(path)), image, trimap)
+    tensors = torch.from_numpy(image), torch.from_numpy(trimap)
+    with torch.no_grad():
+        expected = MattingGraph(model)(*tensors).numpy()
+        along_colours = MattingGraph(live_model(**steps))(*tensors).numpy()
+    assert np.abs(found - expected).max() < 1e-3
+    assert np.abs(found - along_colours).max() > 1e-2
+
+
 def _without_cues(model: DIM) -> DIM:
     """Return the same network without an effect of its cues."""
     deaf = copy.deepcopy(model)

@@ -52,6 +52,30 @@ def test_colours_agree_to_a_gray_level(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.equal(found.alpha, expected.alpha)
 
 
+def test_light_is_mixed_as_in_the_loader(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DEFOCUSED", "NOISY", "COMPRESSED"):
+        monkeypatch.setattr(augmentation, name, 0.0)
+    expected, found = _both(photometric=True, exponents=(1.8, 2.2))
+    encoded, _ = _both(photometric=True)
+    for ours, theirs in zip(found, expected, strict=True):
+        # A level of a tone is at most exponent levels of light.
+        assert _levels(ours, theirs) <= 2.2 * 1.01 / 0.225
+    assert float((found.image - expected.image).abs().mean()) * 255 < 0.3
+    assert float((found.image - encoded.image).abs().mean()) * 255 > 10
+
+
+@pytest.mark.parametrize("exponents", [(1.0, 1.0), (1.0, 2.2)])
+def test_a_sample_s_image_is_the_mixture_of_its_layers(
+    exponents: tuple[float, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the composition loss would punish the true alpha."""
+    for name in ("NOISY", "COMPRESSED"):
+        monkeypatch.setattr(augmentation, name, 0.0)
+    for sample in _both(photometric=True, exponents=exponents):
+        mixed = sample.alpha * sample.foreground + (1 - sample.alpha) * sample.background
+        torch.testing.assert_close(mixed, sample.image, rtol=0, atol=1e-5)
+
+
 def test_noise_has_its_strength_and_repeats() -> None:
     images = torch.full((2, 3, 64, 64), 120.0)
     first, again = (on_device.noisy(images, torch.tensor([4.0, 0.0]), [1, 2]) for _ in range(2))

@@ -84,3 +84,16 @@ def test_composite_is_not_rounded() -> None:
     found = transforms.composite(Layers(200 * one, 100 * one, np.full((1, 1), 51, np.uint8)))
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, 120, atol=1e-4)
+
+
+@pytest.mark.parametrize("exponent", [1.0, 1.5, 2.2])
+def test_composites_are_linear_in_the_power_in_which_they_are_mixed(exponent: float) -> None:
+    draw = np.random.default_rng(4)
+    foreground, background = draw.integers(0, 256, (2, 8, 9, 3), dtype=np.uint8)
+    alpha = draw.integers(0, 256, (8, 9), dtype=np.uint8)
+    mixed = transforms.composite(Layers(foreground, background, alpha), exponent)
+    share = alpha[..., None] / 255
+    expected = share * (foreground / 255) ** exponent + (1 - share) * (background / 255) ** exponent
+    assert mixed.dtype == np.float32
+    np.testing.assert_allclose((mixed / 255) ** exponent, expected, atol=1e-5)
+    np.testing.assert_allclose(mixed[alpha == 255], foreground[alpha == 255], atol=1e-2)

@@ -83,6 +83,31 @@ def test_softened_scenes_have_other_alphas_and_the_same_background(
     assert any(changed)
 
 
+def test_scenes_mixed_in_light_differ_where_alpha_is_soft_alone(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    values, light = tmp_path / "values", tmp_path / "light"
+    compose_scenes(*folders, values)
+    command = ["compose", *map(str, folders), "-o", str(light), "--exponents", "2", "2.2"]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    for name in ("900000_disc", "900001_disc"):
+        alpha = read_alpha(values / "alphas" / f"{name}.png")
+        for folder in ("alphas", "trimaps", "trimaps_wide"):
+            files = [scenes / folder / f"{name}.png" for scenes in (values, light)]
+            assert files[0].read_bytes() == files[1].read_bytes()
+        images = [read_image(scenes / "images" / f"{name}.png") for scenes in (values, light)]
+        changed = np.abs(images[0].astype(int) - images[1]).max(-1)
+        assert changed[(alpha == 0) | (alpha == 255)].max() <= 1
+        assert changed[(alpha > 100) & (alpha < 150)].mean() > 5
+
+
+def test_exponents_are_in_order(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    command = ["compose", *map(str, folders), "-o", str(tmp_path / "new"), "--exponents", "2", "1"]
+    result = CliRunner().invoke(app, command)
+    assert isinstance(result.exception, InputError)
+    assert result.exception.expected == "two numbers from 1 to 3, the smaller one first"
+
+
 def test_earlier_scenes_are_not_mixed_in(folders: tuple[Path, Path], tmp_path: Path) -> None:
     foregrounds, backgrounds = folders
     command = ["compose", str(foregrounds), str(backgrounds), "-o", str(tmp_path / "scenes")]

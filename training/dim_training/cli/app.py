@@ -212,11 +212,17 @@ def compose(
             min=0, max=1, help="Share of foregrounds that get a softer border, as data.softened of a recipe."
         ),
     ] = 0.0,
+    exponents: Annotated[
+        tuple[float, float],
+        typer.Option(help="Smallest and largest power of colours that are mixed, 1 to 3, as data.exponents."),
+    ] = (1.0, 1.0),
 ) -> None:
     """Compose scenes with exact alpha, one for each foreground, to validate and test with."""
     from dim_training.prepare.scenes import compose_scenes
 
-    written = compose_scenes(foregrounds, backgrounds, output, seed=seed, band=band, softened=softened)
+    written = compose_scenes(
+        foregrounds, backgrounds, output, seed=seed, band=band, softened=softened, exponents=exponents
+    )
     typer.echo(f"{written} scenes in {output}")
 
 

@@ -46,6 +46,7 @@ class Look(NamedTuple):
         noise: σ of the sensor's noise, gray levels; 0 for none.
         noise_seed: where the noise itself comes from.
         jpeg: quality of JPEG compression, of 100; 0 for none.
+        exponent: colours are mixed as this power of their values; 1 mixes the values themselves.
     """
 
     foreground: Tone
@@ -54,10 +55,16 @@ class Look(NamedTuple):
     noise: float
     noise_seed: int
     jpeg: int
+    exponent: float = 1.0
 
 
-def draw_look(rng: Random) -> Look:
-    """Draw random tones, defocus (σ 0.7 to 8 px, log-uniform), noise (σ up to 3 levels) and compression."""
+def draw_look(rng: Random, exponents: tuple[float, float] = (1.0, 1.0)) -> Look:
+    """Draw random tones, defocus (σ 0.7 to 8 px, log-uniform), noise (σ up to 3 levels) and compression.
+
+    Args:
+        exponents: smallest and largest exponent of the mixture of colours; nothing is drawn for equal ones.
+    """
+    smallest, largest = exponents
     return Look(
         foreground=draw_tone(rng, strength=0.7),
         background=draw_tone(rng),
@@ -65,6 +72,7 @@ def draw_look(rng: Random) -> Look:
         noise=float(rng.uniform(0, LARGEST_NOISE)) * (rng.random() < NOISY),
         noise_seed=int(rng.integers(2**31)),
         jpeg=int(rng.integers(60, 96)) * (rng.random() < COMPRESSED),
+        exponent=float(rng.uniform(smallest, largest)) if largest > smallest else smallest,
     )
 
 

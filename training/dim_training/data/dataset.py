@@ -46,7 +46,7 @@ class Sample(NamedTuple):
     Attributes:
         network_input: float32 4, H, W: normalised RGB of the composite, trimap / 255.
         alpha: float32 1, H, W in 0-1.
-        foreground, background, image: float32 3, H, W in 0-1.
+        foreground, background, image: float32 3, H, W in 0-1, raised to the power in which they were mixed.
         unknown: float32 1, H, W: 1 on unknown pixels.
     """
 
@@ -196,16 +196,21 @@ def _foreground_folders(root: Path) -> list[Path]:
 
 def to_sample(scene: Scene, trimap: UInt8) -> Sample:
     """Return the tensors of a scene and its trimap, uint8 H, W."""
-    layers, image = scene
+    layers, image, exponent = scene
     colours, known = _planes(image), torch.from_numpy(trimap)
     return Sample(
         normalise(colours[None], known[None, None])[0],
         torch.from_numpy(layers.alpha)[None].float() / 255,
-        _planes(layers.foreground) / 255,
-        _planes(layers.background) / 255,
-        colours / 255,
+        light(_planes(layers.foreground) / 255, exponent),
+        light(_planes(layers.background) / 255, exponent),
+        light(colours / 255, exponent),
         (known == trimaps.UNKNOWN)[None].float(),
     )
+
+
+def light(values: Tensor, exponent: float | Tensor) -> Tensor:
+    """Return values in 0-1 raised to the power in which they were mixed; 1 returns the same bits."""
+    return values**exponent
 
 
 def _planes(image: Float32 | UInt8) -> Tensor:

@@ -20,7 +20,7 @@ from dim.arrays import Random, UInt8
 from dim.network import normalise
 from dim_training.config import DataConfig
 from dim_training.data.augmentation import LARGEST_BLUR, Look
-from dim_training.data.dataset import Sample, SceneDataset, build_scenes
+from dim_training.data.dataset import Sample, SceneDataset, build_scenes, light
 from dim_training.data.scenes import Parts
 
 BLUR_RADIUS = round(3 * LARGEST_BLUR)
@@ -41,6 +41,7 @@ class PackedParts(NamedTuple):
         blur: float32, σ in pixels.
         noise: float32, σ in gray levels.
         noise_seed: int64.
+        exponent: float32: the power of values in which both are mixed.
     """
 
     foreground: Tensor
@@ -52,6 +53,7 @@ class PackedParts(NamedTuple):
     blur: Tensor
     noise: Tensor
     noise_seed: Tensor
+    exponent: Tensor
 
 
 class PartsDataset(SceneDataset[PackedParts]):
@@ -82,6 +84,7 @@ def pack(parts: Parts, elements: UInt8) -> PackedParts:
         blur=torch.tensor(look.blur if look else 0.0),
         noise=torch.tensor(look.noise if look else 0.0),
         noise_seed=torch.tensor(look.noise_seed if look else 0),
+        exponent=torch.tensor(look.exponent if look else 1.0),
     )
 
 
@@ -119,15 +122,17 @@ def compose(parts: PackedParts, device: torch.device) -> Sample:
     background = toned(moved.background, moved.tables[:, 1], moved.saturations[:, 1])
     background = defocused(background, moved.blur)
     alpha = moved.alpha[:, None].float() / 255
-    image = foreground * alpha + background * (1 - alpha)
-    image = noisy(image, moved.noise, seeds)
+    exponent = moved.exponent.view(-1, 1, 1, 1)
+    foreground, background = (light(layer / 255, exponent) for layer in (foreground, background))
+    mixed = foreground * alpha + background * (1 - alpha)
+    image = noisy(255 * light(mixed, 1 / exponent), moved.noise, seeds)
     trimap = random_trimaps(moved.alpha, moved.elements)
     return Sample(
         network_input=normalise(image, trimap[:, None]),
         alpha=alpha,
-        foreground=foreground / 255,
-        background=background / 255,
-        image=image / 255,
+        foreground=foreground,
+        background=background,
+        image=light(image / 255, exponent),
         unknown=(trimap == trimaps.UNKNOWN).float()[:, None],
     )
 

@@ -33,10 +33,12 @@ class Scene(NamedTuple):
     Attributes:
         layers: foreground, background and alpha, uint8 size × size.
         image: their composite as the network sees it, float32 size, size, 3, RGB 0-255.
+        exponent: the power of values in which they were mixed (:func:`~.transforms.composite`).
     """
 
     layers: Layers
     image: Float32
+    exponent: float = 1.0
 
 
 class Parts(NamedTuple):
@@ -69,7 +71,8 @@ class ComposedScenes:
         if look is None:
             return Scene(layers, transforms.composite(layers))
         layers = augmentation.change_layers(layers, look)
-        return Scene(layers, augmentation.photograph(transforms.composite(layers), look))
+        mixed = transforms.composite(layers, look.exponent)
+        return Scene(layers, augmentation.photograph(mixed, look), look.exponent)
 
     def parts(self, index: int, rng: Random) -> Parts:
         cutout = self._cutout(rng)
@@ -82,7 +85,8 @@ class ComposedScenes:
         if self.config.softened and rng.random() < self.config.softened:
             colours, alpha = soften(Cutout(colours, alpha), rng)
         layers = Layers(colours, background, alpha)
-        return Parts(layers, augmentation.draw_look(rng) if self.config.photometric else None)
+        look = augmentation.draw_look(rng, self.config.exponents) if self.config.photometric else None
+        return Parts(layers, look)
 
     def _cutout(self, rng: Random) -> Cutout:
         cutout = self.foregrounds.draw(rng)

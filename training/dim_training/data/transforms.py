@@ -118,8 +118,21 @@ def random_trimap(alpha: UInt8, sizes: tuple[int, int], rng: Random) -> UInt8:
     return trimaps.from_alpha(alpha, erode=erode, dilate=dilate)
 
 
-def composite(layers: Layers) -> Float32:
-    """Return ``F·α + B·(1 − α)``, float32 0-255, not rounded (on-line composition)."""
+def composite(layers: Layers, exponent: float = 1.0) -> Float32:
+    """Return ``(F^e·α + B^e·(1 − α))^(1/e)``, float32 0-255, not rounded (on-line composition).
+
+    Args:
+        exponent: e; the published 1 mixes encoded values. A camera mixes light, about the power 2.2 of them,
+            before its tone curve.
+    """
     alpha = layers.alpha[..., None].astype(np.float32) / np.float32(255)
-    blended: Float32 = layers.foreground * alpha + layers.background * (np.float32(1) - alpha)
-    return blended
+    if exponent == 1:
+        return _mixed(layers.foreground, layers.background, alpha)
+    powers = ((np.arange(256) / 255) ** exponent).astype(np.float32)
+    light = _mixed(cv2.LUT(layers.foreground, powers), cv2.LUT(layers.background, powers), alpha)
+    return cv2.pow(light, 1 / exponent) * np.float32(255)
+
+
+def _mixed(foreground: Layer, background: Layer, alpha: Float32) -> Float32:
+    mixed: Float32 = foreground * alpha + background * (np.float32(1) - alpha)
+    return mixed

@@ -13,7 +13,9 @@ from dim.arrays import Random, UInt8
 from dim.errors import InputError
 from dim.files import replace_folder, write_bytes
 from dim.images.folders import name_of
+from dim_training.config import LARGEST_EXPONENT
 from dim_training.data import augmentation, transforms
+from dim_training.data.augmentation import Look
 from dim_training.data.files import image_files
 from dim_training.data.softening import soften
 from dim_training.data.sources import Cutout, PhotographBackgrounds, merge, read_cutout
@@ -35,6 +37,7 @@ def compose_scenes(
     seed: int = 0,
     band: bool = False,
     softened: float = 0.0,
+    exponents: tuple[float, float] = (1.0, 1.0),
 ) -> int:
     """Write a scene for each foreground, and return how many there are.
 
@@ -48,10 +51,11 @@ def compose_scenes(
         band: give an opaque band (:func:`add_band`) to each foreground of which no pixel would be known
             foreground in the widest trimap, such as nets, so that classical methods can run on it.
         softened: share of the foregrounds that get a softer border, as ``data.softened`` of a recipe.
+        exponents: smallest and largest power of colours that are mixed, as ``data.exponents`` of a recipe.
 
     Raises:
         InputError: a folder without images, two foregrounds of one name, files that cannot be used, or an
-            output that is not empty.
+            output that is not empty; exponents that are not in order.
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise InputError(
@@ -68,13 +72,20 @@ def compose_scenes(
                 why="the scenes would be among its images",
                 fix="another folder",
             )
+    smallest, largest = exponents
+    if not 1 <= smallest <= largest <= LARGEST_EXPONENT:
+        raise InputError(
+            "cannot mix colours in these powers",
+            got=f"{smallest:g} and {largest:g}",
+            expected=f"two numbers from 1 to {LARGEST_EXPONENT}, the smaller one first",
+        )
     photographs = PhotographBackgrounds(backgrounds)
     paths = _named(foregrounds)
     with replace_folder(output) as new:
         for name, path in paths.items():
-            # Band and softening have their own generators, so that the other draws stay the same.
-            rng, for_band, for_softening = (
-                np.random.default_rng((seed, crc32(name.encode()), *more)) for more in ((), (1,), (2,))
+            # Band, softening and light have their own generators, so that the other draws stay the same.
+            rng, for_band, for_softening, for_light = (
+                np.random.default_rng((seed, crc32(name.encode()), *more)) for more in ((), (1,), (2,), (3,))
             )
             cutout = read_cutout(path)
             if for_softening.random() < softened:
@@ -83,7 +94,8 @@ def compose_scenes(
                 cutout = add_band(cutout, for_band)
             height, width = cutout.alpha.shape
             background = photographs.draw(max(height, width), rng)[:height, :width]
-            _write_scene(new, name, Layers(cutout.colours, background, cutout.alpha), rng)
+            look = augmentation.draw_look(rng)._replace(jpeg=0, exponent=float(for_light.uniform(*exponents)))
+            _write_scene(new, name, Layers(cutout.colours, background, cutout.alpha), look, rng)
     return len(paths)
 
 
@@ -125,10 +137,9 @@ def _is_known_somewhere(alpha: UInt8) -> bool:
     return bool((trimaps.from_alpha(alpha, erode=WIDE[1], dilate=1) == trimaps.FOREGROUND).any())
 
 
-def _write_scene(output: Path, name: str, layers: Layers, rng: Random) -> None:
-    look = augmentation.draw_look(rng)._replace(jpeg=0)
+def _write_scene(output: Path, name: str, layers: Layers, look: Look, rng: Random) -> None:
     layers = augmentation.change_layers(layers, look)
-    image = augmentation.photograph(transforms.composite(layers), look)
+    image = augmentation.photograph(transforms.composite(layers, look.exponent), look)
     _write(output / "images" / f"{name}.png", np.round(image).astype(np.uint8)[..., ::-1])
     _write(output / "alphas" / f"{name}.png", layers.alpha)
     for folder, sizes in (("trimaps", NARROW), ("trimaps_wide", WIDE)):
