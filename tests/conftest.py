@@ -124,7 +124,8 @@ def unpropagated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     embedded = checkpoint.load(default_model().with_suffix(".safetensors"))
     assert embedded.config.propagation_steps
-    model = DIM(embedded.config.model_copy(update={"propagation_steps": ()}))
+    without: dict[str, object] = {"propagation_steps": (), "propagates_light": False}
+    model = DIM(embedded.config.model_copy(update=without))
     weights = embedded.state_dict()
     for key in ("refiner.refine_pred.weight", "refiner.refine_pred.bias"):
         weights[key] = weights[key][:1]

@@ -37,8 +37,9 @@ SLOWEST = 0.97
 """Largest factor by which a plain step shrinks an error for which Chebyshev's weights are optimal."""
 
 
-LIGHT_SCALE = 4.4
-"""Brings light to the spread of normalised colours, for which FLATTEST is chosen."""
+LIGHT_SCALE, LIGHT_MEAN = 4.4, 0.3
+"""Bring light to the spread of normalised colours, for which FLATTEST is chosen, and near a mean of 0:
+variances are differences of means, and lose digits far from it."""
 
 
 class Level(NamedTuple):
@@ -58,14 +59,16 @@ class Level(NamedTuple):
 
 
 def light(colours: Tensor) -> Tensor:
-    """Return the power 1.5 of the 0-1 values of normalised colours, N, 3, H, W, about as large as they are.
+    """Return the power 1.5 of the 0-1 values of normalised colours, N, 3, H, W, with about their spread.
 
     A camera mixes the light of foreground and background, and its tone curve follows: alpha is linear in
     light, not in the values of a file. sRGB's power of 2.2 would leave dark colours too little contrast.
+    Propagation is the same for any scale but for FLATTEST, and for any mean but for rounding.
     """
     mean, std = (colours.new_tensor(values).view(1, 3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
-    values = ((colours * std + mean) / 255).clamp(min=0)
-    return values * values.sqrt() * LIGHT_SCALE
+    scale = LIGHT_SCALE ** (1 / 1.5) / 255
+    values = (colours * (std * scale) + mean * scale).clamp(min=0)
+    return values * values.sqrt() - LIGHT_SCALE * LIGHT_MEAN
 
 
 def propagate(

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from dim.arrays import Float64
 from dim.network import normalise
-from dim.network.propagation import FLATTEST, LIGHT_SCALE, light, propagate
+from dim.network.propagation import FLATTEST, LIGHT_MEAN, LIGHT_SCALE, light, propagate
 
 UNKNOWN = 128 / 255
 FOREGROUND, BACKGROUND = np.array([1.5, -0.5, 0.25]), np.array([-1.0, 0.5, 1.0])
@@ -105,7 +105,9 @@ def test_light_is_a_power_of_the_values_of_a_file() -> None:
     values = np.arange(0, 256, 15, dtype=np.float64)
     image = torch.from_numpy(np.broadcast_to(values, (1, 3, 4, len(values))).copy())
     colours = normalise(image, torch.zeros(1, 1, 4, len(values)))[:, :3]
-    np.testing.assert_allclose(light(colours)[0, 2, 3], LIGHT_SCALE * (values / 255) ** 1.5, atol=1e-12)
+    np.testing.assert_allclose(
+        light(colours)[0, 2, 3], LIGHT_SCALE * ((values / 255) ** 1.5 - LIGHT_MEAN), atol=1e-12
+    )
 
 
 def test_alpha_that_was_mixed_in_light_is_found_along_light() -> None:
