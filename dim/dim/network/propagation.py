@@ -21,6 +21,7 @@ Not part of the published network, whose final alpha is the refiner's.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -66,7 +67,7 @@ def light(colours: Tensor) -> Tensor:
     Propagation is the same for any scale but for FLATTEST, and for any mean but for rounding.
     """
     mean, std = (colours.new_tensor(values).view(1, 3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
-    scale = LIGHT_SCALE ** (1 / 1.5) / 255
+    scale = math.pow(LIGHT_SCALE, 1 / 1.5) / 255
     values = (colours * (std * scale) + mean * scale).clamp(min=0)
     return values * values.sqrt() - LIGHT_SCALE * LIGHT_MEAN
 
