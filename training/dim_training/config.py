@@ -100,8 +100,8 @@ class DataConfig(_Section):
         smallest, largest = self.exponents
         if smallest > largest:
             raise ValueError(f"exponents [{smallest}, {largest}]: the smaller one comes first")
-        if largest > 1 and not self.photometric:
-            raise ValueError("exponents above 1 are for photometric=true")
+        if largest > 1 and (self.kind == "comp1k" or not self.photometric):
+            raise ValueError("exponents above 1 are for photometric=true, and not for an annotation list")
         return self
 
     @model_validator(mode="after")

@@ -76,6 +76,19 @@ def test_a_sample_s_image_is_the_mixture_of_its_layers(
         torch.testing.assert_close(mixed, sample.image, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"exponents": (2.2, 1.0), "photometric": True}, "the smaller one comes first"),
+        ({"exponents": (1.0, 2.2)}, "photometric=true"),
+        ({"exponents": (1.0, 2.2), "photometric": True, "kind": "comp1k"}, "not for an annotation list"),
+    ],
+)
+def test_exponents_that_would_have_no_effect_are_errors(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DataConfig(**settings)
+
+
 def test_noise_has_its_strength_and_repeats() -> None:
     images = torch.full((2, 3, 64, 64), 120.0)
     first, again = (on_device.noisy(images, torch.tensor([4.0, 0.0]), [1, 2]) for _ in range(2))
