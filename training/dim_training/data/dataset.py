@@ -201,15 +201,15 @@ def to_sample(scene: Scene, trimap: UInt8) -> Sample:
     return Sample(
         normalise(colours[None], known[None, None])[0],
         torch.from_numpy(layers.alpha)[None].float() / 255,
-        light(_planes(layers.foreground) / 255, exponent),
-        light(_planes(layers.background) / 255, exponent),
-        light(colours / 255, exponent),
+        power(_planes(layers.foreground) / 255, exponent),
+        power(_planes(layers.background) / 255, exponent),
+        power(colours / 255, exponent),
         (known == trimaps.UNKNOWN)[None].float(),
     )
 
 
-def light(values: Tensor, exponent: float | Tensor) -> Tensor:
-    """Return values in 0-1 raised to the power in which they were mixed; 1 returns the same bits."""
+def power(values: Tensor, exponent: float | Tensor) -> Tensor:
+    """Return values in 0-1 raised to a power; 1 returns the same bits."""
     return values**exponent
 
 

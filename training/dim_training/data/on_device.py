@@ -20,7 +20,7 @@ from dim.arrays import Random, UInt8
 from dim.network import normalise
 from dim_training.config import DataConfig
 from dim_training.data.augmentation import LARGEST_BLUR, Look
-from dim_training.data.dataset import Sample, SceneDataset, build_scenes, light
+from dim_training.data.dataset import Sample, SceneDataset, build_scenes, power
 from dim_training.data.scenes import Parts
 
 BLUR_RADIUS = round(3 * LARGEST_BLUR)
@@ -123,16 +123,16 @@ def compose(parts: PackedParts, device: torch.device) -> Sample:
     background = defocused(background, moved.blur)
     alpha = moved.alpha[:, None].float() / 255
     exponent = moved.exponent.view(-1, 1, 1, 1)
-    foreground, background = (light(layer / 255, exponent) for layer in (foreground, background))
+    foreground, background = (power(layer / 255, exponent) for layer in (foreground, background))
     mixed = foreground * alpha + background * (1 - alpha)
-    image = noisy(255 * light(mixed, 1 / exponent), moved.noise, seeds)
+    image = noisy(255 * power(mixed, 1 / exponent), moved.noise, seeds)
     trimap = random_trimaps(moved.alpha, moved.elements)
     return Sample(
         network_input=normalise(image, trimap[:, None]),
         alpha=alpha,
         foreground=foreground,
         background=background,
-        image=light(image / 255, exponent),
+        image=power(image / 255, exponent),
         unknown=(trimap == trimaps.UNKNOWN).float()[:, None],
     )
 
