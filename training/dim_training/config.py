@@ -61,6 +61,8 @@ class DataConfig(_Section):
             At most 8192.
         size: side that the crop is resized to: what the network sees. At most 4096.
         trimap_sizes: smallest and largest side of the elements that make the trimap. At most 1023.
+        crowded: share of samples whose foreground is several copies of one, one before the other: gaps deep
+            inside of an object. An error with "comp1k".
         softened: share of samples whose foreground gets a softer border, as photographs of hair have it. An
             error with "comp1k".
         photometric: jitter colours, defocus, noise and JPEG artefacts; the published recipes do not.
@@ -82,6 +84,7 @@ class DataConfig(_Section):
     crop_sides: tuple[CropSide, ...] = Field(default=(320, 480, 640), min_length=1)
     size: int = Field(default=320, multiple_of=32, gt=0, le=LARGEST_SIZE)
     trimap_sizes: tuple[ElementSide, ElementSide] = (1, 29)
+    crowded: float = Field(default=0.0, ge=0, le=1)
     softened: float = Field(default=0.0, ge=0, le=1)
     photometric: bool = False
     exponents: tuple[Exponent, Exponent] = (1.0, 1.0)
@@ -111,9 +114,10 @@ class DataConfig(_Section):
         return self
 
     @model_validator(mode="after")
-    def _softenable(self) -> Self:
-        if self.softened and self.kind == "comp1k":
-            raise ValueError("softened: images of an annotation list are composed as they are; set it to 0")
+    def _changeable(self) -> Self:
+        if (self.softened or self.crowded) and self.kind == "comp1k":
+            name = "softened" if self.softened else "crowded"
+            raise ValueError(f"{name}: images of an annotation list are composed as they are; set it to 0")
         return self
 
 

@@ -18,6 +18,7 @@ from dim_training.config import DataConfig
 from dim_training.data import augmentation, transforms
 from dim_training.data.annotations import Annotation
 from dim_training.data.augmentation import Look
+from dim_training.data.crowds import crowd
 from dim_training.data.files import read_rgb
 from dim_training.data.softening import soften
 from dim_training.data.sources import Backgrounds, Cutout, Foregrounds, merge
@@ -90,6 +91,9 @@ class ComposedScenes:
 
     def _cutout(self, rng: Random) -> Cutout:
         cutout = self.foregrounds.draw(rng)
+        # Nothing is drawn for recipes without crowds, whose samples stay the same.
+        if self.config.crowded and rng.random() < self.config.crowded:
+            cutout = crowd(cutout, rng)
         if self.config.photometric and rng.random() < MERGED:
             cutout = merge(cutout, self.foregrounds.draw(rng))
         return cutout
