@@ -35,7 +35,8 @@ def crowd(cutout: Cutout, rng: Random) -> Cutout:
     size, shade = log_uniform(*SIZES, rng), rng.uniform(DARKEST, 1)
     turn, spread = rng.uniform(10, 180), log_uniform(*SPREADS, rng)
     shape = cutout.alpha.shape
-    # The copies so far: colours times alpha, and alpha in 0-1.
+    # The copies so far: colours times alpha, and alpha in 0-1. Joining two finished foregrounds for each copy
+    # (sources.merge) would divide and round each time.
     shown, covered = np.zeros((*shape, 3), np.float32), np.zeros((*shape, 1), np.float32)
     for _ in range(int(rng.integers(2, MOST_COPIES + 1))):
         copy = _shaded(_smaller(cutout, min(1.0, size * rng.uniform(0.8, 1.25))), rng.uniform(shade, 1))
