@@ -1,4 +1,4 @@
-"""Crowds: copies of one foreground, their colours, and what recipes without them keep."""
+"""Crowds: copies of one foreground, and their colours."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 
 from dim.arrays import UInt8
-from dim_training.config import DataConfig
 from dim_training.data.crowds import DARKEST, MOST_COPIES, crowd
-from dim_training.data.dataset import build_scenes
 from dim_training.data.sources import Cutout
 
 COLOUR = np.array((200, 120, 80))
@@ -71,19 +69,3 @@ def test_an_empty_foreground_stays_empty() -> None:
     colours, alpha = crowd(empty, np.random.default_rng(0))
     assert colours.shape == (32, 48, 3)
     assert not alpha.any()
-
-
-def test_a_recipe_without_crowds_keeps_its_samples() -> None:
-    def drawn(**more: float) -> list[UInt8]:
-        config = DataConfig(kind="procedural", size=64, crop_sides=(64,), photometric=True, **more)  # type: ignore[arg-type]
-        scenes = build_scenes(config, 0)
-        return [scenes.draw(i, np.random.default_rng((0, i))).layers.alpha for i in range(8)]
-
-    plain = drawn()
-    assert all((a == b).all() for a, b in zip(plain, drawn(crowded=0.0), strict=True))
-    assert not all((a == b).all() for a, b in zip(plain, drawn(crowded=1.0), strict=True))
-
-
-def test_an_annotation_list_has_no_crowds() -> None:
-    with pytest.raises(ValueError, match="crowded: images of an annotation list"):
-        DataConfig(kind="comp1k", crowded=0.5)

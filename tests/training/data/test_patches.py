@@ -1,4 +1,4 @@
-"""Patches: parts of a foreground in another colour, and what recipes without them keep."""
+"""Patches: parts of a foreground in another colour."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ import cv2
 import numpy as np
 import pytest
 
-from dim.arrays import UInt8
-from dim_training.config import DataConfig
-from dim_training.data.dataset import build_scenes
 from dim_training.data.patches import SHARES, patch
 from dim_training.data.sources import Cutout
 
@@ -84,30 +81,3 @@ def test_an_empty_foreground_stays_empty() -> None:
     colours, alpha = patch(empty, np.random.default_rng(0))
     assert colours.shape == (32, 48, 3)
     assert not alpha.any()
-
-
-def test_a_recipe_without_patches_keeps_its_samples() -> None:
-    def drawn(**more: float) -> list[tuple[UInt8, UInt8]]:
-        config = DataConfig(kind="procedural", size=64, crop_sides=(64,), photometric=True, **more)  # type: ignore[arg-type]
-        scenes = build_scenes(config, 0)
-        layers = [scenes.draw(i, np.random.default_rng((0, i))).layers for i in range(8)]
-        return [(each.foreground, each.alpha) for each in layers]
-
-    def same(first: list[tuple[UInt8, UInt8]], second: list[tuple[UInt8, UInt8]]) -> bool:
-        return all(
-            (a == b).all() for x, y in zip(first, second, strict=True) for a, b in zip(x, y, strict=True)
-        )
-
-    plain = drawn()
-    assert same(plain, drawn(patched=0.0))
-    assert not same(plain, drawn(patched=1.0))
-
-
-def test_an_annotation_list_has_no_patches() -> None:
-    with pytest.raises(ValueError, match="patched: images of an annotation list"):
-        DataConfig(kind="comp1k", patched=0.5)
-
-
-def test_all_changes_that_an_annotation_list_refuses_are_named_together() -> None:
-    with pytest.raises(ValueError, match="patched, softened: images of an annotation list"):
-        DataConfig(kind="comp1k", patched=0.5, softened=0.5)

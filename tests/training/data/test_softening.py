@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from dim.arrays import UInt8
-from dim_training.config import DataConfig
-from dim_training.data.dataset import build_scenes
 from dim_training.data.softening import blur, soften, thin
 from dim_training.data.sources import Cutout
 
@@ -80,19 +77,3 @@ def test_borders_become_softer() -> None:
     assert np.mean(shares) > 0.05
     again = soften(cutout, np.random.default_rng(3))
     assert (again.alpha == found[3].alpha).all()
-
-
-def test_a_recipe_without_it_keeps_its_samples() -> None:
-    def drawn(**more: float) -> list[UInt8]:
-        config = DataConfig(kind="procedural", size=64, crop_sides=(64,), photometric=True, **more)  # type: ignore[arg-type]
-        scenes = build_scenes(config, 0)
-        return [scenes.draw(i, np.random.default_rng((0, i))).layers.alpha for i in range(8)]
-
-    plain, softened = drawn(), drawn(softened=1.0)
-    assert all((a == b).all() for a, b in zip(plain, drawn(softened=0.0), strict=True))
-    assert sum(map(soft_share, softened)) > sum(map(soft_share, plain))
-
-
-def test_an_annotation_list_cannot_be_softened() -> None:
-    with pytest.raises(ValueError, match="composed as they are"):
-        DataConfig(kind="comp1k", softened=0.5)

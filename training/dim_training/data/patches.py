@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
-from dim.arrays import Float32, Random
+from dim.arrays import Float32, Random, UInt8
 from dim_training.data.procedural.canvas import log_uniform
 from dim_training.data.sources import Cutout
 
@@ -24,6 +25,10 @@ GRAY = 0.5
 """Share of patches that are black, gray or white, as most fur is."""
 CONTRASTS = 0.4, 1.2
 """Least and most contrast that a texture keeps in its new colour."""
+HALF = 127
+"""Alpha above which a pixel counts for a foreground's mean colour, 0-255."""
+
+Floats = npt.NDArray[np.float64]
 
 
 def patch(cutout: Cutout, rng: Random) -> Cutout:
@@ -32,34 +37,33 @@ def patch(cutout: Cutout, rng: Random) -> Cutout:
     Returns:
         A foreground with the same alpha.
     """
-    covered = _patches(cutout.alpha.shape, rng)[..., None]
+    covered = _patches(cutout.alpha.shape, rng)
     repainted = _repainted(cutout, _colour(rng), float(rng.uniform(*CONTRASTS)))
-    colours = cutout.colours + covered * (repainted - cutout.colours)
-    return cutout._replace(colours=np.round(colours).astype(np.uint8))
+    colours = cv2.blendLinear(cutout.colours, repainted, 1 - covered, covered)
+    return cutout._replace(colours=colours.astype(np.uint8, copy=False))
 
 
 def _patches(shape: tuple[int, ...], rng: Random) -> Float32:
     """Return how much of each pixel a patch covers, 0-1: smooth noise above a threshold."""
     cell = log_uniform(*SIZES, rng) * max(shape)
-    grid = [max(2, round(length / cell)) for length in shape]
-    noise = cv2.resize(
-        rng.standard_normal(grid).astype(np.float32), (shape[1], shape[0]), interpolation=cv2.INTER_CUBIC
-    )
-    threshold = np.quantile(noise, 1 - rng.uniform(*SHARES))
-    softness = np.float32(log_uniform(SOFTEST / 20, SOFTEST, rng))
-    return np.asarray(np.clip((noise - np.float32(threshold)) / softness + 0.5, 0, 1), np.float32)
+    grid = rng.standard_normal([max(2, round(length / cell)) for length in shape]).astype(np.float32)
+    noise = cv2.resize(grid, shape[::-1], interpolation=cv2.INTER_CUBIC)
+    threshold = np.quantile(noise[::4, ::4], 1 - rng.uniform(*SHARES))
+    softness = log_uniform(SOFTEST / 20, SOFTEST, rng)
+    return np.asarray(np.clip((noise - np.float32(threshold)) / np.float32(softness) + 0.5, 0, 1), np.float32)
 
 
-def _colour(rng: Random) -> Float32:
+def _colour(rng: Random) -> Floats:
     """Return RGB, 0-255."""
     if rng.random() < GRAY:
-        return np.full(3, rng.uniform(0, 256), np.float32)
-    return rng.uniform(0, 256, 3).astype(np.float32)
+        return np.full(3, rng.uniform(0, 255))
+    return rng.uniform(0, 255, 3)
 
 
-def _repainted(cutout: Cutout, colour: Float32, contrast: float) -> Float32:
-    """Return the foreground's texture around another mean colour, float32 H, W, 3, 0-255."""
-    weights = cutout.alpha.astype(np.float32)
-    mean = np.tensordot(weights, cutout.colours.astype(np.float32), 2) / max(float(weights.sum()), 1.0)
-    texture = np.float32(contrast) * (cutout.colours - mean.astype(np.float32))
-    return np.asarray(np.clip(colour + texture, 0, 255), np.float32)
+def _repainted(cutout: Cutout, colour: Floats, contrast: float) -> UInt8:
+    """Return the foreground's texture around another mean colour, uint8 H, W, 3."""
+    mean = np.array(cv2.mean(cutout.colours, (cutout.alpha > HALF).astype(np.uint8))[:3])
+    table = colour + contrast * (np.arange(256)[:, None] - mean)
+    return cv2.LUT(cutout.colours, np.round(table.clip(0, 255)).astype(np.uint8)[None]).astype(
+        np.uint8, copy=False
+    )
