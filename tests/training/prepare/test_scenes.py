@@ -83,6 +83,22 @@ def test_softened_scenes_have_other_alphas_and_the_same_background(
     assert any(changed)
 
 
+def test_patched_scenes_have_other_colours_alone(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    plain, patched = tmp_path / "plain", tmp_path / "patched"
+    compose_scenes(*folders, plain)
+    command = ["compose", *map(str, folders), "-o", str(patched), "--patched", "1"]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    for name in ("900000_disc", "900001_disc"):
+        for folder in ("alphas", "trimaps", "trimaps_wide"):
+            files = [scenes / folder / f"{name}.png" for scenes in (plain, patched)]
+            assert files[0].read_bytes() == files[1].read_bytes()
+        alpha = read_alpha(plain / "alphas" / f"{name}.png")
+        images = [read_image(scenes / "images" / f"{name}.png") for scenes in (plain, patched)]
+        changed = (images[0] != images[1]).any(-1)
+        assert not changed[alpha == 0].any()
+        assert changed[alpha == 255].mean() > 0.1
+
+
 def test_scenes_mixed_in_light_differ_where_alpha_is_soft_alone(
     folders: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -206,6 +206,12 @@ def compose(
             "--band", help="Add an opaque band to foregrounds such as nets, which have no solid part."
         ),
     ] = False,
+    patched: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="Share of foregrounds that get parts of another colour, as data.patched."
+        ),
+    ] = 0.0,
     softened: Annotated[
         float,
         typer.Option(
@@ -221,7 +227,14 @@ def compose(
     from dim_training.prepare.scenes import compose_scenes
 
     written = compose_scenes(
-        foregrounds, backgrounds, output, seed=seed, band=band, softened=softened, exponents=exponents
+        foregrounds,
+        backgrounds,
+        output,
+        seed=seed,
+        band=band,
+        patched=patched,
+        softened=softened,
+        exponents=exponents,
     )
     typer.echo(f"{written} scenes in {output}")
 

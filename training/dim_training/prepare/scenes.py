@@ -17,6 +17,7 @@ from dim_training.config import LARGEST_EXPONENT
 from dim_training.data import augmentation, transforms
 from dim_training.data.augmentation import Look
 from dim_training.data.files import image_files
+from dim_training.data.patches import patch
 from dim_training.data.softening import soften
 from dim_training.data.sources import Cutout, PhotographBackgrounds, merge, read_cutout
 from dim_training.data.transforms import Layers
@@ -36,6 +37,7 @@ def compose_scenes(
     *,
     seed: int = 0,
     band: bool = False,
+    patched: float = 0.0,
     softened: float = 0.0,
     exponents: tuple[float, float] = (1.0, 1.0),
 ) -> int:
@@ -50,6 +52,7 @@ def compose_scenes(
         output: gets images/, trimaps/, trimaps_wide/ and alphas/, as PNG files of equal names.
         band: give an opaque band (:func:`add_band`) to each foreground of which no pixel would be known
             foreground in the widest trimap, such as nets, so that classical methods can run on it.
+        patched: share of the foregrounds that get parts of another colour, as ``data.patched`` of a recipe.
         softened: share of the foregrounds that get a softer border, as ``data.softened`` of a recipe.
         exponents: smallest and largest power of colours that are mixed, as ``data.exponents`` of a recipe.
 
@@ -83,11 +86,14 @@ def compose_scenes(
     paths = _named(foregrounds)
     with replace_folder(output) as new:
         for name, path in paths.items():
-            # Band, softening and light have their own generators, so that the other draws stay the same.
-            rng, for_band, for_softening, for_light = (
-                np.random.default_rng((seed, crc32(name.encode()), *more)) for more in ((), (1,), (2,), (3,))
+            # Each change has its own generator, so that the other draws stay the same.
+            rng, for_band, for_softening, for_light, for_patches = (
+                np.random.default_rng((seed, crc32(name.encode()), *more))
+                for more in ((), (1,), (2,), (3,), (4,))
             )
             cutout = read_cutout(path)
+            if for_patches.random() < patched:
+                cutout = patch(cutout, for_patches)
             if for_softening.random() < softened:
                 cutout = soften(cutout, for_softening)
             if band and not _is_known_somewhere(cutout.alpha):
