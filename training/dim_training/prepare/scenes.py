@@ -60,28 +60,8 @@ def compose_scenes(
         InputError: a folder without images, two foregrounds of one name, files that cannot be used, or an
             output that is not empty; exponents that are not in order.
     """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise InputError(
-            f"cannot compose scenes in {output}",
-            got="a folder that is not empty" if output.is_dir() else "a file",
-            expected="a new folder",
-            why="scenes of other foregrounds would stay among the new ones",
-        )
-    for folder in (foregrounds, backgrounds):
-        if output.resolve().is_relative_to(folder.resolve()):
-            raise InputError(
-                f"cannot compose scenes in {output}",
-                got=f"a folder in {folder}",
-                why="the scenes would be among its images",
-                fix="another folder",
-            )
-    smallest, largest = exponents
-    if not 1 <= smallest <= largest <= LARGEST_EXPONENT:
-        raise InputError(
-            "cannot mix colours in these powers",
-            got=f"{smallest:g} and {largest:g}",
-            expected=f"two numbers from 1 to {LARGEST_EXPONENT}, the smaller one first",
-        )
+    _require_new(output, foregrounds, backgrounds)
+    _require_exponents(exponents)
     photographs = PhotographBackgrounds(backgrounds)
     paths = _named(foregrounds)
     with replace_folder(output) as new:
@@ -103,6 +83,35 @@ def compose_scenes(
             look = augmentation.draw_look(rng)._replace(jpeg=0, exponent=float(for_light.uniform(*exponents)))
             _write_scene(new, name, Layers(cutout.colours, background, cutout.alpha), look, rng)
     return len(paths)
+
+
+def _require_new(output: Path, *inputs: Path) -> None:
+    """Raise InputError unless scenes can be written to ``output`` without mixing with other files."""
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise InputError(
+            f"cannot compose scenes in {output}",
+            got="a folder that is not empty" if output.is_dir() else "a file",
+            expected="a new folder",
+            why="scenes of other foregrounds would stay among the new ones",
+        )
+    for folder in inputs:
+        if output.resolve().is_relative_to(folder.resolve()):
+            raise InputError(
+                f"cannot compose scenes in {output}",
+                got=f"a folder in {folder}",
+                why="the scenes would be among its images",
+                fix="another folder",
+            )
+
+
+def _require_exponents(exponents: tuple[float, float]) -> None:
+    smallest, largest = exponents
+    if not 1 <= smallest <= largest <= LARGEST_EXPONENT:
+        raise InputError(
+            "cannot mix colours in these powers",
+            got=f"{smallest:g} and {largest:g}",
+            expected=f"two numbers from 1 to {LARGEST_EXPONENT}, the smaller one first",
+        )
 
 
 def _named(foregrounds: Path) -> dict[str, Path]:
