@@ -14,7 +14,7 @@ from dim.images import read_alpha, read_image
 from dim_runtime.images.pairs import find_pairs, read_sample
 from dim_training.cli.app import app
 from dim_training.data.sources import Cutout
-from dim_training.prepare.scenes import add_band, compose_scenes
+from dim_training.prepare.scenes import add_band, compose_scenes, reduce
 
 
 @pytest.fixture
@@ -97,6 +97,37 @@ def test_patched_scenes_have_other_colours_alone(folders: tuple[Path, Path], tmp
         changed = (images[0] != images[1]).any(-1)
         assert not changed[alpha == 0].any()
         assert changed[alpha == 255].mean() > 0.1
+
+
+def test_larger_foregrounds_are_reduced_without_what_is_invisible() -> None:
+    colours = np.zeros((90, 120, 3), np.uint8)
+    colours[:, :45] = (10, 200, 30)
+    colours[:, 45:] = (255, 0, 255)
+    alpha = np.where(np.arange(120) < 45, np.uint8(255), np.uint8(0)) * np.ones((90, 1), np.uint8)
+    small = reduce(Cutout(colours, alpha), 40)
+    assert small.alpha.shape == (30, 40)
+    np.testing.assert_array_equal(small.alpha[0], [255] * 15 + [0] * 25)
+    assert (small.colours[small.alpha > 0] == (10, 200, 30)).all()
+    # Half of a column is visible: its colour is the visible one, its alpha the covered share.
+    border = reduce(Cutout(colours[:, 15:], alpha[:, 15:]), 20)
+    mixed = (border.alpha > 0) & (border.alpha < 255)
+    assert mixed.any()
+    assert (border.colours[mixed] == (10, 200, 30)).all()
+
+
+def test_foregrounds_up_to_the_largest_side_stay(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    command = ["compose", *map(str, folders), "-o", str(tmp_path / "same"), "--largest-side", "120"]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    compose_scenes(*folders, tmp_path / "plain")
+    compose_scenes(*folders, tmp_path / "small", largest_side=60)
+    for name in ("900000_disc", "900001_disc"):
+        plain, same, small = (
+            read_alpha(tmp_path / scenes / "alphas" / f"{name}.png") for scenes in ("plain", "same", "small")
+        )
+        np.testing.assert_array_equal(plain, same)
+        assert small.shape == (48, 60)
+        # The disc covers the same share of the image.
+        assert small.mean() == pytest.approx(plain.mean(), abs=0.5)
 
 
 def test_scenes_mixed_in_light_differ_where_alpha_is_soft_alone(

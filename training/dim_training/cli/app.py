@@ -222,6 +222,10 @@ def compose(
         tuple[float, float],
         typer.Option(help="Smallest and largest power of colours that are mixed, 1 to 3, as data.exponents."),
     ] = (1.0, 1.0),
+    largest_side: Annotated[
+        int | None,
+        typer.Option(min=1, help="Reduce larger foregrounds to this longer side, px, such as photographs."),
+    ] = None,
 ) -> None:
     """Compose scenes with exact alpha, one for each foreground, to validate and test with."""
     from dim_training.prepare.scenes import compose_scenes
@@ -235,6 +239,7 @@ def compose(
         patched=patched,
         softened=softened,
         exponents=exponents,
+        largest_side=largest_side,
     )
     typer.echo(f"{written} scenes in {output}")
 

@@ -40,6 +40,7 @@ def compose_scenes(
     patched: float = 0.0,
     softened: float = 0.0,
     exponents: tuple[float, float] = (1.0, 1.0),
+    largest_side: int | None = None,
 ) -> int:
     """Write a scene for each foreground, and return how many there are.
 
@@ -55,6 +56,8 @@ def compose_scenes(
         patched: share of the foregrounds that get parts of another colour, as ``data.patched`` of a recipe.
         softened: share of the foregrounds that get a softer border, as ``data.softened`` of a recipe.
         exponents: smallest and largest power of colours that are mixed, as ``data.exponents`` of a recipe.
+        largest_side: pixels; larger foregrounds are reduced (:func:`reduce`), so that photographed cut-outs
+            have the size of what the network sees. None leaves them as they are.
 
     Raises:
         InputError: a folder without images, two foregrounds of one name, files that cannot be used, or an
@@ -71,7 +74,7 @@ def compose_scenes(
                 np.random.default_rng((seed, crc32(name.encode()), *more))
                 for more in ((), (1,), (2,), (3,), (4,))
             )
-            cutout = read_cutout(path)
+            cutout = reduce(read_cutout(path), largest_side)
             if for_patches.random() < patched:
                 cutout = patch(cutout, for_patches)
             if for_softening.random() < softened:
@@ -126,6 +129,26 @@ def _named(foregrounds: Path) -> dict[str, Path]:
                 fix="rename one of them",
             )
     return found
+
+
+def reduce(cutout: Cutout, largest_side: int | None) -> Cutout:
+    """Return a foreground whose longer side is at most ``largest_side`` pixels; a smaller one stays as it is.
+
+    A pixel becomes the mean of those that it covers, colours weighted by their alpha: what was invisible
+    must not show at the border.
+    """
+    height, width = cutout.alpha.shape
+    if largest_side is None or max(height, width) <= largest_side:
+        return cutout
+    scale = largest_side / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    straight, weights = (layer.astype(np.float32) for layer in cutout)
+    mixed, alpha = (
+        cv2.resize(layer, size, interpolation=cv2.INTER_AREA)
+        for layer in (straight * weights[..., None], weights)
+    )
+    colours = mixed / np.maximum(alpha, 1e-6)[..., None]
+    return Cutout(np.round(colours).clip(0, 255).astype(np.uint8), np.round(alpha).astype(np.uint8))
 
 
 def add_band(cutout: Cutout, rng: Random) -> Cutout:
