@@ -36,6 +36,16 @@ def test_gray_becomes_rgb_and_alpha_is_dropped(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(tmp_path / "rgba.png"), colours(channels=4)[..., :3])
 
 
+@pytest.mark.parametrize("suffix", [".tif", ".gif", ".webp", ".png"])
+def test_the_first_of_several_pages_is_read(tmp_path: Path, suffix: str) -> None:
+    pages = [np.full((8, 9, 3), value, np.uint8) for value in (255, 0)]
+    path = tmp_path / f"pages{suffix}"
+    assert cv2.imwritemulti(str(path), pages)
+    assert cv2.imcount(str(path)) == 2
+    assert (read_image(path) > 240).all()
+    assert (read_alpha(path) > 240).all()
+
+
 def test_rgba_keeps_its_order(tmp_path: Path) -> None:
     image = colours(channels=4)
     write_image(tmp_path / "rgba.png", image)

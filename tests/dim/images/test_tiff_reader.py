@@ -324,6 +324,15 @@ def test_a_plain_file_that_is_cut_off_is_an_error(tmp_path: Path, request: pytes
         read_image(path)
 
 
+def test_the_first_of_several_pages_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "pages.tif"
+    with tifffile.TiffWriter(path) as writer:
+        for page in (pixels(), 255 - pixels()):
+            writer.write(page, photometric="rgb")
+    with TiffReader(path) as reader:
+        np.testing.assert_array_equal(reader[:, :], pixels())
+
+
 def test_every_damage_is_a_typed_error(tmp_path: Path) -> None:
     """Any byte of the first 400, the header and the directory, is changed: an image or an InputError."""
     buffer = io.BytesIO()
