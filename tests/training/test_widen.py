@@ -29,7 +29,7 @@ def narrow(tmp_path: Path) -> Path:
         if value.dim() == 1:
             state[key] = value + 0.3 * torch.rand_like(value)
     model.load_state_dict(state)
-    checkpoint.save(model, tmp_path / "narrow.safetensors")
+    checkpoint.save(model, tmp_path / "narrow.safetensors", provenance={"steps": "7, 8", "note": "none"})
     return tmp_path / "narrow.safetensors"
 
 
@@ -52,7 +52,10 @@ def test_it_computes_the_same(tmp_path: Path, narrow: Path, width: float) -> Non
         expected, alpha = before.matte(network_input()), found.matte(network_input())
     torch.testing.assert_close(alpha.logits, expected.logits, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(alpha.final, expected.final, rtol=1e-4, atol=1e-5)
-    assert checkpoint.read(wide).provenance["widened"] == sha256(narrow)
+    provenance = checkpoint.read(wide).provenance
+    assert provenance["widened"] == sha256(narrow)
+    assert provenance["steps"] == "7, 8"
+    assert "note" not in provenance
 
 
 def test_copies_have_gradients_that_differ(tmp_path: Path, narrow: Path) -> None:

@@ -17,7 +17,7 @@ from dim.errors import InputError
 from dim.files import require_no_input, sha256
 
 RUNS = ("seed", "steps", "images", "hours")
-"""Entries of a run's provenance that the mean keeps, those of all checkpoints in turn."""
+"""Entries of provenance about runs. A mean keeps those of all checkpoints in turn."""
 
 
 def average(paths: Sequence[Path], output: Path, *, command: str) -> None:

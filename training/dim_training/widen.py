@@ -18,6 +18,7 @@ from dim.contract import NetworkConfig
 from dim.errors import InputError
 from dim.files import require_no_input, sha256
 from dim.network import DIM
+from dim_training.average import RUNS
 
 SPREAD = 0.5
 """How far a copy's share may be from the mean of all, relative to it."""
@@ -28,7 +29,8 @@ def widen(path: Path, output: Path, width: float, *, seed: int = 0, command: str
 
     Args:
         path: the narrow checkpoint.
-        output: ``.safetensors`` to write; its provenance has the command and the checkpoint's SHA-256.
+        output: ``.safetensors`` to write; its provenance has the command, the checkpoint's SHA-256 and what
+            that states about its runs.
         width: of the wider network, see :class:`~dim.contract.NetworkConfig`.
         seed: of the shares.
         command: text for the provenance.
@@ -48,7 +50,9 @@ def widen(path: Path, output: Path, width: float, *, seed: int = 0, command: str
     generator = torch.Generator().manual_seed(seed)
     wide.load_state_dict({key: _grown(given[key], shapes[key].shape, generator) for key in shapes})
     origin = {"widened": sha256(path), "widened_from": f"width {narrow.config.width:g}, seed {seed}"}
-    checkpoint.save(wide, output, provenance={"command": command, **origin})
+    stated = checkpoint.read(path).provenance
+    runs = {key: stated[key] for key in RUNS if key in stated}
+    checkpoint.save(wide, output, provenance={"command": command, **runs, **origin})
     return sum(parameter.numel() for parameter in wide.parameters())
 
 
