@@ -15,9 +15,7 @@ from torch import Tensor
 from dim import checkpoint
 from dim.errors import InputError
 from dim.files import require_no_input, sha256
-
-RUNS = ("seed", "steps", "images", "hours")
-"""Entries of provenance about runs. A mean keeps those of all checkpoints in turn."""
+from dim_training.run_folder import PROVENANCE
 
 
 def average(paths: Sequence[Path], output: Path, *, command: str) -> None:
@@ -56,7 +54,9 @@ def average(paths: Sequence[Path], output: Path, *, command: str) -> None:
 def _origin(paths: Sequence[Path]) -> dict[str, str]:
     stated = [checkpoint.read(path).provenance for path in paths]
     runs = {
-        key: ", ".join(each[key] for each in stated) for key in RUNS if all(key in each for each in stated)
+        key: ", ".join(each[key] for each in stated)
+        for key in PROVENANCE
+        if all(key in each for each in stated)
     }
     return runs | {f"averaged {number}": sha256(path) for number, path in enumerate(paths, start=1)}
 

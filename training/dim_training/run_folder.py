@@ -24,6 +24,8 @@ _FILES = (
 )
 """Patterns of all that a run writes, except for the folder of its state."""
 STATE_FOLDER = "last"
+PROVENANCE = ("seed", "steps", "images", "hours")
+"""Entries about the run in its weights' provenance; what is made of the weights keeps them."""
 
 
 def require_new(output: Path) -> None:

@@ -18,7 +18,7 @@ from dim.contract import NetworkConfig
 from dim.errors import InputError
 from dim.files import require_no_input, sha256
 from dim.network import DIM
-from dim_training.average import RUNS
+from dim_training.run_folder import PROVENANCE
 
 SPREAD = 0.5
 """How far a copy's share may be from the mean of all, relative to it."""
@@ -51,7 +51,7 @@ def widen(path: Path, output: Path, width: float, *, seed: int = 0, command: str
     wide.load_state_dict({key: _grown(given[key], shapes[key].shape, generator) for key in shapes})
     origin = {"widened": sha256(path), "widened_from": f"width {narrow.config.width:g}, seed {seed}"}
     stated = checkpoint.read(path).provenance
-    runs = {key: stated[key] for key in RUNS if key in stated}
+    runs = {key: stated[key] for key in PROVENANCE if key in stated}
     checkpoint.save(wide, output, provenance={"command": command, **runs, **origin})
     return sum(parameter.numel() for parameter in wide.parameters())
 
