@@ -1,6 +1,6 @@
 """Write the weights of a run, or a checkpoint, into the package, and their verified artefacts beside them.
 
-    python tools/ship_weights.py SOURCE NAME --command TEXT --licence TEXT [--precision fp16]
+    python tools/ship_weights.py SOURCE NAME --command TEXT --licence TEXT
 
 SOURCE is the folder of a run, packed or not, whose averaged weights are taken, or a ``.safetensors`` file.
 NAME is one of ``dim_runtime.backends.open.SHIPPED_MODELS`` that has weights. The artefact in int8 is written
@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -38,9 +38,6 @@ def ship(
     name: str,
     command: Annotated[str, typer.Option(help="The command that trained them, without paths of a machine.")],
     licence: Annotated[str, typer.Option(help="What the licence of the weights is, and where it is stated.")],
-    precision: Annotated[
-        Literal["fp32", "fp16"], typer.Option(help="Of NAME.onnx; fp16 halves it, and CPUs compute in fp32.")
-    ] = "fp32",
 ) -> None:
     """Write NAME.safetensors (float16), NAME.onnx and perhaps NAME-int8.onnx, and print their sizes."""
     names = [each for each in SHIPPED_MODELS if not each.endswith(INT8)]
@@ -56,13 +53,13 @@ def ship(
         made.parent.mkdir(parents=True)
         weights = made.with_suffix(".safetensors")
         checkpoint.save(model, weights, provenance=provenance, half=True)
-        artefacts: dict[Path, str] = {made: precision}
+        artefacts = {made: "fp32"}
         if name + INT8 in SHIPPED_MODELS:
             artefacts[made.with_stem(name + INT8)] = "int8"
-        for path, stored in artefacts.items():
+        for path, precision in artefacts.items():
             files = [str(each.relative_to(folder)) for each in (weights, path)]
             export = [sys.executable, "-m", "dim_export.cli", "onnx", files[0], "-o", files[1]]
-            subprocess.run([*export, "--precision", stored], cwd=folder, check=True)
+            subprocess.run([*export, "--precision", precision], cwd=folder, check=True)
         for path in (weights, *artefacts):
             os.replace(path, artefact.parent / path.name)
             typer.echo(f"{path.relative_to(folder)}: {(artefact.parent / path.name).stat().st_size} bytes")

@@ -21,9 +21,6 @@ from dim_runtime.images.samples import lemur, sample_paths
 from dim_runtime.outputs.spec import OutputSpec
 from dim_runtime.settings import MattingOptions
 
-SMALLER = {"dim-medium": "fp16"}
-"""Precisions of artefacts that are neither fp32 nor, by their name, int8."""
-
 
 @pytest.fixture(scope="module")
 def alphas() -> dict[str, Float32]:
@@ -42,7 +39,7 @@ def test_an_artefact_is_made_of_the_weights_beside_it(name: str) -> None:
     metadata = read_metadata(path)
     weights = path.with_name(f"{name.removesuffix('-int8')}.safetensors")
     assert metadata.checkpoint_sha256 == sha256(weights)
-    assert metadata.precision == ("int8" if name.endswith("-int8") else SMALLER.get(name, "fp32"))
+    assert metadata.precision == ("int8" if name.endswith("-int8") else "fp32")
     assert {"command", "licence", "steps"} <= metadata.provenance.keys()
 
 
