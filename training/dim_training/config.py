@@ -61,8 +61,12 @@ class DataConfig(_Section):
             At most 8192.
         size: side that the crop is resized to: what the network sees. At most 4096.
         trimap_sizes: smallest and largest side of the elements that make the trimap. At most 1023.
+        logarithmic_trimaps: draw the logarithm of these sides uniformly, not the sides themselves: narrow
+            trimaps are the most frequent then.
         patched: share of samples whose foreground gets parts of another colour, as animals and petals have
             them. An error with "comp1k".
+        pierced: share of samples whose foreground gets small holes and creases, as between leaves. An error
+            with "comp1k".
         crowded: share of samples whose foreground is several copies of one, one before the other: gaps deep
             inside of an object. An error with "comp1k".
         softened: share of samples whose foreground gets a softer border, as photographs of hair have it. An
@@ -86,7 +90,9 @@ class DataConfig(_Section):
     crop_sides: tuple[CropSide, ...] = Field(default=(320, 480, 640), min_length=1)
     size: int = Field(default=320, multiple_of=32, gt=0, le=LARGEST_SIZE)
     trimap_sizes: tuple[ElementSide, ElementSide] = (1, 29)
+    logarithmic_trimaps: bool = False
     patched: float = Field(default=0.0, ge=0, le=1)
+    pierced: float = Field(default=0.0, ge=0, le=1)
     crowded: float = Field(default=0.0, ge=0, le=1)
     softened: float = Field(default=0.0, ge=0, le=1)
     photometric: bool = False
@@ -118,7 +124,12 @@ class DataConfig(_Section):
 
     @model_validator(mode="after")
     def _changeable(self) -> Self:
-        changes = {"patched": self.patched, "crowded": self.crowded, "softened": self.softened}
+        changes = {
+            "patched": self.patched,
+            "pierced": self.pierced,
+            "crowded": self.crowded,
+            "softened": self.softened,
+        }
         names = ", ".join(name for name, share in changes.items() if share)
         if names and self.kind == "comp1k":
             raise ValueError(f"{names}: images of an annotation list are composed as they are; set it to 0")

@@ -12,7 +12,7 @@ from dim_training.config import DataConfig
 from dim_training.data.dataset import build_scenes
 from dim_training.data.transforms import Layers
 
-CHANGES = ("patched", "crowded", "softened")
+CHANGES = ("patched", "pierced", "crowded", "softened")
 
 
 def drawn(**settings: Any) -> list[Layers]:

@@ -20,6 +20,7 @@ from dim_training.data.annotations import Annotation
 from dim_training.data.augmentation import Look
 from dim_training.data.crowds import crowd
 from dim_training.data.files import read_rgb
+from dim_training.data.gaps import pierce
 from dim_training.data.patches import patch
 from dim_training.data.softening import soften
 from dim_training.data.sources import Backgrounds, Cutout, Foregrounds, merge
@@ -92,11 +93,13 @@ class ComposedScenes:
 
     def _cutout(self, rng: Random) -> Cutout:
         cutout = self.foregrounds.draw(rng)
-        # Nothing is drawn for recipes without patches or crowds, whose samples stay the same.
+        # Nothing is drawn for recipes without these changes, whose samples stay the same.
         if self.config.patched and rng.random() < self.config.patched:
             cutout = patch(cutout, rng)
         if self.config.crowded and rng.random() < self.config.crowded:
             cutout = crowd(cutout, rng)
+        if self.config.pierced and rng.random() < self.config.pierced:
+            cutout = pierce(cutout, rng)
         if self.config.photometric and rng.random() < MERGED:
             cutout = merge(cutout, self.foregrounds.draw(rng))
         return cutout

@@ -27,3 +27,13 @@ def test_colours_fill_the_square() -> None:
     colours = shapes.draw_colours(64, np.random.default_rng(0))
     assert (colours.shape, colours.dtype) == ((64, 64, 3), np.uint8)
     assert colours.std() > 1
+
+
+def test_wires_of_nets_are_round() -> None:
+    """Their middle is lighter than their borders, which tells them from flat stripes."""
+    differences = []
+    for seed in range(20):
+        alpha, tint = shapes._net(96, np.random.default_rng(seed)).finished()
+        assert tint is not None
+        differences.append(np.ptp(tint[alpha > 200].astype(int)))
+    assert np.median(differences) > 30

@@ -6,6 +6,7 @@ Hair, strings, leaves, nets, holes, soft edges and translucency are what real ma
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -23,6 +24,11 @@ from dim_training.data.procedural.canvas import (
     outline,
 )
 
+BACK_SHOWN = 0.4
+"""Share of nets whose other side shows through, as of a basket."""
+FILLED = 0.4
+"""Share of nets with things in them."""
+
 
 def draw_shape(side: int, rng: Random) -> Shape:
     """Draw a random shape, side × side."""
@@ -37,6 +43,7 @@ def draw_shape(side: int, rng: Random) -> Shape:
         _strings,
         _leaves,
         _leaves,
+        _net,
         _net,
         _blob,
         _veil,
@@ -126,22 +133,44 @@ def _leaves(side: int, rng: Random) -> Canvas:
     return canvas
 
 
+class _Weave(NamedTuple):
+    """The lines of a net, in pixels of the enlarged canvas and radians.
+
+    Attributes:
+        gap, width: distance of neighbouring lines, and their thickness.
+        angles: directions of the two families.
+        wave, phase, frequency: lines are moved by wave · sin(frequency · place / side + phase).
+    """
+
+    gap: float
+    width: float
+    angles: tuple[float, float]
+    wave: float
+    phase: float
+    frequency: float
+
+
 def _net(side: int, rng: Random) -> Canvas:
-    """Draw a net, grille or basket: two families of bent parallel lines, inside an outline or everywhere."""
+    """Draw a net, grille or basket, inside an outline or everywhere, perhaps with its back and contents."""
     canvas = Canvas(side)
     size = canvas.side
-    gap = log_uniform(24, 90, rng)
-    width = max(1.0, gap * rng.uniform(0.08, 0.4))
-    base = rng.uniform(0, np.pi)
-    skew = rng.uniform(0.6, 2.5)
-    along = np.linspace(-0.8, 0.8, 12) * size
-    wave, phase, frequency = rng.uniform(0, 0.06) * size, rng.uniform(0, 6), rng.uniform(1, 6)
-    for angle in (base, base + skew):
-        forward, across = np.array([np.cos(angle), np.sin(angle)]), np.array([-np.sin(angle), np.cos(angle)])
-        for offset in np.arange(-0.75 * size, 0.75 * size, gap):
-            shift = offset + wave * np.sin(frequency * along / size + phase)
-            path = size / 2 + along[:, None] * forward + shift[:, None] * across
-            canvas.strands(path[None], width)
+    gap, base = log_uniform(24, 90, rng), rng.uniform(0, np.pi)
+    weave = _Weave(
+        gap,
+        max(1.0, gap * rng.uniform(0.08, 0.4)),
+        (base, base + rng.uniform(0.6, 2.5)),
+        rng.uniform(0, 0.06) * size,
+        rng.uniform(0, 6),
+        rng.uniform(1, 6),
+    )
+    shine = rng.uniform(0, 60)
+    if rng.random() < BACK_SHOWN:
+        # The other side of a basket: further away, and darker.
+        further = weave._replace(gap=gap * rng.uniform(0.7, 1), width=weave.width * rng.uniform(0.6, 1))
+        _weave(canvas, further._replace(phase=rng.uniform(0, 6)), shade=-rng.uniform(0, 80), shine=shine / 2)
+    if rng.random() < FILLED:
+        _contents(canvas, rng)
+    _weave(canvas, weave, shade=0.0, shine=shine)
     if rng.random() < 0.6:
         mask = Canvas(side)
         mask.fill(outline(size, rng, radius=0.35, wobble=0.2))
@@ -149,6 +178,38 @@ def _net(side: int, rng: Random) -> Canvas:
         if rng.random() < 0.5:
             canvas.fill(outline(size, rng, radius=0.12, wobble=0.3))
     return canvas
+
+
+def _weave(canvas: Canvas, weave: _Weave, *, shade: float, shine: float) -> None:
+    """Draw two families of bent parallel lines, round ones: dark at their borders, light along the middle.
+
+    Args:
+        shade: addition to their colours.
+        shine: half the difference between the middle and the borders.
+    """
+    size = canvas.side
+    along = np.linspace(-0.8, 0.8, 12) * size
+    for angle in weave.angles:
+        forward, across = np.array([np.cos(angle), np.sin(angle)]), np.array([-np.sin(angle), np.cos(angle)])
+        offsets = np.arange(-0.75 * size, 0.75 * size, weave.gap)[:, None]
+        shifts = offsets + weave.wave * np.sin(weave.frequency * along / size + weave.phase)
+        paths = size / 2 + along[:, None] * forward + shifts[..., None] * across
+        canvas.strands(paths, weave.width, tint=np.full(3, shade - shine))
+        middle = paths + across * weave.width / 6
+        canvas.strands(middle, weave.width / 2, tint=np.full(3, shade + shine), visible=False)
+
+
+def _contents(canvas: Canvas, rng: Random) -> None:
+    """Draw pencils, spoons or toys: what stands in a basket, each in its own colour."""
+    size = canvas.side
+    for _ in range(int(rng.integers(1, 5))):
+        tint = rng.normal(0, 60, 3)
+        if rng.random() < 0.5:
+            canvas.fill(outline(size, rng, radius=rng.uniform(0.05, 0.25), wobble=0.3), tint=tint)
+        else:
+            start, angle = rng.uniform(0.2, 0.8, 2) * size, rng.uniform(0, 2 * np.pi)
+            end = start + size * rng.uniform(0.2, 0.8) * np.array([np.cos(angle), np.sin(angle)])
+            canvas.strands(np.stack([start, end])[None], log_uniform(12, 100, rng), tint=tint)
 
 
 def _blob(side: int, rng: Random) -> Canvas:
