@@ -91,6 +91,7 @@ def live_model() -> Callable[..., Any]:
         cue_radii: tuple[int, ...] = (),
         propagation_steps: tuple[int, ...] = (),
         propagates_light: bool = False,
+        lifts_shadows: bool = False,
     ) -> Any:
         config = NetworkConfig(
             stage=stage,
@@ -99,6 +100,7 @@ def live_model() -> Callable[..., Any]:
             cue_radii=cue_radii,
             propagation_steps=propagation_steps,
             propagates_light=propagates_light,
+            lifts_shadows=lifts_shadows,
         )
         model = DIM(config)
         draw = np.random.default_rng(seed)

@@ -41,9 +41,10 @@ def test_every_number_is_the_mean(tmp_path: Path) -> None:
     assert "validation_sad" not in found.provenance
 
 
-def test_a_mean_across_the_start_of_light_is_of_the_first_network(tmp_path: Path) -> None:
+@pytest.mark.parametrize("change", ["propagates_light", "lifts_shadows"])
+def test_a_mean_across_a_change_without_weights_is_of_the_first_network(tmp_path: Path, change: str) -> None:
     colours = NetworkConfig(stage=3, width=0.0625, propagation_steps=(1,))
-    light = colours.model_copy(update={"propagates_light": True})
+    light = colours.model_copy(update={change: True})
     paths = [
         saved(tmp_path / "light.safetensors", 1, light),
         saved(tmp_path / "before.safetensors", 2, colours),

@@ -22,8 +22,8 @@ def average(paths: Sequence[Path], output: Path, *, command: str) -> None:
     """Write the mean of all weights and statistics, each checkpoint with the same share.
 
     Args:
-        paths: checkpoints of one network, at least two. They may differ in ``propagates_light``, which has no
-            weights: the mean is of the first one's network.
+        paths: checkpoints of one network, at least two. They may differ in ``propagates_light`` and
+            ``lifts_shadows``, which have no weights: the mean is of the first one's network.
         output: ``.safetensors`` to write; its provenance has the command, the checkpoints' SHA-256 and what
             they state about their runs.
         command: text for the provenance.
@@ -38,8 +38,10 @@ def average(paths: Sequence[Path], output: Path, *, command: str) -> None:
     require_no_input([output], paths)
     first, *others = (checkpoint.load(path) for path in paths)
     for path, other in zip(paths[1:], others, strict=True):
-        light = {"propagates_light": first.config.propagates_light}
-        if other.config.model_copy(update=light) != first.config:
+        without_weights = {
+            name: getattr(first.config, name) for name in ("propagates_light", "lifts_shadows")
+        }
+        if other.config.model_copy(update=without_weights) != first.config:
             raise InputError(
                 f"cannot average {path} with {paths[0]}",
                 got=str(other.config),

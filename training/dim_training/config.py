@@ -34,6 +34,8 @@ LARGEST_CROP, LARGEST_SIZE, LARGEST_ELEMENT = 8192, 4096, 1023
 """Upper limits, pixels, of a crop, of what the network sees, and of a trimap's elements."""
 LARGEST_EXPONENT = 3
 """Upper limit of the power in which colours are mixed."""
+LARGEST_NOISE = 3.0
+"""σ of the strongest noise of samples, unless a recipe sets another one, gray levels."""
 LARGEST_SEED = 2**63 - 1
 """The generators of numpy and torch take any seed from 0 to this one."""
 
@@ -71,6 +73,7 @@ class DataConfig(_Section):
             inside of an object. An error with "comp1k".
         softened: share of samples whose foreground gets a softer border, as photographs of hair have it. An
             error with "comp1k".
+        noise: σ of the strongest noise of ``photometric``, gray levels, 0 to 20.
         photometric: jitter colours, defocus, noise and JPEG artefacts; the published recipes do not.
         exponents: smallest and largest power of colours in which ``photometric`` mixes foreground and
             background; uniform. Cameras mix light, a power of about 2.2. [1, 1] as published.
@@ -96,6 +99,7 @@ class DataConfig(_Section):
     crowded: float = Field(default=0.0, ge=0, le=1)
     softened: float = Field(default=0.0, ge=0, le=1)
     photometric: bool = False
+    noise: float = Field(default=LARGEST_NOISE, ge=0, le=20)
     exponents: tuple[Exponent, Exponent] = (1.0, 1.0)
     compose: Literal["loader", "device"] = "loader"
     workers: int = Field(default=1, ge=0, le=MOST_WORKERS)

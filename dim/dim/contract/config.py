@@ -44,6 +44,8 @@ class NetworkConfig(FrozenModel, extra="forbid"):
             each size of cells, coarsest first; none in the published network.
         propagates_light: propagation follows lines of light, not of colours
             (:func:`dim.network.propagation.light`).
+        lifts_shadows: encoder, cues and refiner read colours in which dark ones have more contrast
+            (:func:`dim.network.lift_shadows`); propagation reads the image's own.
     """
 
     stage: Stage = 1
@@ -55,6 +57,7 @@ class NetworkConfig(FrozenModel, extra="forbid"):
         Field(max_length=MAX_PROPAGATION_LEVELS),
     ] = ()
     propagates_light: bool = False
+    lifts_shadows: bool = False
 
     @model_validator(mode="after")
     def _require_propagation(self) -> Self:
@@ -105,7 +108,8 @@ class NetworkConfig(FrozenModel, extra="forbid"):
         """Text of what the published network lacks, such as ", cues of radii 4, 16"; empty if nothing."""
         cues = f", cues of radii {_listed(self.cue_radii)}" if self.cue_radii else ""
         steps = f", propagation in {_listed(self.propagation_steps)} steps" if self.propagation_steps else ""
-        return cues + steps + (" along light" if self.propagates_light else "")
+        light = " along light" if self.propagates_light else ""
+        return cues + steps + light + (", lifted shadows" if self.lifts_shadows else "")
 
     def channels(self, published: int) -> int:
         """Return the channel count of a layer that has ``published`` channels in the published network."""

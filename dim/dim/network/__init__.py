@@ -12,6 +12,7 @@ from dim.network.dim import (
     Matte,
     Refiner,
     initialise,
+    lift_shadows,
     normalise,
 )
 
@@ -28,6 +29,7 @@ __all__ = [
     "Matte",
     "Refiner",
     "initialise",
+    "lift_shadows",
     "multiply_adds_per_pixel",
     "normalise",
 ]

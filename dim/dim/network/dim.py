@@ -138,7 +138,8 @@ class Refiner(nn.Module):
     """Four 3×3 convolutions over normalised RGB, alpha and, where configured, colour cues.
 
     Their output is added to the logits. With propagation, a second output is the trust in the refined alpha,
-    which :func:`dim.network.propagation.propagate` then propagates.
+    which :func:`dim.network.propagation.propagate` then propagates. Its three steps are called one after the
+    other: :meth:`read`, :meth:`estimate`, :meth:`propagate`.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -155,7 +156,7 @@ class Refiner(nn.Module):
         """Join what the convolutions read: normalised RGB, alpha and the cues; N, C, H, W.
 
         Args:
-            network_input: N, 4, H, W from :func:`normalise`.
+            network_input: N, 4, H, W from :func:`normalise`, or from :func:`lift_shadows`.
             alpha: the decoder's, N, 1, H, W in [0, 1].
             known: known pixels; None takes those of the network input.
         """
@@ -205,13 +206,6 @@ class Refiner(nn.Module):
             in_light=self.propagates_light,
         )
 
-    def forward(
-        self, network_input: Tensor, alpha: Tensor, logits: Tensor, known: Known | None = None
-    ) -> Tensor:
-        """Compute the refined alpha, propagated where the network does so; N, 1, H, W in [0, 1]."""
-        estimate = self.estimate(self.read(network_input, alpha, known), logits)
-        return self.propagate(network_input, estimate, known)
-
 
 class DIM(nn.Module):
     """Deep Image Matting: ``DIM(config)(x)`` maps float32 N, 4, H, W to alpha N, 1, H, W in [0, 1].
@@ -238,10 +232,13 @@ class DIM(nn.Module):
             InputError: another shape.
         """
         _require_network_input(x)
-        logits = self.backbone(x)
+        read = lift_shadows(x) if self.config.lifts_shadows else x
+        logits = self.backbone(read)
         alpha = torch.sigmoid(logits)
-        refined = None if self.refiner is None else self.refiner(x, alpha, logits)
-        return Matte(logits, alpha, refined)
+        if self.refiner is None:
+            return Matte(logits, alpha, None)
+        estimate = self.refiner.estimate(self.refiner.read(read, alpha), logits)
+        return Matte(logits, alpha, self.refiner.propagate(x, estimate))
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the final alpha, N, 1, H, W in [0, 1], of a network input N, 4, H, W."""
@@ -272,6 +269,20 @@ def initialise(model: DIM) -> None:
         bias = model.refiner.refine_pred.bias
         assert bias is not None
         nn.init.constant_(bias[1:], FIRST_TRUST)
+
+
+def lift_shadows(network_input: Tensor) -> Tensor:
+    """Return a network input, N, 4, H, W, with colours in the power 0.75 of their 0-1 values.
+
+    Parts of photographs that are hard to tell apart are often dark, as gaps between leaves are, where
+    differences of a few levels count. Not part of the published network.
+    """
+    colours = network_input[:, :3]
+    mean, std = (colours.new_tensor(values).view(1, 3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
+    values = (colours * (std / 255) + mean / 255).clamp(min=0)
+    # Two square roots: a power would be slower in every engine.
+    lifted = (values * values.sqrt()).sqrt()
+    return torch.cat([(lifted * 255 - mean) / std, network_input[:, 3:]], 1)
 
 
 def normalise(image: Tensor, trimap: Tensor) -> Tensor:

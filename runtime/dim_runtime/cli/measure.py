@@ -174,7 +174,8 @@ def eager_command(network: NetworkConfig, height: int, width: int, *, runs: int)
     command += ["--batch-norm"] if network.batch_norm else []
     for name, values in (("cue-radii", network.cue_radii), ("propagation-steps", network.propagation_steps)):
         command += [f"--{name}", *map(str, values)] if values else []
-    return command + (["--propagates-light"] if network.propagates_light else [])
+    command += ["--propagates-light"] if network.propagates_light else []
+    return command + (["--lifts-shadows"] if network.lifts_shadows else [])
 
 
 def eager_pytorch(

@@ -20,6 +20,7 @@ def test_additions_are_listed_as_text() -> None:
     assert config.additions == ", cues of radii 4, 16, propagation in 4, 3, 2 steps"
     along_light = config.model_copy(update={"propagates_light": True})
     assert along_light.additions == f"{config.additions} along light"
+    assert NetworkConfig(lifts_shadows=True).additions == ", lifted shadows"
     assert NetworkConfig(stage=3).additions == ""
 
 

@@ -10,7 +10,7 @@ import torch
 
 from dim.contract import NetworkConfig
 from dim.errors import InputError
-from dim.network import DIM, FIRST_TRUST, multiply_adds_per_pixel, normalise
+from dim.network import DIM, FIRST_TRUST, lift_shadows, multiply_adds_per_pixel, normalise
 from dim.network.pooling import IndexPooling, PhasePooling
 
 
@@ -122,3 +122,29 @@ def test_a_tensor_that_is_no_input_is_a_typed_error(shape: tuple[int, ...]) -> N
 def test_eval_returns_the_model() -> None:
     model = DIM(NetworkConfig(width=0.125))
     assert model.eval() is model
+
+
+def test_lifted_shadows_are_a_power_of_the_values() -> None:
+    levels = torch.arange(256, dtype=torch.float64).view(1, 1, 16, 16).expand(1, 3, 16, 16)
+    trimap = torch.full((1, 1, 16, 16), 128.0, dtype=torch.float64)
+    given = normalise(levels, trimap)
+    found = lift_shadows(given)
+    assert torch.equal(found[:, 3:], given[:, 3:])
+    expected = normalise(255 * (levels / 255) ** 0.75, trimap)
+    assert (found - expected).abs().max() < 1e-6
+
+
+def test_propagation_reads_colours_that_are_not_lifted(live_model: Any) -> None:
+    """Shadows are lifted for encoder, cues and refiner; closed-form's lines are the image's own."""
+    model = live_model(propagation_steps=(2,), lifts_shadows=True)
+    seen: list[torch.Tensor] = []
+    model.refiner.propagate = lambda x, estimate: seen.append(x) or estimate.refined
+    draw = torch.Generator().manual_seed(0)
+    image = torch.rand(1, 3, 64, 64, generator=draw) * 255
+    x = normalise(image, torch.full((1, 1, 64, 64), 128.0))
+    plain = live_model(propagation_steps=(2,))
+    with torch.no_grad():
+        found = model.matte(x)
+        expected = plain.backbone(lift_shadows(x))
+    assert torch.equal(seen[0], x)
+    assert torch.equal(found.logits, expected)

@@ -19,7 +19,7 @@ from dim import checkpoint
 from dim.arrays import UInt8
 from dim.contract import STRIDE, NetworkConfig
 from dim.errors import InputError
-from dim.network import DIM
+from dim.network import DIM, normalise
 from dim_export.graph.onnx_file import describe, write
 from dim_export.graph.trace import MattingGraph, trace
 from dim_export.onnx_export.export import export
@@ -220,6 +220,27 @@ def test_propagation_along_light_too(live_model: Any, tmp_path: Path) -> None:
         along_colours = MattingGraph(live_model(**steps))(*tensors).numpy()
     assert np.abs(found - expected).max() < 1e-3
     assert np.abs(found - along_colours).max() > 1e-2
+
+
+@pytest.mark.parametrize("network", [{"stage": 1}, {"cue_radii": (4,), "propagation_steps": (2,)}])
+def test_lifted_shadows_too(live_model: Any, tmp_path: Path, network: dict[str, Any]) -> None:
+    model, path = _exported(live_model(batch_norm=True, **network, lifts_shadows=True), tmp_path)
+    operators = [node.op_type for node in onnx.load(path).graph.node]
+    # Two square roots in place of a power; encoder and refiner read the same colours.
+    assert operators.count("Sqrt") == 2
+    assert "Pow" not in operators
+    image, trimap = _pair((2, 96, 64))
+    found = _run(onnxruntime.InferenceSession(str(path)), image, trimap)
+    tensors = torch.from_numpy(image), torch.from_numpy(trimap)
+    with torch.no_grad():
+        expected = MattingGraph(model)(*tensors).numpy()
+        # The artefact is the network, which is traced from a module of its own.
+        padded = normalise(tensors[0].permute(0, 3, 1, 2), tensors[1][:, None])
+        eager = model(padded)[:, 0].numpy()
+        as_they_are = MattingGraph(live_model(batch_norm=True, **network))(*tensors).numpy()
+    assert np.abs(found - expected).max() < 1e-3
+    assert np.abs(found - eager)[trimap == 128].max() < 1e-3
+    assert np.abs(found - as_they_are).max() > 1e-3
 
 
 def _without_cues(model: DIM) -> DIM:

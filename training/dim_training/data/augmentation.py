@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dim.arrays import Float32, Random, UInt8
+from dim_training.config import LARGEST_NOISE
 from dim_training.data.procedural.canvas import log_uniform
 from dim_training.data.transforms import Layers
 
@@ -22,8 +23,6 @@ LARGEST_BLUR = 8.0
 """σ of the strongest defocus, pixels."""
 NOISY, COMPRESSED = 0.6, 0.2
 """Shares of samples with sensor noise and with JPEG artefacts."""
-LARGEST_NOISE = 3.0
-"""σ of the strongest noise, gray levels; more hides what fine strands differ by."""
 
 
 class Tone(NamedTuple):
@@ -58,18 +57,21 @@ class Look(NamedTuple):
     exponent: float = 1.0
 
 
-def draw_look(rng: Random, exponents: tuple[float, float] = (1.0, 1.0)) -> Look:
-    """Draw random tones, defocus (σ 0.7 to 8 px, log-uniform), noise (σ up to 3 levels) and compression.
+def draw_look(
+    rng: Random, exponents: tuple[float, float] = (1.0, 1.0), *, largest_noise: float = LARGEST_NOISE
+) -> Look:
+    """Draw random tones, defocus (σ 0.7 to 8 px, log-uniform), noise and compression.
 
     Args:
         exponents: smallest and largest exponent of the mixture of colours; nothing is drawn for equal ones.
+        largest_noise: σ of the strongest noise, gray levels.
     """
     smallest, largest = exponents
     return Look(
         foreground=draw_tone(rng, strength=0.7),
         background=draw_tone(rng),
         blur=log_uniform(0.7, LARGEST_BLUR, rng) * (rng.random() < DEFOCUSED),
-        noise=float(rng.uniform(0, LARGEST_NOISE)) * (rng.random() < NOISY),
+        noise=float(rng.uniform(0, largest_noise)) * (rng.random() < NOISY),
         noise_seed=int(rng.integers(2**31)),
         jpeg=int(rng.integers(60, 96)) * (rng.random() < COMPRESSED),
         exponent=float(rng.uniform(smallest, largest)) if largest > smallest else smallest,

@@ -88,8 +88,12 @@ class ComposedScenes:
         if self.config.softened and rng.random() < self.config.softened:
             colours, alpha = soften(Cutout(colours, alpha), rng)
         layers = Layers(colours, background, alpha)
-        look = augmentation.draw_look(rng, self.config.exponents) if self.config.photometric else None
-        return Parts(layers, look)
+        return Parts(layers, self._look(rng))
+
+    def _look(self, rng: Random) -> Look | None:
+        if not self.config.photometric:
+            return None
+        return augmentation.draw_look(rng, self.config.exponents, largest_noise=self.config.noise)
 
     def _cutout(self, rng: Random) -> Cutout:
         cutout = self.foregrounds.draw(rng)
