@@ -55,6 +55,14 @@ def test_a_mean_across_a_change_without_weights_is_of_the_first_network(tmp_path
     assert all((value == 1.5).all() for value in found.state_dict.values())
 
 
+def test_a_mean_may_lift_shadows_that_its_checkpoints_do_not(tmp_path: Path) -> None:
+    paths = [saved(tmp_path / f"{name}.safetensors", number) for name, number in (("one", 1), ("two", 2))]
+    average(paths, tmp_path / "mean.safetensors", command="", lifts_shadows=True)
+    found = checkpoint.read(tmp_path / "mean.safetensors")
+    assert found.config == NETWORK.model_copy(update={"lifts_shadows": True})
+    assert not checkpoint.read(paths[0]).config.lifts_shadows
+
+
 def test_what_has_no_mean_is_an_error(tmp_path: Path) -> None:
     one, two = (saved(tmp_path / f"{name}.safetensors", 1) for name in ("one", "two"))
     other = saved(tmp_path / "other.safetensors", 1, NETWORK.model_copy(update={"width": 0.125}))

@@ -15,10 +15,11 @@ from torch import Tensor
 from dim import checkpoint
 from dim.errors import InputError
 from dim.files import require_no_input, sha256
+from dim.network import DIM
 from dim_training.run_folder import PROVENANCE
 
 
-def average(paths: Sequence[Path], output: Path, *, command: str) -> None:
+def average(paths: Sequence[Path], output: Path, *, command: str, lifts_shadows: bool = False) -> None:
     """Write the mean of all weights and statistics, each checkpoint with the same share.
 
     Args:
@@ -27,6 +28,8 @@ def average(paths: Sequence[Path], output: Path, *, command: str) -> None:
         output: ``.safetensors`` to write; its provenance has the command, the checkpoints' SHA-256 and what
             they state about their runs.
         command: text for the provenance.
+        lifts_shadows: the mean reads lifted shadows (:func:`dim.network.lift_shadows`), also if the
+            checkpoints' networks do not.
 
     Raises:
         InputError: fewer than two, another suffix, an output that is one of them, or networks that differ.
@@ -49,8 +52,10 @@ def average(paths: Sequence[Path], output: Path, *, command: str) -> None:
                 why="only weights of one network have a mean",
             )
     states = [model.state_dict() for model in (first, *others)]
-    first.load_state_dict({key: _mean([state[key] for state in states]) for key in states[0]})
-    checkpoint.save(first, output, provenance={"command": command, **_origin(paths)})
+    config = first.config.model_copy(update={"lifts_shadows": lifts_shadows or first.config.lifts_shadows})
+    mean = DIM(config)
+    mean.load_state_dict({key: _mean([state[key] for state in states]) for key in states[0]})
+    checkpoint.save(mean.eval(), output, provenance={"command": command, **_origin(paths)})
 
 
 def _origin(paths: Sequence[Path]) -> dict[str, str]:

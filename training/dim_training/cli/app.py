@@ -103,11 +103,18 @@ def average(
         typer.Argument(parser=checkpoint_file, metavar="CHECKPOINT...", help="Checkpoints of one network."),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The .safetensors to write.")],
+    lift_shadows: Annotated[
+        bool,
+        typer.Option(
+            "--lift-shadows", help="The mean's network reads lifted shadows, as network.lifts_shadows."
+        ),
+    ] = False,
 ) -> None:
     """Average the weights of several checkpoints, such as those of a run and of the run that continued it."""
     from dim_training.average import average as write_average
 
-    write_average(checkpoints, output, command=shlex.join(["dim-train", *sys.argv[1:]]))
+    command = shlex.join(["dim-train", *sys.argv[1:]])
+    write_average(checkpoints, output, command=command, lifts_shadows=lift_shadows)
     typer.echo(f"the mean of {len(checkpoints)} checkpoints in {output}")
 
 
