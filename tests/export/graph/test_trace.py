@@ -234,7 +234,7 @@ def test_lifted_shadows_too(live_model: Any, tmp_path: Path, network: dict[str, 
     tensors = torch.from_numpy(image), torch.from_numpy(trimap)
     with torch.no_grad():
         expected = MattingGraph(model)(*tensors).numpy()
-        # The artefact is the network, which is traced from a module of its own.
+        # The artefact computes what the network itself does, not only what the traced module does.
         padded = normalise(tensors[0].permute(0, 3, 1, 2), tensors[1][:, None])
         eager = model(padded)[:, 0].numpy()
         as_they_are = MattingGraph(live_model(batch_norm=True, **network))(*tensors).numpy()

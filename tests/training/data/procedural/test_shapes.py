@@ -30,7 +30,7 @@ def test_colours_fill_the_square() -> None:
 
 
 def test_wires_of_nets_are_round() -> None:
-    """Their middle is lighter than their borders, which tells them from flat stripes."""
+    """Their middle is lighter than their borders, which distinguishes them from flat stripes."""
     differences = []
     for seed in range(20):
         alpha, tint = shapes._net(96, np.random.default_rng(seed)).finished()
