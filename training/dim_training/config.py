@@ -63,8 +63,6 @@ class DataConfig(_Section):
             At most 8192.
         size: side that the crop is resized to: what the network sees. At most 4096.
         trimap_sizes: smallest and largest side of the elements that make the trimap. At most 1023.
-        logarithmic_trimaps: draw the logarithm of these sides uniformly, not the sides themselves: narrow
-            trimaps are the most frequent then.
         patched: share of samples whose foreground gets parts of another colour, as animals and petals have
             them. An error with "comp1k".
         pierced: share of samples whose foreground gets small holes and creases, as between leaves. An error
@@ -73,8 +71,8 @@ class DataConfig(_Section):
             inside of an object. An error with "comp1k".
         softened: share of samples whose foreground gets a softer border, as photographs of hair have it. An
             error with "comp1k".
-        noise: σ of the strongest noise of ``photometric``, gray levels, 0 to 20.
         photometric: jitter colours, defocus, noise and JPEG artefacts; the published recipes do not.
+        noise: σ of the strongest noise of ``photometric``, gray levels, 0 to 20.
         exponents: smallest and largest power of colours in which ``photometric`` mixes foreground and
             background; uniform. Cameras mix light, a power of about 2.2. [1, 1] as published.
         compose: "loader" finishes samples in the loader processes; "device" leaves colours, composition,
@@ -93,7 +91,6 @@ class DataConfig(_Section):
     crop_sides: tuple[CropSide, ...] = Field(default=(320, 480, 640), min_length=1)
     size: int = Field(default=320, multiple_of=32, gt=0, le=LARGEST_SIZE)
     trimap_sizes: tuple[ElementSide, ElementSide] = (1, 29)
-    logarithmic_trimaps: bool = False
     patched: float = Field(default=0.0, ge=0, le=1)
     pierced: float = Field(default=0.0, ge=0, le=1)
     crowded: float = Field(default=0.0, ge=0, le=1)

@@ -134,12 +134,3 @@ def test_layered_backgrounds_show_foregrounds_and_change_nothing_else(cutout_roo
     assert all(torch.equal(plain[index].background, none[index].background) for index in range(12))
     assert all(torch.equal(plain[index].alpha, layered[index].alpha) for index in range(12))
     assert sum(not torch.equal(*pair) for pair in backgrounds) >= 8
-
-
-def test_logarithmic_trimaps_have_fewer_unknown_pixels() -> None:
-    shares = []
-    for logarithmic in (False, True):
-        config = DataConfig(size=64, crop_sides=(64,), trimap_sizes=(2, 51), logarithmic_trimaps=logarithmic)
-        samples = build_dataset(config, seed=0, length=24)
-        shares.append(np.mean([float(samples[i].unknown.mean()) for i in range(24)]))
-    assert shares[1] < 0.9 * shares[0]

@@ -36,7 +36,6 @@ from dim_training.data.sources import (
     ProceduralBackgrounds,
     ProceduralForegrounds,
 )
-from dim_training.data.transforms import TrimapSizes
 
 T = TypeVar("T")
 
@@ -64,12 +63,12 @@ class SceneDataset(Dataset[T], ABC, Generic[T]):
 
     Args:
         scenes: the source of scenes.
-        trimap_sizes: of the elements that make a trimap.
+        trimap_sizes: smallest and largest side of the elements that make a trimap, pixels.
         seed: the run's.
         length: number of items.
     """
 
-    def __init__(self, scenes: Scenes, trimap_sizes: TrimapSizes, *, seed: int, length: int) -> None:
+    def __init__(self, scenes: Scenes, trimap_sizes: tuple[int, int], *, seed: int, length: int) -> None:
         self.scenes, self.trimap_sizes, self.seed, self.length = scenes, trimap_sizes, seed, length
 
     def __len__(self) -> int:
@@ -110,12 +109,7 @@ class GlobalOrder(Sampler[int]):
 
 def build_dataset(config: DataConfig, *, seed: int, length: int) -> MattingDataset:
     """Build the data set of a configuration; every file that it needs is checked first."""
-    return MattingDataset(build_scenes(config, seed), trimap_sizes(config), seed=seed, length=length)
-
-
-def trimap_sizes(config: DataConfig) -> TrimapSizes:
-    """Return the sizes of a configuration."""
-    return TrimapSizes(*config.trimap_sizes, config.logarithmic_trimaps)
+    return MattingDataset(build_scenes(config, seed), config.trimap_sizes, seed=seed, length=length)
 
 
 def build_scenes(config: DataConfig, seed: int) -> Scenes:

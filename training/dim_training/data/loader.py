@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from dim.errors import DimError
 from dim_training.config import TrainConfig
-from dim_training.data.dataset import GlobalOrder, MattingDataset, Sample, SceneDataset, trimap_sizes
+from dim_training.data.dataset import GlobalOrder, MattingDataset, Sample, SceneDataset
 from dim_training.data.on_device import PackedParts, PartsDataset
 from dim_training.data.scenes import Scenes
 
@@ -58,7 +58,7 @@ def build_loader(config: TrainConfig, scenes: Scenes, indices: range, *, pinned:
         PartsDataset if data.compose == "device" else MattingDataset
     )
     loader = DataLoader(
-        kind(scenes, trimap_sizes(data), seed=config.seed, length=indices.stop),
+        kind(scenes, data.trimap_sizes, seed=config.seed, length=indices.stop),
         batch_size=config.batch // config.accumulate,
         sampler=GlobalOrder(indices.start, indices.stop, indices.step),
         num_workers=data.workers,

@@ -20,9 +20,8 @@ from dim.arrays import Random, UInt8
 from dim.network import normalise
 from dim_training.config import DataConfig
 from dim_training.data.augmentation import LARGEST_BLUR, Look
-from dim_training.data.dataset import Sample, SceneDataset, build_scenes, power, trimap_sizes
+from dim_training.data.dataset import Sample, SceneDataset, build_scenes, power
 from dim_training.data.scenes import Parts
-from dim_training.data.transforms import TrimapSizes
 
 BLUR_RADIUS = round(3 * LARGEST_BLUR)
 """Of the largest kernel, pixels: OpenCV's 8-bit blur reaches 3 σ."""
@@ -67,7 +66,7 @@ class PartsDataset(SceneDataset[PackedParts]):
 
 def build_parts(config: DataConfig, *, seed: int, length: int) -> PartsDataset:
     """Build the data set of a configuration, to be composed on a device."""
-    return PartsDataset(build_scenes(config, seed), trimap_sizes(config), seed=seed, length=length)
+    return PartsDataset(build_scenes(config, seed), config.trimap_sizes, seed=seed, length=length)
 
 
 def pack(parts: Parts, elements: UInt8) -> PackedParts:
@@ -99,12 +98,13 @@ def _tables(look: Look | None) -> UInt8:
     return np.stack([look.foreground.table, look.background.table])
 
 
-def _elements(sizes: TrimapSizes, rng: Random) -> UInt8:
+def _elements(sizes: tuple[int, int], rng: Random) -> UInt8:
     """Draw the elements of a random trimap, in the order of :func:`~.transforms.random_trimap`."""
-    middle = sizes.largest // 2
+    smallest, largest = sizes
+    middle = largest // 2
     placed = np.zeros((2, 2 * middle + 1, 2 * middle + 1), np.uint8)
     for element in placed:
-        side = sizes.draw(rng)
+        side = int(rng.integers(smallest, largest + 1))
         corner = middle - side // 2
         element[corner : corner + side, corner : corner + side] = trimaps.ellipse(side)
     return placed

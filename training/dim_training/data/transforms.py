@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from dim import trimap as trimaps
 from dim.arrays import Float32, Random, UInt8
-from dim_training.data.procedural.canvas import log_uniform
 
 Layer = npt.NDArray[Any]
 """Array that is cropped, flipped and resized with others: uint8 or float32, H, W or H, W, 3."""
@@ -26,25 +25,6 @@ class Layers(NamedTuple):
     foreground: UInt8
     background: UInt8
     alpha: UInt8
-
-
-class TrimapSizes(NamedTuple):
-    """The sides of the elements that make random trimaps, pixels.
-
-    Attributes:
-        logarithmic: the logarithm of a side is uniform, so that narrow trimaps are the most frequent. Else
-            the side itself is, as published.
-    """
-
-    smallest: int
-    largest: int
-    logarithmic: bool = False
-
-    def draw(self, rng: Random) -> int:
-        """Return the side of one element."""
-        if self.logarithmic:
-            return round(log_uniform(self.smallest, self.largest, rng))
-        return int(rng.integers(self.smallest, self.largest + 1))
 
 
 def crop_around_unknown(
@@ -122,17 +102,19 @@ def _resized(layer: Layer, size: tuple[int, int]) -> Layer:
     return resized
 
 
-def random_trimap(alpha: UInt8, sizes: TrimapSizes, rng: Random) -> UInt8:
-    """Draw a trimap of an alpha: sides of the eroding and dilating elements are independent.
+def random_trimap(alpha: UInt8, sizes: tuple[int, int], rng: Random) -> UInt8:
+    """Draw a trimap of an alpha: sides of the eroding and dilating elements are independent and uniform.
 
     Args:
         alpha: uint8 H, W.
-        sizes: of the elements.
+        sizes: smallest and largest side of an element, pixels.
 
     Returns:
         uint8 H, W: 0, 128, 255.
     """
-    erode, dilate = sizes.draw(rng), sizes.draw(rng)
+    smallest, largest = sizes
+    erode = int(rng.integers(smallest, largest + 1))
+    dilate = int(rng.integers(smallest, largest + 1))
     return trimaps.from_alpha(alpha, erode=erode, dilate=dilate)
 
 

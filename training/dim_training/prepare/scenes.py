@@ -22,7 +22,7 @@ from dim_training.data.softening import soften
 from dim_training.data.sources import Cutout, PhotographBackgrounds, merge, read_cutout
 from dim_training.data.transforms import Layers
 
-NARROW, WIDE = transforms.TrimapSizes(2, 25), transforms.TrimapSizes(25, 61)
+NARROW, WIDE = (2, 25), (25, 61)
 """Smallest and largest side, pixels, of the elements that make trimaps/ and trimaps_wide/."""
 
 
@@ -172,7 +172,7 @@ def add_band(cutout: Cutout, rng: Random) -> Cutout:
 
 
 def _is_known_somewhere(alpha: UInt8) -> bool:
-    return bool((trimaps.from_alpha(alpha, erode=WIDE.largest, dilate=1) == trimaps.FOREGROUND).any())
+    return bool((trimaps.from_alpha(alpha, erode=WIDE[1], dilate=1) == trimaps.FOREGROUND).any())
 
 
 def _write_scene(output: Path, name: str, layers: Layers, look: Look, rng: Random) -> None:
