@@ -44,7 +44,6 @@ def draw_shape(side: int, rng: Random) -> Shape:
         _leaves,
         _leaves,
         _net,
-        _net,
         _blob,
         _veil,
     )
