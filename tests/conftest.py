@@ -92,6 +92,7 @@ def live_model() -> Callable[..., Any]:
         propagation_steps: tuple[int, ...] = (),
         propagates_light: bool = False,
         lifts_shadows: bool = False,
+        sharpens: bool = False,
     ) -> Any:
         config = NetworkConfig(
             stage=stage,
@@ -101,6 +102,7 @@ def live_model() -> Callable[..., Any]:
             propagation_steps=propagation_steps,
             propagates_light=propagates_light,
             lifts_shadows=lifts_shadows,
+            sharpens=sharpens,
         )
         model = DIM(config)
         draw = np.random.default_rng(seed)

@@ -108,6 +108,7 @@ def test_float64_pytorch(exact: TorchBackend, kept: _Kept, size: tuple[int, int]
         {"cue_radii": (4,), "propagation_steps": (1, 1, 1)},
         {"propagation_steps": (1, 2), "propagates_light": True},
         {"cue_radii": (4,), "propagation_steps": (1,), "lifts_shadows": True},
+        {"cue_radii": (4,), "propagation_steps": (1,), "lifts_shadows": True, "sharpens": True},
     ],
 )
 def test_other_members_of_the_family(live_model: Any, kept: _Kept, network: dict[str, Any]) -> None:

@@ -41,7 +41,7 @@ def test_every_number_is_the_mean(tmp_path: Path) -> None:
     assert "validation_sad" not in found.provenance
 
 
-@pytest.mark.parametrize("change", ["propagates_light", "lifts_shadows"])
+@pytest.mark.parametrize("change", ["propagates_light", "lifts_shadows", "sharpens"])
 def test_a_mean_across_a_change_without_weights_is_of_the_first_network(tmp_path: Path, change: str) -> None:
     colours = NetworkConfig(stage=3, width=0.0625, propagation_steps=(1,))
     light = colours.model_copy(update={change: True})
@@ -55,12 +55,18 @@ def test_a_mean_across_a_change_without_weights_is_of_the_first_network(tmp_path
     assert all((value == 1.5).all() for value in found.state_dict.values())
 
 
-def test_a_mean_may_lift_shadows_that_its_checkpoints_do_not(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("option", "change"), [("--lift-shadows", "lifts_shadows"), ("--sharpen", "sharpens")]
+)
+def test_a_mean_may_read_colours_that_its_checkpoints_do_not(
+    tmp_path: Path, option: str, change: str
+) -> None:
     paths = [saved(tmp_path / f"{name}.safetensors", number) for name, number in (("one", 1), ("two", 2))]
-    average(paths, tmp_path / "mean.safetensors", command="", lifts_shadows=True)
-    found = checkpoint.read(tmp_path / "mean.safetensors")
-    assert found.config == NETWORK.model_copy(update={"lifts_shadows": True})
-    assert not checkpoint.read(paths[0]).config.lifts_shadows
+    mean = tmp_path / "mean.safetensors"
+    done = CliRunner().invoke(app, ["average", *map(str, paths), "-o", str(mean), option])
+    assert done.exit_code == 0, done.output
+    assert checkpoint.read(mean).config == NETWORK.model_copy(update={change: True})
+    assert checkpoint.read(paths[0]).config == NETWORK
 
 
 def test_what_has_no_mean_is_an_error(tmp_path: Path) -> None:

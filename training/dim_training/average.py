@@ -18,18 +18,29 @@ from dim.files import require_no_input, sha256
 from dim.network import DIM
 from dim_training.run_folder import PROVENANCE
 
+WITHOUT_WEIGHTS = ("propagates_light", "lifts_shadows", "sharpens")
+"""Attributes of a network that may differ between networks with the same weights."""
 
-def average(paths: Sequence[Path], output: Path, *, command: str, lifts_shadows: bool = False) -> None:
+
+def average(
+    paths: Sequence[Path],
+    output: Path,
+    *,
+    command: str,
+    lifts_shadows: bool = False,
+    sharpens: bool = False,
+) -> None:
     """Write the mean of all weights and statistics, each checkpoint with the same share.
 
     Args:
-        paths: checkpoints of one network, at least two. They may differ in ``propagates_light`` and
-            ``lifts_shadows``, which have no weights: the mean is of the first one's network.
+        paths: checkpoints of one network, at least two. They may differ in WITHOUT_WEIGHTS: the mean is of
+            the first one's network.
         output: ``.safetensors`` to write; its provenance has the command, the checkpoints' SHA-256 and what
             they state about their runs.
         command: text for the provenance.
         lifts_shadows: the mean reads lifted shadows (:func:`dim.network.lift_shadows`), also if the
             checkpoints' networks do not.
+        sharpens: the mean reads sharpened colours (:func:`dim.network.sharpen`), also if they do not.
 
     Raises:
         InputError: fewer than two, another suffix, an output that is one of them, or networks that differ.
@@ -41,9 +52,7 @@ def average(paths: Sequence[Path], output: Path, *, command: str, lifts_shadows:
     require_no_input([output], paths)
     first, *others = (checkpoint.load(path) for path in paths)
     for path, other in zip(paths[1:], others, strict=True):
-        without_weights = {
-            name: getattr(first.config, name) for name in ("propagates_light", "lifts_shadows")
-        }
+        without_weights = {name: getattr(first.config, name) for name in WITHOUT_WEIGHTS}
         if other.config.model_copy(update=without_weights) != first.config:
             raise InputError(
                 f"cannot average {path} with {paths[0]}",
@@ -52,7 +61,8 @@ def average(paths: Sequence[Path], output: Path, *, command: str, lifts_shadows:
                 why="only weights of one network have a mean",
             )
     states = [model.state_dict() for model in (first, *others)]
-    config = first.config.model_copy(update={"lifts_shadows": lifts_shadows or first.config.lifts_shadows})
+    asked = {"lifts_shadows": lifts_shadows, "sharpens": sharpens}
+    config = first.config.model_copy(update={name: True for name, wanted in asked.items() if wanted})
     mean = DIM(config)
     mean.load_state_dict({key: _mean([state[key] for state in states]) for key in states[0]})
     checkpoint.save(mean.eval(), output, provenance={"command": command, **_origin(paths)})

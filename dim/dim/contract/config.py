@@ -46,6 +46,8 @@ class NetworkConfig(FrozenModel, extra="forbid"):
             (:func:`dim.network.propagation.light`).
         lifts_shadows: encoder, cues and refiner read colours in which dark ones have more contrast
             (:func:`dim.network.lift_shadows`); propagation reads the image's own.
+        sharpens: encoder, cues and refiner read sharpened colours (:func:`dim.network.sharpen`); propagation
+            reads the image's own.
     """
 
     stage: Stage = 1
@@ -58,6 +60,7 @@ class NetworkConfig(FrozenModel, extra="forbid"):
     ] = ()
     propagates_light: bool = False
     lifts_shadows: bool = False
+    sharpens: bool = False
 
     @model_validator(mode="after")
     def _require_propagation(self) -> Self:
@@ -109,7 +112,8 @@ class NetworkConfig(FrozenModel, extra="forbid"):
         cues = f", cues of radii {_listed(self.cue_radii)}" if self.cue_radii else ""
         steps = f", propagation in {_listed(self.propagation_steps)} steps" if self.propagation_steps else ""
         light = " along light" if self.propagates_light else ""
-        return cues + steps + light + (", lifted shadows" if self.lifts_shadows else "")
+        shadows = ", lifted shadows" if self.lifts_shadows else ""
+        return cues + steps + light + shadows + (", sharpened" if self.sharpens else "")
 
     def channels(self, published: int) -> int:
         """Return the channel count of a layer that has ``published`` channels in the published network."""

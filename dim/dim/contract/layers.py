@@ -34,6 +34,9 @@ DECODER_RADIUS = 2
 REFINER_RADIUS = 4
 """Radius, in pixels, of the refiner's four 3×3 convolutions together."""
 
+SHARPENING_RADIUS = 4
+"""Radius, in pixels, of the square whose mean sharpening subtracts."""
+
 BLEND = 4
 """Pixels around the core that the refiner computes beyond its radius, so that windows can be blended."""
 PIXEL_BLOCK = 4
@@ -50,7 +53,7 @@ def exact_context(config: NetworkConfig) -> int:
         Pixels on each side, a multiple of STRIDE: 160 without refiner, 192 with one, also with cues of radius
         16; 256 with cues of radius 64; 320 with cues of radius 16 and propagation in 4, 3 and 2 steps.
     """
-    return _context(refiner_reach(config, propagation_reach(config)))
+    return _context(config, refiner_reach(config, propagation_reach(config)))
 
 
 def network_context(config: NetworkConfig) -> int:
@@ -59,7 +62,7 @@ def network_context(config: NetworkConfig) -> int:
     Returns:
         Pixels on each side, a multiple of STRIDE; the same as :func:`exact_context` without propagation.
     """
-    return _context(refiner_reach(config))
+    return _context(config, refiner_reach(config))
 
 
 def propagation_context(config: NetworkConfig) -> int:
@@ -67,7 +70,7 @@ def propagation_context(config: NetworkConfig) -> int:
     return -(-propagation_reach(config) // STRIDE) * STRIDE
 
 
-def _context(logits_reach: int) -> int:
+def _context(config: NetworkConfig, logits_reach: int) -> int:
     # Down the decoder: the last level has two convolutions, and each level has half the side.
     reach = logits_reach + 2 * DECODER_RADIUS
     for _ in ENCODER_DEPTHS[1:]:
@@ -76,6 +79,7 @@ def _context(logits_reach: int) -> int:
     # Up the encoder, from the deepest level to the image.
     for depth in reversed(ENCODER_DEPTHS):
         reach = 2 * reach + depth
+    reach += SHARPENING_RADIUS if config.sharpens else 0
     return -(-reach // STRIDE) * STRIDE
 
 

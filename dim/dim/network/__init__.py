@@ -11,9 +11,11 @@ from dim.network.dim import (
     Estimate,
     Matte,
     Refiner,
+    adjusted,
     initialise,
     lift_shadows,
     normalise,
+    sharpen,
 )
 
 __all__ = [
@@ -28,8 +30,10 @@ __all__ = [
     "Estimate",
     "Matte",
     "Refiner",
+    "adjusted",
     "initialise",
     "lift_shadows",
     "multiply_adds_per_pixel",
     "normalise",
+    "sharpen",
 ]

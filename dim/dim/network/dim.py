@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dim.contract import IMAGE_MEAN, IMAGE_STD, STRIDE, NetworkConfig
-from dim.contract.layers import DECODER_STEPS, ENCODER_STAGES
+from dim.contract.layers import DECODER_STEPS, ENCODER_STAGES, SHARPENING_RADIUS
 from dim.errors import InputError
 from dim.network.colour_cues import Known, colour_cues
 from dim.network.pooling import IndexPooling, Pooling, PoolState
@@ -156,7 +156,7 @@ class Refiner(nn.Module):
         """Join what the convolutions read: normalised RGB, alpha and the cues; N, C, H, W.
 
         Args:
-            network_input: N, 4, H, W from :func:`normalise`, or from :func:`lift_shadows`.
+            network_input: N, 4, H, W from :func:`normalise`, or from :func:`adjusted`.
             alpha: the decoder's, N, 1, H, W in [0, 1].
             known: known pixels; None takes those of the network input.
         """
@@ -232,7 +232,7 @@ class DIM(nn.Module):
             InputError: another shape.
         """
         _require_network_input(x)
-        read = lift_shadows(x) if self.config.lifts_shadows else x
+        read = adjusted(x, self.config)
         logits = self.backbone(read)
         alpha = torch.sigmoid(logits)
         if self.refiner is None:
@@ -271,6 +271,10 @@ def initialise(model: DIM) -> None:
         nn.init.constant_(bias[1:], FIRST_TRUST)
 
 
+SHARPENING = 0.5
+"""Share of the difference from the mean around a pixel that :func:`sharpen` adds."""
+
+
 def lift_shadows(network_input: Tensor) -> Tensor:
     """Return a network input, N, 4, H, W, with colours in the power 0.75 of their 0-1 values.
 
@@ -283,6 +287,24 @@ def lift_shadows(network_input: Tensor) -> Tensor:
     # Two square roots: a power would be slower in every engine.
     lifted = (values * values.sqrt()).sqrt()
     return torch.cat([(lifted * 255 - mean) / std, network_input[:, 3:]], 1)
+
+
+def sharpen(network_input: Tensor) -> Tensor:
+    """Return a network input, N, 4, H, W, whose colours differ more from those around them.
+
+    Half of the difference from the mean of the square of SHARPENING_RADIUS is added (unsharp mask). Pixels
+    outside the image do not count. Not part of the published network.
+    """
+    colours = network_input[:, :3]
+    side = 2 * SHARPENING_RADIUS + 1
+    around = F.avg_pool2d(colours, side, stride=1, padding=SHARPENING_RADIUS, count_include_pad=False)
+    return torch.cat([colours + SHARPENING * (colours - around), network_input[:, 3:]], 1)
+
+
+def adjusted(network_input: Tensor, config: NetworkConfig) -> Tensor:
+    """Return what encoder, cues and refiner read of a network input, N, 4, H, W."""
+    lifted = lift_shadows(network_input) if config.lifts_shadows else network_input
+    return sharpen(lifted) if config.sharpens else lifted
 
 
 def normalise(image: Tensor, trimap: Tensor) -> Tensor:

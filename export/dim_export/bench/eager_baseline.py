@@ -46,6 +46,7 @@ def main() -> None:
     )
     parser.add_argument("--propagates-light", action="store_true", help="propagate along lines of light")
     parser.add_argument("--lifts-shadows", action="store_true", help="read colours with lifted shadows")
+    parser.add_argument("--sharpens", action="store_true", help="read sharpened colours")
     parser.add_argument("--runs", type=int, default=1, help="timed runs, after one warm-up")
     parser.add_argument("--threads", type=int, default=None, help="default: torch's choice")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
@@ -61,6 +62,7 @@ def main() -> None:
         propagation_steps=given.propagation_steps,
         propagates_light=given.propagates_light,
         lifts_shadows=given.lifts_shadows,
+        sharpens=given.sharpens,
     )
     options = {"runs": given.runs, "device": given.device, "compiled": given.compile}
     print(json.dumps(measure(config, given.rows, given.columns, **options)))

@@ -19,7 +19,7 @@ from dim.arrays import WindowShape
 from dim.contract import INPUT_IMAGE, INPUT_TRIMAP, OUTPUT_ALPHA, REFINED, STRIDE, TRUST
 from dim.contract.cropping import REFINER_CROP, crop_names
 from dim.errors import InputError
-from dim.network import DIM, Estimate, Refiner, lift_shadows, normalise
+from dim.network import DIM, Estimate, Refiner, adjusted, normalise
 from dim.network.colour_cues import Known, with_known
 from dim.network.folding import fold_batch_norm
 from dim_export.graph.clean import tidy
@@ -62,16 +62,17 @@ class MattingGraph(nn.Module):
         # Cast before anything else: engines take uint8 as an input, but TensorRT computes nothing with it.
         colours, levels = image.float().permute(0, 3, 1, 2), trimap.float().unsqueeze(1)
         x = normalise(colours, levels)
-        seen = lift_shadows(x) if self.network.config.lifts_shadows else x
+        seen = adjusted(x, self.network.config)
         logits: Tensor = self.network.backbone(seen.to(self.dtype))
         # What follows may see less of the window than the encoder.
+        own = seen is x
         x, levels = crop(x, IMAGE), crop(levels, IMAGE)
         # Known pixels come from the input's levels, with half a level to spare and before any division. After
         # it, an equality with 1 fails as soon as a tool stores 1/255 in half precision.
         known = Known(levels < 0.5, levels > 254.5)
         if self.network.refiner is None:
             return with_known(torch.sigmoid(logits.float()), known).squeeze(1)
-        seen = crop(seen, IMAGE) if self.network.config.lifts_shadows else x
+        seen = x if own else crop(seen, IMAGE)
         read = self.network.refiner.read(seen, torch.sigmoid(logits), known)
         if self.crops_refiner:
             # The refiner's convolutions need less than its cues.

@@ -175,7 +175,8 @@ def eager_command(network: NetworkConfig, height: int, width: int, *, runs: int)
     for name, values in (("cue-radii", network.cue_radii), ("propagation-steps", network.propagation_steps)):
         command += [f"--{name}", *map(str, values)] if values else []
     command += ["--propagates-light"] if network.propagates_light else []
-    return command + (["--lifts-shadows"] if network.lifts_shadows else [])
+    command += ["--lifts-shadows"] if network.lifts_shadows else []
+    return command + (["--sharpens"] if network.sharpens else [])
 
 
 def eager_pytorch(

@@ -21,6 +21,7 @@ def test_additions_are_listed_as_text() -> None:
     along_light = config.model_copy(update={"propagates_light": True})
     assert along_light.additions == f"{config.additions} along light"
     assert NetworkConfig(lifts_shadows=True).additions == ", lifted shadows"
+    assert NetworkConfig(lifts_shadows=True, sharpens=True).additions == ", lifted shadows, sharpened"
     assert NetworkConfig(stage=3).additions == ""
 
 

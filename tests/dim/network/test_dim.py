@@ -10,7 +10,15 @@ import torch
 
 from dim.contract import NetworkConfig
 from dim.errors import InputError
-from dim.network import DIM, FIRST_TRUST, lift_shadows, multiply_adds_per_pixel, normalise
+from dim.network import (
+    DIM,
+    FIRST_TRUST,
+    adjusted,
+    lift_shadows,
+    multiply_adds_per_pixel,
+    normalise,
+    sharpen,
+)
 from dim.network.pooling import IndexPooling, PhasePooling
 
 
@@ -134,9 +142,30 @@ def test_lifted_shadows_are_a_power_of_the_values() -> None:
     assert (found - expected).abs().max() < 1e-6
 
 
-def test_propagation_reads_colours_that_are_not_lifted(live_model: Any) -> None:
-    """Shadows are lifted for encoder, cues and refiner; closed-form's lines are the image's own."""
-    model = live_model(propagation_steps=(2,), lifts_shadows=True)
+def test_sharpening_adds_half_of_the_difference_from_the_mean_around() -> None:
+    draw = torch.Generator().manual_seed(0)
+    given = torch.rand(1, 4, 32, 32, generator=draw, dtype=torch.float64)
+    found = sharpen(given)
+    assert torch.equal(found[:, 3:], given[:, 3:])
+    for row, column in ((16, 9), (0, 0), (31, 13), (2, 30)):
+        # At the image's border the square is cut off.
+        square = given[0, :3, max(row - 4, 0) : row + 5, max(column - 4, 0) : column + 5]
+        expected = 1.5 * given[0, :3, row, column] - 0.5 * square.mean((1, 2))
+        assert (found[0, :3, row, column] - expected).abs().max() < 1e-12
+
+
+def test_shadows_are_lifted_before_colours_are_sharpened() -> None:
+    x = normalise(torch.rand(1, 3, 32, 32) * 255, torch.full((1, 1, 32, 32), 128.0))
+    assert adjusted(x, NetworkConfig()) is x
+    assert torch.equal(adjusted(x, NetworkConfig(sharpens=True)), sharpen(x))
+    both = adjusted(x, NetworkConfig(lifts_shadows=True, sharpens=True))
+    assert torch.equal(both, sharpen(lift_shadows(x)))
+
+
+@pytest.mark.parametrize("adjustments", [{"lifts_shadows": True}, {"lifts_shadows": True, "sharpens": True}])
+def test_propagation_reads_the_colours_of_the_image(live_model: Any, adjustments: dict[str, bool]) -> None:
+    """Colours are adjusted for encoder, cues and refiner; closed-form's lines are the image's own."""
+    model = live_model(propagation_steps=(2,), **adjustments)
     seen: list[torch.Tensor] = []
     model.refiner.propagate = lambda x, estimate: seen.append(x) or estimate.refined
     draw = torch.Generator().manual_seed(0)
@@ -145,6 +174,6 @@ def test_propagation_reads_colours_that_are_not_lifted(live_model: Any) -> None:
     plain = live_model(propagation_steps=(2,))
     with torch.no_grad():
         found = model.matte(x)
-        expected = plain.backbone(lift_shadows(x))
+        expected = plain.backbone(adjusted(x, model.config))
     assert torch.equal(seen[0], x)
     assert torch.equal(found.logits, expected)

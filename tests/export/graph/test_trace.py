@@ -223,12 +223,31 @@ def test_propagation_along_light_too(live_model: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("network", [{"stage": 1}, {"cue_radii": (4,), "propagation_steps": (2,)}])
-def test_lifted_shadows_too(live_model: Any, tmp_path: Path, network: dict[str, Any]) -> None:
-    model, path = _exported(live_model(batch_norm=True, **network, lifts_shadows=True), tmp_path)
-    operators = [node.op_type for node in onnx.load(path).graph.node]
+@pytest.mark.parametrize(
+    ("adjustments", "roots", "means"),
+    [
+        ({"lifts_shadows": True}, 2, 0),
+        ({"sharpens": True}, 0, 1),
+        ({"lifts_shadows": True, "sharpens": True}, 2, 1),
+    ],
+)
+def test_adjusted_colours_too(
+    live_model: Any,
+    tmp_path: Path,
+    network: dict[str, Any],
+    adjustments: dict[str, bool],
+    roots: int,
+    means: int,
+) -> None:
+    model, path = _exported(live_model(batch_norm=True, **network, **adjustments), tmp_path)
+    nodes = onnx.load(path).graph.node
+    operators = [node.op_type for node in nodes]
     # Two square roots in place of a power; encoder and refiner read the same colours.
-    assert operators.count("Sqrt") == 2
+    assert operators.count("Sqrt") == roots
     assert "Pow" not in operators
+    pools = [node for node in nodes if node.op_type == "AveragePool"]
+    sides = [list(a.ints) for node in pools for a in node.attribute if a.name == "kernel_shape"]
+    assert sides.count([9, 9]) == means
     image, trimap = _pair((2, 96, 64))
     found = _run(onnxruntime.InferenceSession(str(path)), image, trimap)
     tensors = torch.from_numpy(image), torch.from_numpy(trimap)

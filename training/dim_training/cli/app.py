@@ -109,12 +109,16 @@ def average(
             "--lift-shadows", help="The mean's network reads lifted shadows, as network.lifts_shadows."
         ),
     ] = False,
+    sharpen: Annotated[
+        bool,
+        typer.Option("--sharpen", help="The mean's network reads sharpened colours, as network.sharpens."),
+    ] = False,
 ) -> None:
     """Average the weights of several checkpoints, such as those of a run and of the run that continued it."""
     from dim_training.average import average as write_average
 
     command = shlex.join(["dim-train", *sys.argv[1:]])
-    write_average(checkpoints, output, command=command, lifts_shadows=lift_shadows)
+    write_average(checkpoints, output, command=command, lifts_shadows=lift_shadows, sharpens=sharpen)
     typer.echo(f"the mean of {len(checkpoints)} checkpoints in {output}")
 
 
