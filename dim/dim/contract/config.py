@@ -46,8 +46,8 @@ class NetworkConfig(FrozenModel, extra="forbid"):
             (:func:`dim.network.propagation.light`).
         lifts_shadows: encoder, cues and refiner read colours in which dark ones have more contrast
             (:func:`dim.network.lift_shadows`); propagation reads the image's own.
-        sharpens: encoder, cues and refiner read sharpened colours (:func:`dim.network.sharpen`); propagation
-            reads the image's own.
+        sharpens: encoder, cues and refiner read sharpened and more saturated colours
+            (:func:`dim.network.sharpen`); propagation reads the image's own.
     """
 
     stage: Stage = 1

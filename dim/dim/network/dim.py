@@ -273,38 +273,46 @@ def initialise(model: DIM) -> None:
 
 SHARPENING = 0.5
 """Share of the difference from the mean around a pixel that :func:`sharpen` adds."""
+SATURATION = 1.4
+"""Factor of a colour's difference from its grey in :func:`sharpen`."""
 
 
-def lift_shadows(network_input: Tensor) -> Tensor:
-    """Return a network input, N, 4, H, W, with colours in the power 0.75 of their 0-1 values.
+def lift_shadows(values: Tensor) -> Tensor:
+    """Return colours, N, 3, H, W in [0, 1], in the power 0.625.
 
     Parts of photographs that are hard to tell apart are often dark, as gaps between leaves are, where
     differences of a few levels count. Not part of the published network.
     """
-    colours = network_input[:, :3]
-    mean, std = (colours.new_tensor(values).view(1, 3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
-    values = (colours * (std / 255) + mean / 255).clamp(min=0)
-    # Two square roots: a power would be slower in every engine.
-    lifted = (values * values.sqrt()).sqrt()
-    return torch.cat([(lifted * 255 - mean) / std, network_input[:, 3:]], 1)
+    values = values.clamp(min=0)
+    # Three square roots: a power would be slower in every engine.
+    return (values * values.sqrt().sqrt()).sqrt()
 
 
-def sharpen(network_input: Tensor) -> Tensor:
-    """Return a network input, N, 4, H, W, whose colours differ more from those around them.
+def sharpen(values: Tensor) -> Tensor:
+    """Return colours, N, 3, H, W, that differ more from grey and from those around them.
 
-    Half of the difference from the mean of the square of SHARPENING_RADIUS is added (unsharp mask). Pixels
-    outside the image do not count. Not part of the published network.
+    The difference from the mean of the three channels is multiplied by SATURATION. Then the share SHARPENING
+    of the difference from the mean of the square of SHARPENING_RADIUS is added (unsharp mask). Pixels outside
+    the image do not count. Not part of the published network.
     """
-    colours = network_input[:, :3]
+    saturated = SATURATION * values + (1 - SATURATION) * values.mean(1, keepdim=True)
     side = 2 * SHARPENING_RADIUS + 1
-    around = F.avg_pool2d(colours, side, stride=1, padding=SHARPENING_RADIUS, count_include_pad=False)
-    return torch.cat([colours + SHARPENING * (colours - around), network_input[:, 3:]], 1)
+    around = F.avg_pool2d(saturated, side, stride=1, padding=SHARPENING_RADIUS, count_include_pad=False)
+    return saturated + SHARPENING * (saturated - around)
 
 
 def adjusted(network_input: Tensor, config: NetworkConfig) -> Tensor:
     """Return what encoder, cues and refiner read of a network input, N, 4, H, W."""
-    lifted = lift_shadows(network_input) if config.lifts_shadows else network_input
-    return sharpen(lifted) if config.sharpens else lifted
+    if not (config.lifts_shadows or config.sharpens):
+        return network_input
+    colours = network_input[:, :3]
+    mean, std = (colours.new_tensor(numbers).view(1, 3, 1, 1) for numbers in (IMAGE_MEAN, IMAGE_STD))
+    values = colours * (std / 255) + mean / 255
+    if config.lifts_shadows:
+        values = lift_shadows(values)
+    if config.sharpens:
+        values = sharpen(values)
+    return torch.cat([values * (255 / std) - mean / std, network_input[:, 3:]], 1)
 
 
 def normalise(image: Tensor, trimap: Tensor) -> Tensor:

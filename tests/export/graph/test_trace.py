@@ -226,9 +226,9 @@ def test_propagation_along_light_too(live_model: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("adjustments", "roots", "means"),
     [
-        ({"lifts_shadows": True}, 2, 0),
+        ({"lifts_shadows": True}, 3, 0),
         ({"sharpens": True}, 0, 1),
-        ({"lifts_shadows": True, "sharpens": True}, 2, 1),
+        ({"lifts_shadows": True, "sharpens": True}, 3, 1),
     ],
 )
 def test_adjusted_colours_too(
@@ -242,7 +242,7 @@ def test_adjusted_colours_too(
     model, path = _exported(live_model(batch_norm=True, **network, **adjustments), tmp_path)
     nodes = onnx.load(path).graph.node
     operators = [node.op_type for node in nodes]
-    # Two square roots in place of a power; encoder and refiner read the same colours.
+    # Three square roots in place of a power; encoder and refiner read the same colours.
     assert operators.count("Sqrt") == roots
     assert "Pow" not in operators
     pools = [node for node in nodes if node.op_type == "AveragePool"]

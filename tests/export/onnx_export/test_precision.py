@@ -116,9 +116,9 @@ def test_half_precision_graphs_are_small_and_hold_half_the_bytes(
     artefacts: dict[str, Path], precision: str, type_name: str
 ) -> None:
     graph = onnx.shape_inference.infer_shapes(onnx.load(artefacts[precision])).graph
-    # 783 in fp32: two thirds are the nine steps of propagation, 64 colour cues, 13 lifted shadows, and here a
+    # 791 in fp32: two thirds are the nine steps of propagation, 64 colour cues, 21 adjusted colours, and here a
     # few casts more.
-    assert len(graph.node) <= 790
+    assert len(graph.node) <= 800
     types = {
         value.name: onnx.TensorProto.DataType.Name(value.data_type)
         for value in graph.initializer
