@@ -292,12 +292,13 @@ def sharpen(values: Tensor) -> Tensor:
     """Return colours, N, 3, H, W, that differ more from grey and from those around them.
 
     The difference from the mean of the three channels is multiplied by SATURATION. Then the share SHARPENING
-    of the difference from the mean of the square of SHARPENING_RADIUS is added (unsharp mask). Pixels outside
-    the image do not count. Not part of the published network.
+    of the difference from the mean of the square of SHARPENING_RADIUS is added (unsharp mask). The image's
+    border is repeated outside. Not part of the published network.
     """
     saturated = SATURATION * values + (1 - SATURATION) * values.mean(1, keepdim=True)
-    side = 2 * SHARPENING_RADIUS + 1
-    around = F.avg_pool2d(saturated, side, stride=1, padding=SHARPENING_RADIUS, count_include_pad=False)
+    # Means of fewer pixels at the border would round apart from those inside, where colours are equal.
+    padded = F.pad(saturated, [SHARPENING_RADIUS] * 4, mode="replicate")
+    around = F.avg_pool2d(padded, 2 * SHARPENING_RADIUS + 1, stride=1)
     return saturated + SHARPENING * (saturated - around)
 
 

@@ -148,8 +148,9 @@ def test_sharpening_adds_to_differences_from_grey_and_from_the_mean_around() -> 
     expected = torch.empty_like(values)
     for row in range(32):
         for column in range(32):
-            # At the image's border the square is cut off.
-            square = saturated[:, :, max(row - 4, 0) : row + 5, max(column - 4, 0) : column + 5]
+            # The image's border is repeated outside.
+            rows, columns = (torch.arange(place - 4, place + 5).clamp(0, 31) for place in (row, column))
+            square = saturated[:, :, rows][..., columns]
             expected[:, :, row, column] = 1.5 * saturated[:, :, row, column] - 0.5 * square.mean((2, 3))
     assert (sharpen(values) - expected).abs().max() < 1e-12
 
