@@ -19,8 +19,9 @@ from typing import NamedTuple
 from dim.contract.config import NetworkConfig, cue_cell
 from dim.contract.layers import LEVELS, PIXEL_BLOCK, kept_margins, refined_margin
 
-ENDLESS = 2**31 - 1
-"""The end of a slice that drops nothing."""
+ENDLESS = 2**24
+"""The end of a slice that drops nothing: more pixels than a side of any image has, and few enough that
+engines can multiply it."""
 IMAGE_CROP = "crop_image"
 """Name of the crop of image and trimap."""
 LEAST_STEP = 8

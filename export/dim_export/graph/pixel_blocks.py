@@ -48,6 +48,9 @@ def read_planes(model: ir.Model) -> ir.Model:
 
     Only in networks with so few channels that a group holds all of them: the planes have four times as many,
     and the sums 36 products in place of 25. Use it after :func:`compute_blocks`.
+
+    Args:
+        model: traced with ``slicing``: other graphs have no planes.
     """
     graph = model.graph
     first, last = (

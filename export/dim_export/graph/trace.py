@@ -24,7 +24,7 @@ from dim.network.colour_cues import Known, with_known
 from dim.network.folding import fold_batch_norm
 from dim_export.graph.clean import tidy
 from dim_export.graph.marks import IMAGE, REFINER, crop, name, resolve
-from dim_export.graph.pooling import SlicingPooling, SymbolicPooling
+from dim_export.graph.pooling import SlicingPooling, SymbolicPooling, bounded
 from dim_runtime.planning.geometry import round_up
 
 OPSET = 18
@@ -50,7 +50,7 @@ class MattingGraph(nn.Module):
         self.network = DIM(folded.config, pooling=SlicingPooling() if slicing else SymbolicPooling())
         self.network.load_state_dict(folded.state_dict())
         self.network.to(dtype)
-        self.dtype = dtype
+        self.dtype, self.slicing = dtype, slicing
         self.crops_refiner = REFINER_CROP in crop_names(folded.config)
         self.eval().requires_grad_(False)
 
@@ -63,7 +63,8 @@ class MattingGraph(nn.Module):
         colours, levels = image.float().permute(0, 3, 1, 2), trimap.float().unsqueeze(1)
         x = normalise(colours, levels)
         seen = adjusted(x, self.network.config)
-        logits: Tensor = self.network.backbone(seen.to(self.dtype))
+        encoded = seen.to(self.dtype)
+        logits: Tensor = self.network.backbone(encoded if self.slicing else bounded(encoded))
         # What follows may see less of the window than the encoder.
         own = seen is x
         x, levels = crop(x, IMAGE), crop(levels, IMAGE)

@@ -183,8 +183,8 @@ def inside(planes: npt.NDArray[Number], margins: Margins) -> npt.NDArray[Number]
 
 
 FULL_RESOLUTION_MAPS = 4
-"""Float32 feature maps of 64 × width channels alive at once, at the last unpooling: the routed values, their
-concatenation, the interleaved map and the convolution's output in the engine's own layout."""
+"""Float32 feature maps of 64 × width channels alive at once, at the last unpooling: the enlarged values,
+which of them are kept, their product, and the convolution's output in the engine's own layout."""
 SMALL_TENSORS = 24
 """Bytes per pixel that do not grow with the width: image, trimap, alpha and their intermediate forms."""
 REFINER_TENSORS = 20
