@@ -73,7 +73,6 @@ class DataConfig(_Section):
             error with "comp1k".
         photometric: jitter colours, defocus, noise and JPEG artefacts; the published recipes do not.
         noise: σ of the strongest noise of ``photometric``, gray levels, 0 to 20.
-        faded: share of samples of ``photometric`` with less contrast and saturation, as photographs have.
         exponents: smallest and largest power of colours in which ``photometric`` mixes foreground and
             background; uniform. Cameras mix light, a power of about 2.2. [1, 1] as published.
         compose: "loader" finishes samples in the loader processes; "device" leaves colours, composition,
@@ -98,7 +97,6 @@ class DataConfig(_Section):
     softened: float = Field(default=0.0, ge=0, le=1)
     photometric: bool = False
     noise: float = Field(default=LARGEST_NOISE, ge=0, le=20)
-    faded: float = Field(default=0.0, ge=0, le=1)
     exponents: tuple[Exponent, Exponent] = (1.0, 1.0)
     compose: Literal["loader", "device"] = "loader"
     workers: int = Field(default=1, ge=0, le=MOST_WORKERS)
@@ -117,8 +115,6 @@ class DataConfig(_Section):
             raise ValueError(f"exponents [{smallest}, {largest}]: the smaller one comes first")
         if largest > 1 and (self.kind == "comp1k" or not self.photometric):
             raise ValueError("exponents above 1 are for photometric=true, and not for an annotation list")
-        if self.faded and not self.photometric:
-            raise ValueError("faded is for photometric=true; set it to 0")
         return self
 
     @model_validator(mode="after")

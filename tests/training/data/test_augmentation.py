@@ -41,26 +41,6 @@ def test_every_change_happens_sometimes_and_within_its_range() -> None:
         assert values.max() <= largest
 
 
-def test_fading_lowers_contrast_and_saturation_of_both_layers_alike() -> None:
-    look = Look(UNCHANGED, UNCHANGED, blur=0, noise=0, noise_seed=0, jpeg=0)
-    found = [augmentation.fade(look, np.random.default_rng(seed)) for seed in range(200)]
-    spans = np.array([np.ptp(one.foreground.table.astype(int)) for one in found]) / 255
-    assert spans.min() == pytest.approx(augmentation.LEAST_CONTRAST, abs=0.02)
-    assert spans.max() == pytest.approx(1, abs=0.02)
-    for one in found:
-        assert np.array_equal(one.foreground.table, one.background.table)
-        assert one.foreground.saturation == one.background.saturation <= 1
-
-
-def test_looks_without_fading_stay_as_they_were() -> None:
-    plain = augmentation.draw_look(np.random.default_rng(5))
-    same = augmentation.draw_look(np.random.default_rng(5), faded=0.0)
-    faded = augmentation.draw_look(np.random.default_rng(5), faded=1.0)
-    assert np.array_equal(plain.foreground.table, same.foreground.table)
-    assert faded.foreground.saturation < plain.foreground.saturation
-    assert faded.noise_seed == plain.noise_seed
-
-
 def test_only_the_background_is_out_of_focus() -> None:
     look = Look(UNCHANGED, UNCHANGED, blur=3.0, noise=0, noise_seed=0, jpeg=0)
     found = augmentation.change_layers(Layers(_image(), _image(), _image()[..., 0]), look)

@@ -23,10 +23,6 @@ LARGEST_BLUR = 8.0
 """σ of the strongest defocus, pixels."""
 NOISY, COMPRESSED = 0.6, 0.2
 """Shares of samples with sensor noise and with JPEG artefacts."""
-LEAST_CONTRAST, LEAST_SATURATION = 0.35, 0.4
-"""Smallest factors of the contrast and of the saturation of faded samples."""
-DARKEST_HAZE, BRIGHTEST_HAZE = 40, 215
-"""Range of the gray level towards which faded samples lose contrast."""
 
 
 class Tone(NamedTuple):
@@ -62,21 +58,16 @@ class Look(NamedTuple):
 
 
 def draw_look(
-    rng: Random,
-    exponents: tuple[float, float] = (1.0, 1.0),
-    *,
-    largest_noise: float = LARGEST_NOISE,
-    faded: float = 0.0,
+    rng: Random, exponents: tuple[float, float] = (1.0, 1.0), *, largest_noise: float = LARGEST_NOISE
 ) -> Look:
     """Draw random tones, defocus (σ 0.7 to 8 px, log-uniform), noise and compression.
 
     Args:
         exponents: smallest and largest exponent of the mixture of colours; nothing is drawn for equal ones.
         largest_noise: σ of the strongest noise, gray levels.
-        faded: share of looks with less contrast and saturation; nothing is drawn for 0.
     """
     smallest, largest = exponents
-    look = Look(
+    return Look(
         foreground=draw_tone(rng, strength=0.7),
         background=draw_tone(rng),
         blur=log_uniform(0.7, LARGEST_BLUR, rng) * (rng.random() < DEFOCUSED),
@@ -85,7 +76,6 @@ def draw_look(
         jpeg=int(rng.integers(60, 96)) * (rng.random() < COMPRESSED),
         exponent=float(rng.uniform(smallest, largest)) if largest > smallest else smallest,
     )
-    return fade(look, rng) if faded and rng.random() < faded else look
 
 
 def draw_tone(rng: Random, strength: float = 1.0) -> Tone:
@@ -99,21 +89,6 @@ def draw_tone(rng: Random, strength: float = 1.0) -> Tone:
     ramp = (np.arange(256) / 255.0) ** gamma
     table = np.clip(255 * ramp[:, None] * gains, 0, 255).astype(np.uint8)
     return Tone(table, float(np.clip(rng.normal(1, 0.3 * strength), 0, 1.8)))
-
-
-def fade(look: Look, rng: Random) -> Look:
-    """Lower the contrast and the saturation of both layers, by the same factors.
-
-    Photographs have less of both than rendered and drawn layers: haze, flat light and lenses take it.
-    """
-    level = float(rng.uniform(DARKEST_HAZE, BRIGHTEST_HAZE))
-    contrast, saturation = float(rng.uniform(LEAST_CONTRAST, 1)), float(rng.uniform(LEAST_SATURATION, 1))
-
-    def faded(tone: Tone) -> Tone:
-        table = np.round(level + contrast * (tone.table - level)).astype(np.uint8)
-        return Tone(table, tone.saturation * saturation)
-
-    return look._replace(foreground=faded(look.foreground), background=faded(look.background))
 
 
 def change_layers(layers: Layers, look: Look) -> Layers:

@@ -93,8 +93,7 @@ class ComposedScenes:
     def _look(self, rng: Random) -> Look | None:
         if not self.config.photometric:
             return None
-        config = self.config
-        return augmentation.draw_look(rng, config.exponents, largest_noise=config.noise, faded=config.faded)
+        return augmentation.draw_look(rng, self.config.exponents, largest_noise=self.config.noise)
 
     def _cutout(self, rng: Random) -> Cutout:
         cutout = self.foregrounds.draw(rng)
