@@ -32,12 +32,14 @@ from dim.files import require_writable, sha256, write_text
 from dim.images import read_alpha
 from dim.trimap import apply_known
 from dim_runtime.artefacts.onnx_file import read_metadata
-from dim_runtime.backends.open import default_model
+from dim_runtime.backends.open import default_model, model_path
 from dim_runtime.images.pairs import Pair, read_sample
 from dim_runtime.images.samples import lemur, sample_paths
 from dim_training.scoring.photographs import readable_entries, require_readable, survey
 
 TEMPLATE = Path(__file__).parents[1] / "docs" / "models" / "benchmark.md.j2"
+SHIPPED = {"fp32": "dim-clean", "int8": "dim-clean-int8"}
+"""Names of the artefacts that come with the package, by their precision."""
 DIM_EXPORT = "from dim_export.cli import main; main()"
 LEMUR = "lemur"
 DIGITS = 12
@@ -121,11 +123,12 @@ def with_wide_trimaps(photos: Path, entries: Sequence[Pair]) -> list[Pair]:
 
 
 def artefacts(given: Namespace) -> dict[str, Path]:
-    """Return the file of each precision: given, embedded, or to be made in the output folder."""
-    digest, embedded = sha256(given.checkpoint), default_model()
-    made = {name: given.output / "models" / f"{digest[:DIGITS]}-{name}.onnx" for name in ("fp32", "int8")}
-    if read_metadata(embedded).checkpoint_sha256 == digest:
-        made["fp32"] = embedded
+    """Return the file of each precision: given, shipped, or to be made in the output folder."""
+    digest = sha256(given.checkpoint)
+    made = {name: given.output / "models" / f"{digest[:DIGITS]}-{name}.onnx" for name in SHIPPED}
+    for precision, model in SHIPPED.items():
+        if read_metadata(model_path(model)).checkpoint_sha256 == digest:
+            made[precision] = model_path(model)
     return {name: getattr(given, name) or path for name, path in made.items()}
 
 

@@ -138,7 +138,7 @@ def lowest_python() -> str:
 FACTS = (
     Fact(r"stages 2 and 3 have (\d+)", lambda: nodes_of_stage(3), "export/README.md"),
     Fact(r"stage 1 has (\d+)\s+nodes", lambda: nodes_of_stage(1), "export/README.md"),
-    Fact(r"and\s+(\d+)\s+with\s+blocks\s+of\s+pixels", lambda: nodes_of_stage(3), "docs/decisions.md"),
+    Fact(r"and\s+(\d+)\s+since\s+unpooling", lambda: nodes_of_stage(3), "docs/decisions.md"),
     Fact(r"the embedded model (\d+), pre-", nodes_of_embedded_model, "export/README.md"),
     Fact(r"with\s+(\d+)\s+pixels\s+of\s+context", lambda: context(3), "docs/runtime.md"),
     Fact(r"carry\s+(\d+)\s+pixels\s+of\s+context", lambda: context(3)),
