@@ -195,7 +195,7 @@ def test_inspect_prints_what_is_inside(
         "image: uint8 N, H, W, 3",
         "DIM stage 3, width 0.125",
         "192 px",
-        "187 nodes",
+        "213 nodes",
         "SpaceToDepth",
         "a test",
     ):
@@ -342,7 +342,7 @@ def test_without_torch_the_error_names_the_extra(tmp_path: Path) -> None:
 def test_inspect_needs_no_torch_and_no_engine(live_artefact: Path) -> None:
     done = _blocked("torch,onnxruntime,onnxscript", "inspect", live_artefact)
     assert done.returncode == 0, done.stderr
-    assert "187 nodes" in done.stdout
+    assert "213 nodes" in done.stdout
 
 
 def test_json_is_all_that_a_verified_export_prints(
