@@ -91,6 +91,7 @@ def live_model() -> Callable[..., Any]:
         cue_radii: tuple[int, ...] = (),
         propagation_steps: tuple[int, ...] = (),
         propagates_light: bool = False,
+        hardens_ends: bool = False,
         lifts_shadows: bool = False,
         sharpens: bool = False,
     ) -> Any:
@@ -101,6 +102,7 @@ def live_model() -> Callable[..., Any]:
             cue_radii=cue_radii,
             propagation_steps=propagation_steps,
             propagates_light=propagates_light,
+            hardens_ends=hardens_ends,
             lifts_shadows=lifts_shadows,
             sharpens=sharpens,
         )
@@ -128,7 +130,7 @@ def unpropagated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     embedded = checkpoint.load(default_model().with_suffix(".safetensors"))
     assert embedded.config.propagation_steps
-    without: dict[str, object] = {"propagation_steps": (), "propagates_light": False}
+    without: dict[str, object] = {"propagation_steps": (), "propagates_light": False, "hardens_ends": False}
     model = DIM(embedded.config.model_copy(update=without))
     weights = embedded.state_dict()
     for key in ("refiner.refine_pred.weight", "refiner.refine_pred.bias"):

@@ -107,6 +107,7 @@ def test_float64_pytorch(exact: TorchBackend, kept: _Kept, size: tuple[int, int]
         {"propagation_steps": (1, 2)},
         {"cue_radii": (4,), "propagation_steps": (1, 1, 1)},
         {"propagation_steps": (1, 2), "propagates_light": True},
+        {"propagation_steps": (1, 2), "propagates_light": True, "hardens_ends": True},
         {"cue_radii": (4,), "propagation_steps": (1,), "lifts_shadows": True},
         {"cue_radii": (4,), "propagation_steps": (1,), "lifts_shadows": True, "sharpens": True},
     ],

@@ -41,7 +41,7 @@ def test_every_number_is_the_mean(tmp_path: Path) -> None:
     assert "validation_sad" not in found.provenance
 
 
-@pytest.mark.parametrize("change", ["propagates_light", "lifts_shadows", "sharpens"])
+@pytest.mark.parametrize("change", ["propagates_light", "hardens_ends", "lifts_shadows", "sharpens"])
 def test_a_mean_across_a_change_without_weights_is_of_the_first_network(tmp_path: Path, change: str) -> None:
     colours = NetworkConfig(stage=3, width=0.0625, propagation_steps=(1,))
     light = colours.model_copy(update={change: True})
@@ -67,6 +67,21 @@ def test_a_mean_may_read_colours_that_its_checkpoints_do_not(
     assert done.exit_code == 0, done.output
     assert checkpoint.read(mean).config == NETWORK.model_copy(update={change: True})
     assert checkpoint.read(paths[0]).config == NETWORK
+
+
+def test_only_propagated_alpha_has_ends_to_harden(tmp_path: Path) -> None:
+    propagated = NetworkConfig(stage=3, width=0.0625, propagation_steps=(1,))
+    for config in (propagated, NETWORK):
+        name = "propagated" if config.propagation_steps else "plain"
+        paths = [saved(tmp_path / f"{name}_{level}.safetensors", level, config) for level in (1, 2)]
+        mean = tmp_path / f"{name}_mean.safetensors"
+        done = CliRunner().invoke(app, ["average", *map(str, paths), "-o", str(mean), "--harden-ends"])
+        if config.propagation_steps:
+            assert done.exit_code == 0, done.output
+            assert checkpoint.read(mean).config.hardens_ends
+        else:
+            assert isinstance(done.exception, InputError)
+            assert not mean.exists()
 
 
 def test_what_has_no_mean_is_an_error(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from dim.files import require_no_input, sha256
 from dim.network import DIM
 from dim_training.run_folder import PROVENANCE
 
-WITHOUT_WEIGHTS = ("propagates_light", "lifts_shadows", "sharpens")
+WITHOUT_WEIGHTS = ("propagates_light", "hardens_ends", "lifts_shadows", "sharpens")
 """Attributes of a network that may differ between networks with the same weights."""
 
 
@@ -27,6 +27,7 @@ def average(
     output: Path,
     *,
     command: str,
+    hardens_ends: bool = False,
     lifts_shadows: bool = False,
     sharpens: bool = False,
 ) -> None:
@@ -38,12 +39,15 @@ def average(
         output: ``.safetensors`` to write; its provenance has the command, the checkpoints' SHA-256 and what
             they state about their runs.
         command: text for the provenance.
+        hardens_ends: the mean's alpha close to 0 and 1 is moved closer
+            (:func:`dim.network.propagation.harden`), also if the checkpoints' networks do not do so.
         lifts_shadows: the mean reads lifted shadows (:func:`dim.network.lift_shadows`), also if the
             checkpoints' networks do not.
         sharpens: the mean reads sharpened colours (:func:`dim.network.sharpen`), also if they do not.
 
     Raises:
-        InputError: fewer than two, another suffix, an output that is one of them, or networks that differ.
+        InputError: fewer than two, another suffix, an output that is one of them, networks that differ, or
+            ends to harden of alpha that is not propagated.
     """
     if len(paths) < 2:
         raise InputError("cannot average checkpoints", got=f"{len(paths)}", expected="at least two")
@@ -60,8 +64,14 @@ def average(
                 expected=str(first.config),
                 why="only weights of one network have a mean",
             )
+    if hardens_ends and not first.config.propagation_steps:
+        raise InputError(
+            "cannot harden the ends of this network's alpha",
+            got="no network.propagation_steps",
+            expected="a network that propagates alpha",
+        )
     states = [model.state_dict() for model in (first, *others)]
-    asked = {"lifts_shadows": lifts_shadows, "sharpens": sharpens}
+    asked = {"hardens_ends": hardens_ends, "lifts_shadows": lifts_shadows, "sharpens": sharpens}
     config = first.config.model_copy(update={name: True for name, wanted in asked.items() if wanted})
     mean = DIM(config)
     mean.load_state_dict({key: _mean([state[key] for state in states]) for key in states[0]})

@@ -44,6 +44,8 @@ class NetworkConfig(FrozenModel, extra="forbid"):
             each size of cells, coarsest first; none in the published network.
         propagates_light: propagation follows lines of light, not of colours
             (:func:`dim.network.propagation.light`).
+        hardens_ends: propagated alpha close to 0 and 1 is moved closer
+            (:func:`dim.network.propagation.harden`).
         lifts_shadows: encoder, cues and refiner read colours in which dark ones have more contrast
             (:func:`dim.network.lift_shadows`); propagation reads the image's own.
         sharpens: encoder, cues and refiner read sharpened and more saturated colours
@@ -59,13 +61,15 @@ class NetworkConfig(FrozenModel, extra="forbid"):
         Field(max_length=MAX_PROPAGATION_LEVELS),
     ] = ()
     propagates_light: bool = False
+    hardens_ends: bool = False
     lifts_shadows: bool = False
     sharpens: bool = False
 
     @model_validator(mode="after")
     def _require_propagation(self) -> Self:
-        if self.propagates_light and not self.propagation_steps:
-            raise ValueError("propagates_light is for a network with propagation_steps")
+        for name in ("propagates_light", "hardens_ends"):
+            if getattr(self, name) and not self.propagation_steps:
+                raise ValueError(f"{name} is for a network with propagation_steps")
         return self
 
     @model_validator(mode="after")
@@ -112,8 +116,9 @@ class NetworkConfig(FrozenModel, extra="forbid"):
         cues = f", cues of radii {_listed(self.cue_radii)}" if self.cue_radii else ""
         steps = f", propagation in {_listed(self.propagation_steps)} steps" if self.propagation_steps else ""
         light = " along light" if self.propagates_light else ""
+        ends = ", hard ends" if self.hardens_ends else ""
         shadows = ", lifted shadows" if self.lifts_shadows else ""
-        return cues + steps + light + shadows + (", sharpened" if self.sharpens else "")
+        return cues + steps + light + ends + shadows + (", sharpened" if self.sharpens else "")
 
     def channels(self, published: int) -> int:
         """Return the channel count of a layer that has ``published`` channels in the published network."""

@@ -150,6 +150,7 @@ class Refiner(nn.Module):
         self.refine_conv2 = nn.Conv2d(channels, channels, 3, padding=1)
         self.refine_conv3 = nn.Conv2d(channels, channels, 3, padding=1)
         self.propagation_steps, self.propagates_light = config.propagation_steps, config.propagates_light
+        self.hardens_ends = config.hardens_ends
         self.refine_pred = nn.Conv2d(channels, config.refiner_outputs, 3, padding=1)
 
     def read(self, network_input: Tensor, alpha: Tensor, known: Known | None = None) -> Tensor:
@@ -204,6 +205,7 @@ class Refiner(nn.Module):
             self.propagation_steps,
             known,
             in_light=self.propagates_light,
+            hardened=self.hardens_ends,
         )
 
 

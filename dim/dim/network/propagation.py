@@ -37,10 +37,13 @@ FLATTEST = 2e-5
 SLOWEST = 0.97
 """Largest factor by which a plain step shrinks an error for which Chebyshev's weights are optimal."""
 
-
-LIGHT_SCALE, LIGHT_MEAN = 4.4, 0.3
-"""Bring light to the spread of normalised colours, for which FLATTEST is chosen, and near a mean of 0:
-variances are differences of means, and lose digits far from it."""
+LIGHT_SCALE = 4.4
+"""Brings light to the spread of normalised colours, for which FLATTEST is chosen."""
+MIDDLE_LIGHT, DARKEST = 1.32, 0.05
+"""Along light ε is FLATTEST · (mean light / MIDDLE_LIGHT + DARKEST): a gray level is a smaller difference
+where it is dark, and so is the rounding of a variance, which is a difference of means."""
+HARD_END, ENDS = 0.015, 0.1
+"""Alpha that :func:`harden` makes 0, as far as which it changes alpha, and the same below 1."""
 
 
 class Level(NamedTuple):
@@ -60,16 +63,16 @@ class Level(NamedTuple):
 
 
 def light(colours: Tensor) -> Tensor:
-    """Return the power 1.5 of the 0-1 values of normalised colours, N, 3, H, W, with about their spread.
+    """Return the power 1.5 of the 0-1 values of normalised colours, N, 3, H, W, times LIGHT_SCALE.
 
     A camera mixes the light of foreground and background, and its tone curve follows: alpha is linear in
     light, not in the values of a file. sRGB's power of 2.2 would leave dark colours too little contrast.
-    Propagation is the same for any scale but for FLATTEST, and for any mean but for rounding.
+    Propagation is the same for any scale but for ε.
     """
     mean, std = (colours.new_tensor(values).view(1, 3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
     scale = math.pow(LIGHT_SCALE, 1 / 1.5) / 255
     values = (colours * (std * scale) + mean * scale).clamp(min=0)
-    return values * values.sqrt() - LIGHT_SCALE * LIGHT_MEAN
+    return values * values.sqrt()
 
 
 def propagate(
@@ -80,6 +83,7 @@ def propagate(
     known: Known | None = None,
     *,
     in_light: bool = False,
+    hardened: bool = False,
 ) -> Tensor:
     """Propagate trusted alpha along colour lines to pixels that are not trusted.
 
@@ -94,6 +98,7 @@ def propagate(
             first.
         known: known pixels; None takes those of the network input.
         in_light: follow lines of light (:func:`light`), not of the colours themselves.
+        hardened: bring the ends to 0 and 1 (:func:`harden`).
 
     Returns:
         N, 1, H, W in [0, 1]; the trimap's 0 and 1 where it is known.
@@ -104,12 +109,24 @@ def propagate(
     colours, known = light(x[:, :3]) if in_light else x[:, :3], known or known_pixels(x)
     alpha = with_known(alpha, known)
     trust = torch.where(known.background | known.foreground, torch.ones(()), trust)
-    lines = _lines(colours, alpha, trust, steps)
+    lines = _lines(colours, alpha, trust, steps, in_light)
     along_lines = (lines[:, :3] * colours).sum(1, keepdim=True) + lines[:, 3:]
-    return (trust * alpha + (1 - trust) * along_lines).clamp(0, 1)
+    found = trust * alpha + (1 - trust) * along_lines
+    return (harden(found) if hardened else found).clamp(0, 1)
 
 
-def _lines(colours: Tensor, alpha: Tensor, trust: Tensor, steps: Sequence[int]) -> Tensor:
+def harden(alpha: Tensor) -> Tensor:
+    """Return alpha whose ends reach 0 and 1 by HARD_END sooner, on straight lines from ENDS and 1 - ENDS.
+
+    Means over windows, and the ridge ε, leave some hundredths where nothing, or all, is covered. Not cut to
+    0-1.
+    """
+    slope = ENDS / (ENDS - HARD_END)
+    low, high = slope * (alpha - HARD_END), 1 + slope * (alpha - (1 - HARD_END))
+    return torch.maximum(torch.minimum(alpha, low), high)
+
+
+def _lines(colours: Tensor, alpha: Tensor, trust: Tensor, steps: Sequence[int], in_light: bool) -> Tensor:
     """Compute the line (a, b) of each pixel; N, 4, H, W."""
     # The sums of a window in a and b: moments of the colours, and the same weighted with 1 - t and t p.
     moments = torch.cat([_products(colours), colours], 1)
@@ -123,19 +140,20 @@ def _lines(colours: Tensor, alpha: Tensor, trust: Tensor, steps: Sequence[int]) 
     # From the largest cells to the smallest: each level starts with the lines of the level before.
     lines = None
     for (moments, weighted), count in zip(reversed(pyramid), steps, strict=True):
-        level = _level(moments, weighted[:, :-4])
+        level = _level(moments, weighted[:, :-4], in_light)
         lines = _regression(level, weighted[:, -4:]) if lines is None else _enlarged(lines)
         lines = _stepped(level, lines, count)
     assert lines is not None
     return _enlarged(lines)
 
 
-def _level(moments: Tensor, weighted: Tensor) -> Level:
+def _level(moments: Tensor, weighted: Tensor, in_light: bool) -> Level:
     """Compute a level's constants from means over cells.
 
     Args:
         moments: N, 9: products of the colours (:func:`_products`), then the colours.
         weighted: N, 14: the moments and 1, times 1 - t; then t p (I, 1).
+        in_light: the colours are light.
     """
     means = _window_mean(moments)
     products, mean = means[:, :6], means[:, 6:]
@@ -143,10 +161,17 @@ def _level(moments: Tensor, weighted: Tensor) -> Level:
     rows = ((rr, rg, rb, r), (rg, gg, gb, g), (rb, gb, bb, b), (r, g, b, one))
     return Level(
         mean,
-        _inverse(products - _products(mean)),
+        _inverse(products - _products(mean), _ridge(mean, in_light)),
         torch.stack([torch.cat(row, 1) for row in rows], 1),
         torch.cat(held, 1),
     )
+
+
+def _ridge(mean: Tensor, in_light: bool) -> Sequence[Tensor | float]:
+    """Return ε of each of a window's three colours, whose means are N, 3."""
+    if in_light:
+        return _planes(mean * (FLATTEST / MIDDLE_LIGHT) + FLATTEST * DARKEST)
+    return (FLATTEST,) * 3
 
 
 def _stepped(level: Level, lines: Tensor, count: int) -> Tensor:
@@ -218,7 +243,7 @@ def _products(colours: Tensor) -> Tensor:
     return torch.cat([colours * red, colours[:, 1:] * green, blue * blue], 1)
 
 
-def _inverse(covariance: Tensor) -> Tensor:
+def _inverse(covariance: Tensor, ridge: Sequence[Tensor | float]) -> Tensor:
     """Invert symmetric 3 × 3 matrices, given as their 6 values, to N, 3, 3; ε is added to each pivot.
 
     By elimination. A formula with the determinant loses all digits where colours lie on a line, such as
@@ -226,13 +251,14 @@ def _inverse(covariance: Tensor) -> Tensor:
     """
     # Covariance = L D Lᵀ with a unit lower triangle L. Eliminate red: u and v are the column of L below it.
     rr, rg, rb, gg, gb, bb = _planes(covariance)
-    first = (rr.clamp(min=0) + FLATTEST).reciprocal()
+    red, green, blue = ridge
+    first = (rr.clamp(min=0) + red).reciprocal()
     u, v = rg * first, rb * first
     # Eliminate green from the remaining 2 × 2 block; w is the last entry of L.
-    second = ((gg - u * rg).clamp(min=0) + FLATTEST).reciprocal()
+    second = ((gg - u * rg).clamp(min=0) + green).reciprocal()
     rest = gb - u * rb
     w = rest * second
-    third = ((bb - v * rb - w * rest).clamp(min=0) + FLATTEST).reciprocal()
+    third = ((bb - v * rb - w * rest).clamp(min=0) + blue).reciprocal()
     # D⁻¹ is first, second, third, and L⁻¹ has the rows (1, 0, 0), (-u, 1, 0), (s, -w, 1). The product
     # L⁻ᵀ D⁻¹ L⁻¹ is the inverse of the covariance.
     s = u * w - v

@@ -45,6 +45,7 @@ def main() -> None:
         help="steps of the propagation for each size of cells",
     )
     parser.add_argument("--propagates-light", action="store_true", help="propagate along lines of light")
+    parser.add_argument("--hardens-ends", action="store_true", help="move alpha close to 0 and 1 closer")
     parser.add_argument("--lifts-shadows", action="store_true", help="read colours with lifted shadows")
     parser.add_argument("--sharpens", action="store_true", help="read sharpened colours")
     parser.add_argument("--runs", type=int, default=1, help="timed runs, after one warm-up")
@@ -61,6 +62,7 @@ def main() -> None:
         cue_radii=given.cue_radii,
         propagation_steps=given.propagation_steps,
         propagates_light=given.propagates_light,
+        hardens_ends=given.hardens_ends,
         lifts_shadows=given.lifts_shadows,
         sharpens=given.sharpens,
     )

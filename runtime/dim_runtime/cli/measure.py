@@ -175,6 +175,7 @@ def eager_command(network: NetworkConfig, height: int, width: int, *, runs: int)
     for name, values in (("cue-radii", network.cue_radii), ("propagation-steps", network.propagation_steps)):
         command += [f"--{name}", *map(str, values)] if values else []
     command += ["--propagates-light"] if network.propagates_light else []
+    command += ["--hardens-ends"] if network.hardens_ends else []
     command += ["--lifts-shadows"] if network.lifts_shadows else []
     return command + (["--sharpens"] if network.sharpens else [])
 

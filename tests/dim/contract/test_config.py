@@ -20,6 +20,8 @@ def test_additions_are_listed_as_text() -> None:
     assert config.additions == ", cues of radii 4, 16, propagation in 4, 3, 2 steps"
     along_light = config.model_copy(update={"propagates_light": True})
     assert along_light.additions == f"{config.additions} along light"
+    hardened = config.model_copy(update={"hardens_ends": True})
+    assert hardened.additions == f"{config.additions}, hard ends"
     assert NetworkConfig(lifts_shadows=True).additions == ", lifted shadows"
     assert NetworkConfig(lifts_shadows=True, sharpens=True).additions == ", lifted shadows, sharpened"
     assert NetworkConfig(stage=3).additions == ""
@@ -49,6 +51,7 @@ def test_cells_are_about_half_a_radius_wide(radius: int, cell: int) -> None:
         {"stage": 3, "propagation_steps": (65,)},
         {"stage": 3, "propagation_steps": (1, 1, 1, 1, 1)},
         {"stage": 3, "propagates_light": True},
+        {"stage": 3, "hardens_ends": True},
     ],
 )
 def test_impossible_networks(wrong: dict[str, Any]) -> None:

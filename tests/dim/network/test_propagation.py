@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from dim.arrays import Float64
 from dim.network import normalise
-from dim.network.propagation import FLATTEST, LIGHT_MEAN, LIGHT_SCALE, light, propagate
+from dim.network.propagation import FLATTEST, LIGHT_SCALE, harden, light, propagate
 
 UNKNOWN = 128 / 255
 FOREGROUND, BACKGROUND = np.array([1.5, -0.5, 0.25]), np.array([-1.0, 0.5, 1.0])
@@ -25,10 +25,13 @@ def _noise(side: int) -> tuple[Float64, Float64, Float64]:
     return x, draw.uniform(0, 1, (side, side)), draw.uniform(0.05, 0.3, (side, side))
 
 
-def _propagate(x: Float64, alpha: Float64, trust: Float64, steps: tuple[int, ...]) -> Float64:
+def _propagate(
+    x: Float64, alpha: Float64, trust: Float64, steps: tuple[int, ...], **options: bool
+) -> Float64:
     x_, alpha_, trust_ = (torch.from_numpy(value) for value in (x, alpha, trust))
-    found: Float64 = propagate(x_[None], alpha_[None, None], trust_[None, None], steps)[0, 0].numpy()
-    return found
+    found = propagate(x_[None], alpha_[None, None], trust_[None, None], steps, **options)
+    values: Float64 = found[0, 0].numpy()
+    return values
 
 
 def _closed_form(x: Float64, alpha: Float64, trust: Float64, cell: int = 2) -> Float64:
@@ -105,9 +108,7 @@ def test_light_is_a_power_of_the_values_of_a_file() -> None:
     values = np.arange(0, 256, 15, dtype=np.float64)
     image = torch.from_numpy(np.broadcast_to(values, (1, 3, 4, len(values))).copy())
     colours = normalise(image, torch.zeros(1, 1, 4, len(values)))[:, :3]
-    np.testing.assert_allclose(
-        light(colours)[0, 2, 3], LIGHT_SCALE * ((values / 255) ** 1.5 - LIGHT_MEAN), atol=1e-12
-    )
+    np.testing.assert_allclose(light(colours)[0, 2, 3], LIGHT_SCALE * (values / 255) ** 1.5, atol=1e-12)
 
 
 def test_alpha_that_was_mixed_in_light_is_found_along_light() -> None:
@@ -123,6 +124,25 @@ def test_alpha_that_was_mixed_in_light_is_found_along_light() -> None:
     ]
     unknown = x[3] == UNKNOWN
     assert errors[0][unknown].mean() < 0.01 < 0.05 < errors[1][unknown].mean()
+
+
+def test_the_ends_of_alpha_are_hardened_on_straight_lines() -> None:
+    alpha = torch.linspace(-0.1, 1.1, 1201, dtype=torch.float64)
+    found = harden(alpha).clamp(0, 1).numpy()
+    np.testing.assert_allclose(
+        found, np.interp(alpha, [0.015, 0.1, 0.9, 0.985], [0, 0.1, 0.9, 1]), atol=1e-12
+    )
+
+
+def test_propagated_alpha_is_hardened() -> None:
+    x, _, trust = _scene()
+    alpha = np.linspace(0, 1, 64 * 64).reshape(64, 64)
+    plain, hardened = (_propagate(x, alpha, trust, (4, 3, 2), hardened=value) for value in (False, True))
+    ends = np.abs(plain - 0.5) > 0.4
+    assert 0.1 < ends[x[3] == UNKNOWN].mean() < 0.9
+    np.testing.assert_allclose(hardened, harden(torch.from_numpy(plain)).clamp(0, 1), atol=1e-12)
+    assert np.array_equal(hardened[~ends], plain[~ends])
+    assert not np.array_equal(hardened[ends], plain[ends])
 
 
 def test_what_is_trusted_stays() -> None:
@@ -165,13 +185,16 @@ def test_one_colour_everywhere_leaves_means(side: int) -> None:
     assert found.std() < alpha.std() / 2
 
 
-def test_float32_is_enough_where_colours_lie_on_a_line() -> None:
+@pytest.mark.parametrize("in_light", [False, True])
+def test_float32_is_enough_where_colours_lie_on_a_line(in_light: bool) -> None:
     """Shades of gray at full contrast: a covariance with two eigenvalues of nothing but rounding."""
     draw = np.random.default_rng(2)
     x, alpha, trust = _noise(64)
     x[:3] = draw.uniform(-2, 2.6, (64, 64)) + draw.normal(0, 1e-3, (3, 64, 64))
-    precise = _propagate(x, alpha, trust * 0.01, (4, 3, 2))
-    single = _propagate(*(value.astype(np.float32) for value in (x, alpha, trust * 0.01)), (4, 3, 2))
+    precise = _propagate(x, alpha, trust * 0.01, (4, 3, 2), in_light=in_light)
+    single = _propagate(
+        *(value.astype(np.float32) for value in (x, alpha, trust * 0.01)), (4, 3, 2), in_light=in_light
+    )
     assert np.abs(single - precise).max() < 1e-2
 
 

@@ -211,11 +211,13 @@ def test_propagation_too(propagating: Exported, shape: tuple[int, int, int]) -> 
     assert found[trimap == 128].std() > 0.02
 
 
-def test_propagation_along_light_too(live_model: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("hardened", [False, True])
+def test_propagation_along_light_too(live_model: Any, tmp_path: Path, hardened: bool) -> None:
     steps = {"batch_norm": True, "propagation_steps": (2, 3)}
-    model, path = _exported(live_model(**steps, propagates_light=True), tmp_path)
+    model, path = _exported(live_model(**steps, propagates_light=True, hardens_ends=hardened), tmp_path)
     operators = [node.op_type for node in onnx.load(path).graph.node]
     assert operators.count("Sqrt") == 1
+    assert ("Min" in operators) == hardened
     image, trimap = _pair((2, 96, 64))
     found = _run(onnxruntime.InferenceSession(str(path)), image, trimap)
     tensors = torch.from_numpy(image), torch.from_numpy(trimap)

@@ -103,6 +103,13 @@ def average(
         typer.Argument(parser=checkpoint_file, metavar="CHECKPOINT...", help="Checkpoints of one network."),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The .safetensors to write.")],
+    harden_ends: Annotated[
+        bool,
+        typer.Option(
+            "--harden-ends",
+            help="The mean's alpha close to 0 and 1 is moved closer, as network.hardens_ends.",
+        ),
+    ] = False,
     lift_shadows: Annotated[
         bool,
         typer.Option(
@@ -118,7 +125,14 @@ def average(
     from dim_training.average import average as write_average
 
     command = shlex.join(["dim-train", *sys.argv[1:]])
-    write_average(checkpoints, output, command=command, lifts_shadows=lift_shadows, sharpens=sharpen)
+    write_average(
+        checkpoints,
+        output,
+        command=command,
+        hardens_ends=harden_ends,
+        lifts_shadows=lift_shadows,
+        sharpens=sharpen,
+    )
     typer.echo(f"the mean of {len(checkpoints)} checkpoints in {output}")
 
 
