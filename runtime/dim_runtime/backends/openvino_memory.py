@@ -29,8 +29,9 @@ FREE_CUES = 72
 """Bytes per pixel that the cues, and the crop behind them, add in graphs with free shapes."""
 FREE_PROPAGATION = 450
 """Bytes per pixel alive while alpha is propagated there; 398 to 443 measured."""
-SEPARATE_PROPAGATION = 303
-"""Bytes per pixel of propagation in a separate graph with free shapes: 278 to 303 measured."""
+SEPARATE_PROPAGATION = 434
+"""Bytes per pixel of propagation in a separate graph with free shapes: 278 to 303 measured on an AMD CPU, 421
+to 434 on an Intel CPU with AMX."""
 RELEASED = 86
 """Bytes per pixel that a graph keeps after its memory was released: 14 to 80 measured, the most in bf16."""
 FREE_VALUES = 6.7
