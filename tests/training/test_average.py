@@ -84,6 +84,17 @@ def test_only_propagated_alpha_has_ends_to_harden(tmp_path: Path) -> None:
             assert not mean.exists()
 
 
+def test_numbers_that_are_not_finite_have_no_mean(tmp_path: Path) -> None:
+    paths = [saved(tmp_path / f"{name}.safetensors", 1) for name in ("one", "two")]
+    broken = checkpoint.load(paths[1])
+    with torch.no_grad():
+        broken.backbone.decoder.deconv1.weight[0, 0, 0, 0] = torch.nan
+    checkpoint.save(broken, paths[1])
+    with pytest.raises(InputError, match=r"two\.safetensors\n.*NaN or infinite"):
+        average(paths, tmp_path / "mean.safetensors", command="")
+    assert not (tmp_path / "mean.safetensors").exists()
+
+
 def test_what_has_no_mean_is_an_error(tmp_path: Path) -> None:
     one, two = (saved(tmp_path / f"{name}.safetensors", 1) for name in ("one", "two"))
     other = saved(tmp_path / "other.safetensors", 1, NETWORK.model_copy(update={"width": 0.125}))

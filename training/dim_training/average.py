@@ -46,8 +46,8 @@ def average(
         sharpens: the mean reads sharpened colours (:func:`dim.network.sharpen`), also if they do not.
 
     Raises:
-        InputError: fewer than two, another suffix, an output that is one of them, networks that differ, or
-            ends to harden of alpha that is not propagated.
+        InputError: fewer than two, another suffix, an output that is one of them, networks that differ,
+            numbers that are not finite, or ends to harden of alpha that is not propagated.
     """
     if len(paths) < 2:
         raise InputError("cannot average checkpoints", got=f"{len(paths)}", expected="at least two")
@@ -71,6 +71,13 @@ def average(
             expected="a network that propagates alpha",
         )
     states = [model.state_dict() for model in (first, *others)]
+    for path, state in zip(paths, states, strict=True):
+        if broken := [key for key, value in state.items() if not value.isfinite().all()]:
+            raise InputError(
+                f"cannot average {path}",
+                got=f"NaN or infinite numbers in {broken[0]}",
+                expected="finite weights and statistics",
+            )
     asked = {"hardens_ends": hardens_ends, "lifts_shadows": lifts_shadows, "sharpens": sharpens}
     config = first.config.model_copy(update={name: True for name, wanted in asked.items() if wanted})
     mean = DIM(config)

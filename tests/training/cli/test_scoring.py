@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -15,11 +16,12 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 import typer
 from typer.testing import CliRunner
 
 from dim import checkpoint
-from dim.errors import DimError
+from dim.errors import DimError, InputError
 from dim.files import sha256
 from dim_training.cli import test
 from dim_training.scoring.distributed import Ranks
@@ -102,6 +104,29 @@ def test_the_table_and_the_files_tell_the_same(small: Path, folder: Path, tmp_pa
     alpha = cv2.imread(str(tmp_path / "alphas" / "photo1.png"), cv2.IMREAD_UNCHANGED)
     assert alpha.dtype == np.uint8
     assert alpha.shape == (49, 62)
+
+
+@pytest.mark.parametrize("option", ["--csv", "--report", "--alphas"])
+def test_no_output_replaces_what_is_scored(small: Path, folder: Path, tmp_path: Path, option: str) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(folder, data)
+    model = Path(shutil.copy(small, tmp_path / "model.safetensors"))
+    before = {path: sha256(path) for path in [model, *data.rglob("*.png")]}
+    targets = [data / "alphas", data / "images"] if option == "--alphas" else [data / "alphas" / "photo1.png"]
+    targets += [model] if option == "--csv" else []
+    for target in targets:
+        with pytest.raises(InputError, match=r"one of the inputs|no report"):
+            _run(model, "--data", data, option, target)
+    assert {path: sha256(path) for path in before} == before
+
+
+def test_a_network_that_computes_nan_has_no_score(small: Path, folder: Path, tmp_path: Path) -> None:
+    model = checkpoint.load(small)
+    with torch.no_grad():
+        model.backbone.decoder.deconv1.bias.fill_(torch.nan)
+    checkpoint.save(model, tmp_path / "nan.safetensors")
+    with pytest.raises(InputError, match="NaN"):
+        _run(tmp_path / "nan.safetensors", "--data", folder)
 
 
 def test_annotations_count_all_pixels_and_folders_unknown_ones(small: Path, folder: Path) -> None:

@@ -109,13 +109,16 @@ def score(
             title, about = str(predictions), {"predictions": str(predictions)}
             entries = _readable_entries(data, data_root, ranks)
             saved, mine = find_saved(predictions, entries), ranks.mine(entries)
+            _require_no_input(outputs, entries, saved.values())
             found = evaluate_saved(saved, prefetched(mine), region=region, workers=workers)
             scores = _collected(found, len(mine), ranks)
         else:
             path = _model_file(model, sha256, ranks)
             opened = open_predictor(path, device=_device(device, ranks), tile=tile, threads=_threads(ranks))
             with opened as predictor:
-                mine = ranks.mine(_readable_entries(data, data_root, ranks))
+                entries = _readable_entries(data, data_root, ranks)
+                _require_no_input(outputs, entries, [path])
+                mine = ranks.mine(entries)
                 found = evaluate(predictor, prefetched(mine), region=region, workers=workers, alphas=alphas)
                 scores = _collected(found, len(mine), ranks)
             title, about = path.name, {"model": model, "sha256": files.sha256(path)}
@@ -142,6 +145,18 @@ def _require_writable(outputs: Outputs) -> None:
     for path in (outputs.csv, outputs.report):
         if path is not None:
             files.require_writable(path)
+
+
+def _require_no_input(outputs: Outputs, entries: Iterable[Pair], others: Iterable[Path]) -> None:
+    """Raise InputError if an output would replace a file of the photographs, or one of the others."""
+    entries = list(entries)
+    written = [path for path in (outputs.csv, outputs.report) if path is not None]
+    if outputs.alphas is not None:
+        written += [outputs.alphas / f"{entry.name}.png" for entry in entries]
+    read = [
+        path for entry in entries for path in (entry.image, entry.trimap, entry.alpha) if path is not None
+    ]
+    files.require_no_input(written, [*read, *others])
 
 
 def _model_file(model: str, sha256: str | None, ranks: Ranks) -> Path:

@@ -122,6 +122,7 @@ def predict(model: DIM, image: UInt8, trimap: UInt8) -> UInt8:
 
     Raises:
         TooLargeError: the photograph does not fit into the device's memory.
+        InputError: the network computes NaN.
     """
     import torch
 
@@ -137,6 +138,13 @@ def predict(model: DIM, image: UInt8, trimap: UInt8) -> UInt8:
             fix="--device cpu, or an artefact, which is cut into windows: dim-export onnx CHECKPOINT -o "
             "MODEL.onnx",
         ) from error
+    if not np.isfinite(alpha).all():
+        raise InputError(
+            "cannot score this network",
+            got=f"an alpha with NaN for a photograph of {_size(trimap)}",
+            expected="finite numbers",
+            fix="use a checkpoint from before the training diverged",
+        )
     return apply_known(quantise8(alpha), trimap)
 
 
