@@ -104,12 +104,15 @@ def tile_foreground(image: Image, alpha: Floating, tile: Tile) -> Image:
 
     Returns:
         rows, columns, 3 in the image's dtype. Where alpha is 1 the image's own colours; where it is 0 and no
-        mixed pixel is in the tile, black.
+        mixed pixel is in the tile, black. An image of one pixel keeps its colour.
     """
     own, own_alpha = image[tile.inside], alpha[tile.inside]
     solid = own_alpha == 1
     if not np.any((own_alpha > 0) & ~solid):
         return np.where(solid[..., None], own, own.dtype.type(0))
+    if alpha.size == 1:
+        # One pixel has no neighbours to estimate from: pymatting divides by a number of levels that is 0.
+        return own
     _avoid_shared_tbb()
     # Imported here: it compiles its kernels on import.
     with _explained_wait(COMPILING, PATIENCE):

@@ -36,6 +36,17 @@ def test_a_composite_is_the_formula(dtype: type) -> None:
     np.testing.assert_array_equal(foreground.composite(front, np.ones_like(alpha), background), front)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 1)])
+def test_the_smallest_images_have_a_foreground(size: tuple[int, int]) -> None:
+    pytest.importorskip("pymatting")
+    image = np.full((*size, 3), 90, np.uint8)
+    alpha = np.full(size, 0.5, np.float32)
+    (tile,) = foreground.tiles(*size)
+    found = foreground.tile_foreground(image, alpha, tile)
+    assert found.shape == image.shape
+    assert np.abs(found.astype(int) - 90).max() <= 1
+
+
 @pytest.mark.parametrize("size", [(10, 40), (40, 10), (3, 3), (20, 30)])
 def test_a_covering_background_has_the_size(size: tuple[int, int]) -> None:
     background = np.full((20, 30, 3), 9, np.uint8)
