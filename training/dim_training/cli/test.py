@@ -147,9 +147,8 @@ def _require_writable(outputs: Outputs) -> None:
             files.require_writable(path)
 
 
-def _require_no_input(outputs: Outputs, entries: Iterable[Pair], others: Iterable[Path]) -> None:
+def _require_no_input(outputs: Outputs, entries: Sequence[Pair], others: Iterable[Path]) -> None:
     """Raise InputError if an output would replace a file of the photographs, or one of the others."""
-    entries = list(entries)
     written = [path for path in (outputs.csv, outputs.report) if path is not None]
     if outputs.alphas is not None:
         written += [outputs.alphas / f"{entry.name}.png" for entry in entries]
